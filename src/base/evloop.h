@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The event loop of a machine's process: epoll, timerfd, eventfd, on a thread of its own. Callbacks run
+ * on that thread; evloop_post hands it work from any other.
+ */
+#ifndef BASE_EVLOOP_H
+#define BASE_EVLOOP_H
+
+#include <stdint.h>
+
+struct err;
+struct evloop;
+struct evsource;
+
+typedef void (*evloop_fd_fn)(void *opaque, uint32_t epoll_events);
+typedef void (*evloop_work_fn)(void *opaque);
+
+struct evloop *evloop_create(struct err *e);
+void evloop_destroy(struct evloop *l);
+int evloop_start(struct evloop *l, struct err *e); /* creates the thread */
+void evloop_stop(struct evloop *l);                /* joins it */
+/* Watch fd (not owned). Level-triggered. Change the events or remove from any thread; after
+ * evloop_remove returns the callback is neither running (unless called from it) nor called again. */
+struct evsource *evloop_add(struct evloop *l, int fd, uint32_t epoll_events, evloop_fd_fn fn,
+			    void *opaque, struct err *e);
+void evloop_modify(struct evsource *s, uint32_t epoll_events);
+void evloop_remove(struct evsource *s);
+int evloop_post(struct evloop *l, evloop_work_fn fn, void *opaque);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The PC board: every device created and wired in visible order, then the boot state. */
+#ifndef BOARD_PC_H
+#define BOARD_PC_H
+
+#include "backend/chr.h"
+#include "vm/vm.h"
+
+struct pc_module {
+	const char *path, *args;
+};
+
+struct pc_config {
+	const char *kernel, *initrd, *append, *firmware;
+	const struct pc_module *modules;
+	unsigned nmodules;
+	const char *serial[4]; /* NULL: absent; see chr.h */
+	unsigned nserial;
+	int exit_port;         /* -1: none */
+};
+
+struct pc;
+int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, struct err *e);
+void pc_destroy(struct pc *pc); /* after vm_destroy: closes back-ends */
+
+/* Physical layout */
+#define PC_LOW_RAM_END 0xc0000000ull /* RAM above goes to 4 GiB */
+#define PC_HIGH_RAM 0x100000000ull
+#define PC_IOAPIC 0xfec00000ull
+#define PC_LAPIC 0xfee00000ull
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The contract of every device model. An instance is a struct of the device's own file with two halves: `hw`
+ * (what the guest sees; saved) and host-side things (lines, timers, back-ends; rebuilt). It has its own lock:
+ * register accesses come from any vCPU thread, timers and back-ends from the event loop.
+ */
+#ifndef DEV_DEVICE_H
+#define DEV_DEVICE_H
+
+#include "base/clock.h"
+#include "mem/mem.h"
+#include "mem/ports.h"
+#include "state/fields.h"
+#include "dev/irq.h"
+
+enum reset_kind { RESET_COLD, RESET_WARM };
+
+struct device;
+
+struct device_ops {
+	const struct state_desc *state;
+	void (*reset)(struct device *d, enum reset_kind kind);
+	void (*saving)(struct device *d); /* bring hw up to date before it is read */
+	void (*loaded)(struct device *d); /* hw has been replaced: re-derive lines and timers */
+	void (*destroy)(struct device *d);
+};
+
+/* First member of every instance. */
+struct device {
+	const struct device_ops *ops;
+	unsigned instance; /* 0, 1, ... of this kind */
+	void *hw;
+	struct device *next; /* the board's list, in wiring order */
+};
+
+/* What a device is given to attach itself to. */
+struct device_env {
+	struct mem *mem;
+	struct ports *ports;
+	struct clock *clock;
+	struct evloop *loop;
+};
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Local APIC of one CPU, xAPIC and x2APIC. Registers are touched by their own CPU's thread only. Other
+ * threads post: a request bitmap merged into IRR by the owner, and cpu_notify() for the rest.
+ */
+#ifndef DEV_LAPIC_H
+#define DEV_LAPIC_H
+
+#include "dev/device.h"
+#include "x86/cpu.h"
+
+struct lapic;
+struct lapic_bus; /* all local APICs of a machine: who a destination names */
+
+struct lapic_bus *lapic_bus_create(struct machine *m, struct clock *clock);
+void lapic_bus_destroy(struct lapic_bus *b);
+/* What the bus needs from the other side: EOI of level interrupts, and ExtINT of the 8259 pair. */
+void lapic_bus_set_eoi(struct lapic_bus *b, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
+void lapic_bus_set_pic(struct lapic_bus *b, bool (*pending)(void *opaque), int (*take)(void *opaque),
+		       void *opaque);
+/* The 8259's output changed: tell the CPU that accepts ExtINT. Any thread. */
+void lapic_bus_pic_changed(struct lapic_bus *b, int level);
+
+struct lapic *lapic_create(struct lapic_bus *b, struct cpu *c, struct err *e);
+struct device *lapic_device(struct lapic *l);
+
+/* Deliver a message (MSI address/data, or what an IOAPIC entry says). Any thread. False: nobody accepts. */
+struct lapic_msg {
+	uint32_t dest;
+	uint8_t vector, delivery; /* 0 fixed 1 lowest 2 SMI 4 NMI 5 INIT 6 SIPI 7 ExtINT */
+	bool logical, level;
+};
+bool lapic_deliver(struct lapic_bus *b, const struct lapic_msg *msg);
+bool lapic_deliver_msi(struct lapic_bus *b, uint64_t address, uint32_t data);
+
+/* struct cpu_bus callbacks; ctx is the struct lapic. */
+extern const struct cpu_bus lapic_cpu_bus;
+
+/* Absolute host CLOCK_MONOTONIC ns of this CPU's next timer expiry, UINT64_MAX if none; and its expiry.
+ * The owner's thread waits for it itself while halted; while it runs the timer kicks it (lapic.c). */
+uint64_t lapic_timer_deadline(const struct lapic *l);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The contract of an engine: something that executes guest instructions. Chosen per machine and
+ * exchangeable while the machine is paused, because all of them load and store the same x86_state.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "x86/cpu.h"
+
+struct err;
+
+struct engine_ops {
+	const char *name;
+	/* Does it work on this host? -errno and a remedy in e when not. */
+	int (*probe)(struct err *e);
+	int (*vm_attach)(struct machine *m, struct err *e);
+	void (*vm_detach)(struct machine *m);
+	int (*cpu_create)(struct cpu *c, struct err *e); /* on the CPU's own thread */
+	void (*cpu_destroy)(struct cpu *c);
+	/*
+	 * Execute until something needs the caller; returns cpu->stop. Port, MMIO, MSR and interrupt
+	 * traffic goes through machine->mem, machine->ports and cpu->bus without returning.
+	 */
+	enum cpu_stop (*run)(struct cpu *c);
+	/* Make a running CPU look at its attention word soon. Any thread, async-signal-safe. */
+	void (*kick)(struct cpu *c);
+	/* Bring cpu->s up to date, or take over what was changed in it. Only while the CPU is stopped. */
+	void (*state_get)(struct cpu *c);
+	void (*state_set)(struct cpu *c);
+	/* cpu->debug was changed (CPU stopped). */
+	void (*debug_set)(struct cpu *c);
+	/* One line a counter, for --stats. */
+	void (*stats)(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value),
+		      void *opaque);
+};
+
+extern const struct engine_ops engine_interp;
+
+/* NULL-terminated, in order of preference. */
+const struct engine_ops *const *engine_list(void);
+const struct engine_ops *engine_find(const char *name);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter: the reference for the other engines, and their helper of last resort.
+ */
+#ifndef ENGINE_INTERP_INTERP_H
+#define ENGINE_INTERP_INTERP_H
+
+#include "isa/insn.h"
+#include "x86/cpu.h"
+
+struct err;
+
+/* Decoded-instruction cache and the rest of what stepping needs, in cpu->engine_data's owner or alone. */
+struct interp;
+struct interp *interp_create(struct cpu *c, struct err *e);
+void interp_destroy(struct interp *in);
+
+/*
+ * Execute exactly one instruction at rip (one iteration of a REP) with everything that belongs to it:
+ * fetch and decode, faults delivered, traps, shadow. Does not look at the attention word.
+ * CPU_OK, CPU_BOUNDARY or CPU_STOP.
+ */
+int interp_step(struct interp *in, struct cpu *c);
+
+/*
+ * Execute an instruction decoded and bound already; rip is that of the instruction and is advanced past
+ * it. CPU_FAULT leaves rip at the instruction and cpu->fault set, not delivered.
+ */
+int interp_exec(struct cpu *c, const struct insn *i);
+
+/* Choose the handler for a decoded instruction: i->exec. */
+void interp_bind(struct insn *i);
+
+#endif

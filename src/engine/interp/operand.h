@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What handlers use to reach their operands. A handler finds rip already advanced to the next
+ * instruction (interp_exec puts it back on CPU_FAULT), works on temporaries and commits last.
+ */
+#ifndef ENGINE_INTERP_OPERAND_H
+#define ENGINE_INTERP_OPERAND_H
+
+#include "isa/insn.h"
+#include "x86/access.h"
+#include "x86/segment.h"
+
+/* Effective address within the segment (wrapped to the address size), without its base. */
+static inline uint64_t operand_offset(const struct cpu *c, const struct insn *i)
+{
+	uint64_t ea = (uint64_t)i->disp;
+
+	if (i->base == REG_RIP)
+		ea += c->s.rip;
+	else if (i->base != REG_NONE)
+		ea += c->s.gpr[i->base];
+	if (i->index != REG_NONE)
+		ea += c->s.gpr[i->index] << i->scale;
+	if (i->addrsize == 4)
+		ea = (uint32_t)ea;
+	else if (i->addrsize == 2)
+		ea = (uint16_t)ea;
+	return ea;
+}
+
+/* Linear address of the ModRM memory operand; limit checks for legacy modes. */
+static inline int operand_linear(struct cpu *c, const struct insn *i, unsigned size, bool write,
+				 gva_t *at)
+{
+	uint64_t ea = operand_offset(c, i);
+
+	if (likely(i->mode == MODE_64)) {
+		*at = i->seg >= SEG_FS ? ea + c->s.seg[i->seg].base : ea;
+		return CPU_OK;
+	}
+	return seg_linear(c, (enum x86_seg)i->seg, ea, size, write, at);
+}
+
+/* The memory operand's bytes. */
+static inline int operand_read(struct cpu *c, const struct insn *i, void *buf, unsigned size)
+{
+	gva_t at;
+	int r = operand_linear(c, i, size, false, &at);
+
+	return r ? r : cpu_read(c, at, buf, size);
+}
+static inline int operand_write(struct cpu *c, const struct insn *i, const void *buf, unsigned size)
+{
+	gva_t at;
+	int r = operand_linear(c, i, size, true, &at);
+
+	return r ? r : cpu_write(c, at, buf, size);
+}
+
+#endif

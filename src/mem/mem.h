@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest-physical memory: one address map of RAM, ROM, MMIO and aliases for a machine.
+ *
+ * RAM is memfd-backed and mapped once, shareable with other processes. The map is a sorted flat view,
+ * read without locks; it changes only while the machine's vCPUs are stopped (start-up, or under a
+ * pause), and every change is told to the listeners.
+ *
+ * Every byte of RAM has a stable index, its "RAM offset"; per-page flags are kept by RAM page (offset >> 12).
+ * Two flags make a page's writers take the slow way: MEM_CODE (an engine holds decoded or translated
+ * code of it) and, while dirty tracking is on, the absence of MEM_DIRTY. Software TLBs may cache a
+ * writable mapping only of pages for which mem_page_plain_write() is true.
+ */
+#ifndef MEM_MEM_H
+#define MEM_MEM_H
+
+#include <stdatomic.h>
+#include "base/base.h"
+
+typedef uint64_t gpa_t;
+typedef uint64_t gva_t;
+
+#define GUEST_PAGE 4096ull
+
+struct mem;
+struct err;
+
+/* A device's view of its registers: the map splits and widens accesses to min..max first. */
+struct io_ops {
+	uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
+	void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
+	uint8_t min, max; /* sizes the device accepts: 1, 2, 4, 8 (0 means 1 and 8) */
+};
+
+enum mem_kind { MEM_RAM, MEM_ROM, MEM_IO };
+
+/* One entry of the flat view. */
+struct mem_range {
+	gpa_t start, size;
+	enum mem_kind kind;
+	uint8_t *host;       /* RAM, ROM: host address of `start` */
+	uint64_t ram_offset; /* RAM, ROM: RAM offset of `start` */
+	const struct io_ops *ops; /* IO */
+	void *opaque;
+	uint64_t io_offset; /* IO: offset within the device of `start` */
+	const char *name;
+};
+
+struct mem *mem_create(uint64_t ram_size, struct err *e); /* reserves all RAM, maps none of it yet */
+void mem_destroy(struct mem *m);
+
+/* Building the map. Later additions win over earlier ones where they overlap (higher priority). */
+int mem_map_ram(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name,
+		struct err *e);
+/* Copies data into memory of its own; the guest can read and execute but not write it. */
+int mem_map_rom(struct mem *m, gpa_t at, const void *data, uint64_t size, const char *name,
+		struct err *e);
+int mem_map_io(struct mem *m, gpa_t at, uint64_t size, const struct io_ops *ops, void *opaque,
+	       const char *name, struct err *e);
+/* [at, at+size) shows what lies at `target`. */
+int mem_map_alias(struct mem *m, gpa_t at, gpa_t target, uint64_t size, const char *name,
+		  struct err *e);
+int mem_unmap(struct mem *m, gpa_t at, const char *name); /* by its start and name; uncovers what is below */
+
+/* Look-ups; valid until the map changes. NULL: nothing there (reads give all ones, writes vanish). */
+const struct mem_range *mem_find(const struct mem *m, gpa_t at);
+const struct mem_range *mem_ranges(const struct mem *m, unsigned *count);
+/* Host address of a RAM byte, or NULL when `at` is not plain RAM. For one page at most. */
+uint8_t *mem_ram_ptr(const struct mem *m, gpa_t at);
+
+/*
+ * Accesses by anything but the CPU fast path. Whole range or nothing for RAM; MMIO is split as the
+ * device wants it. mem_read/mem_write are for 1..8 byte CPU accesses that may hit MMIO;
+ * mem_dma_* are for devices (RAM only, any length, -EFAULT when any byte is not RAM).
+ * Writes mark pages dirty and tell the listeners about written code.
+ */
+uint64_t mem_read(struct mem *m, gpa_t at, unsigned size);
+void mem_write(struct mem *m, gpa_t at, uint64_t value, unsigned size);
+int mem_dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len);
+int mem_dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len);
+/* Like mem_dma_write, but may also fill ROM: loaders and firmware set-up only. */
+int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
+
+/* RAM pages */
+#define MEM_CODE 1u
+#define MEM_DIRTY 2u
+uint8_t *mem_ram_base(const struct mem *m); /* host address of RAM offset 0 */
+uint64_t mem_ram_size(const struct mem *m); /* all of RAM and ROM that has a RAM offset */
+int mem_ram_fd(const struct mem *m);
+_Atomic uint8_t *mem_page_flags(const struct mem *m); /* indexed by RAM page */
+static inline bool mem_page_plain_write(uint8_t flags, bool tracking)
+{
+	return !(flags & MEM_CODE) && (!tracking || (flags & MEM_DIRTY));
+}
+/* The page now holds code an engine keeps a copy of. True when it had not been marked before. */
+bool mem_mark_code(struct mem *m, uint64_t ram_page);
+void mem_unmark_code(struct mem *m, uint64_t ram_page);
+/* To be called for every write of [ram_offset, +len) that did not go through a plain-write mapping. */
+void mem_written(struct mem *m, uint64_t ram_offset, uint64_t len);
+
+/* Dirty tracking: pages written since the last fetch. Listeners drop their writable mappings. */
+void mem_dirty_start(struct mem *m);
+void mem_dirty_stop(struct mem *m);
+bool mem_dirty_tracking(const struct mem *m);
+/* bitmap of mem_ram_size()/4096 bits; clears what it returns. Gives the number of dirty pages. */
+uint64_t mem_dirty_fetch(struct mem *m, uint64_t *bitmap);
+
+/* All called on the thread that caused the event. */
+struct mem_listener {
+	void (*map_changed)(void *opaque);
+	/* [ram_offset, +len) within one page flagged MEM_CODE has just been written */
+	void (*code_written)(void *opaque, uint64_t ram_offset, uint64_t len);
+	void (*writes_revoked)(void *opaque); /* drop all writable mappings (dirty tracking) */
+	void *opaque;
+	struct mem_listener *next;
+};
+void mem_listen(struct mem *m, struct mem_listener *l);
+void mem_unlisten(struct mem *m, struct mem_listener *l);
+
+#endif

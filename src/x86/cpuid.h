@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * CPUID by model (v2, v3, host): what the guest is offered, never more than engine and host can really do.
+ * Held constant over a machine's life.
+ */
+#ifndef X86_CPUID_H
+#define X86_CPUID_H
+
+#include "x86/state.h"
+
+struct err;
+struct cpu;
+
+#define CPUID_MAX 128
+struct cpuid_entry {
+	uint32_t leaf, subleaf;
+	bool has_subleaves;
+	uint32_t eax, ebx, ecx, edx;
+};
+struct cpuid_model {
+	char name[16];
+	unsigned count;
+	struct cpuid_entry entry[CPUID_MAX];
+	uint64_t xcr0_allowed;
+	unsigned phys_bits;
+	uint64_t tsc_khz;
+	/* everything asked often, decoded once from the table */
+	bool has_avx, has_avx2, has_avx512, has_fma, has_pcid, has_invpcid, has_smep, has_smap, has_umip,
+		has_fsgsbase, has_xsave, has_rdtscp, has_1g_pages, has_la57, has_rdrand, has_rdseed;
+};
+
+/* name: "v2", "v3" or "host"; ncpus for the topology leaves. */
+int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_t tsc_khz, struct err *e);
+/* With the dynamic parts (APIC id, OSXSAVE, XSAVE sizes) of this CPU. */
+void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+
+#endif

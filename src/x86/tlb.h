@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The software TLB. One table per privilege mode and address space; tags and addends in separate arrays
+ * because that is the fastest form for code generated inline (docs/performance.md). An entry is used so:
+ *
+ *	i = (gva >> 12) & (TLB_ENTRIES - 1)
+ *	if (gva - table->read_tag[i] <= 4096 - size)	one unsigned compare: tag and page crossing
+ *		host = (void *)(gva + table->addend[i])
+ *
+ * Only RAM and ROM pages have entries (ROM never a write tag; RAM a write tag only if the guest's
+ * dirty bit is set and mem_page_plain_write() holds). Everything else takes the slow way in access.c.
+ *
+ * Three modes: supervisor accesses to user pages depend on SMAP and EFLAGS.AC, so that STAC/CLAC only
+ * switch tables. Address spaces (PCIDs) have tables of their own in a small cache of slots, so that a
+ * CR3 write with PCIDs moves pointers instead of flushing.
+ *
+ * Other threads may clear tags (tlb_revoke_page), nobody but the owner sets them.
+ */
+#ifndef X86_TLB_H
+#define X86_TLB_H
+
+#include "base/base.h"
+#include "mem/mem.h"
+
+#define TLB_BITS 10
+#define TLB_ENTRIES (1u << TLB_BITS)
+#define TLB_NONE 0xfffull /* never equal to a page, and far from any: gva - tag is > 4096 - size */
+#define TLB_SPACES 8      /* address spaces kept at a time */
+
+enum tlb_mode { TLB_USER, TLB_SUPER, TLB_SUPER_AC, TLB_MODES };
+enum tlb_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
+
+struct tlb_table {
+	uint64_t read_tag[TLB_ENTRIES];
+	uint64_t write_tag[TLB_ENTRIES];
+	uint64_t addend[TLB_ENTRIES]; /* host page - guest page */
+};
+
+/* Instruction fetch: page of guest-virtual code to its physical page. Few entries suffice. */
+#define TLB_FETCH_ENTRIES 256u
+struct tlb_fetch {
+	gva_t tag[TLB_FETCH_ENTRIES];
+	gpa_t page[TLB_FETCH_ENTRIES];
+};
+
+struct tlb_space {
+	uint64_t cr3; /* page-table base | PCID; ~0 when free */
+	uint64_t used; /* for choosing a victim */
+	struct tlb_table *table[TLB_MODES];
+	struct tlb_fetch *fetch[2]; /* user, supervisor */
+};
+
+struct tlb {
+	/* what the current mode and address space select; read by generated code */
+	struct tlb_table *data;     /* for data accesses of the current CPL and AC */
+	struct tlb_fetch *fetch;
+	struct tlb_space *space;
+	enum tlb_mode mode;
+	struct tlb_space spaces[TLB_SPACES];
+	uint64_t clock;
+	/* counters, for --stats */
+	uint64_t fills, flushes, switches;
+};
+
+struct cpu;
+struct err;
+
+int tlb_init(struct tlb *t, struct err *e);
+void tlb_dispose(struct tlb *t);
+
+/* Choose data/fetch tables again: to be called after CPL, EFLAGS.AC, CR0, CR3, CR4, EFER change. */
+void tlb_select(struct cpu *c);
+void tlb_flush_all(struct cpu *c);       /* also global pages */
+void tlb_flush_space(struct cpu *c);     /* CR3 write without PCID: all but global pages */
+void tlb_flush_pcid(struct cpu *c, unsigned pcid, bool keep_global);
+void tlb_flush_page(struct cpu *c, gva_t at); /* INVLPG: this page in the current space, and global */
+void tlb_flush_page_pcid(struct cpu *c, gva_t at, unsigned pcid);
+/* CR3 was written: switch to its space; noflush is bit 63 of the written value with PCIDs on. */
+void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush);
+
+/*
+ * Take away every write tag (and with `reads` also read and fetch tags) of this RAM page, in all spaces.
+ * Any thread. True if there was one: the owner may be between its check and its store, so the caller
+ * must see it pass an instruction boundary before it relies on the page's contents.
+ */
+bool tlb_revoke_page(struct tlb *t, const uint8_t *host_page);
+void tlb_revoke_writes(struct cpu *c); /* all pages; owner's thread or CPU stopped */
+
+#endif
