@@ -22,7 +22,11 @@ enum insn_class {
 	CLASS_SYSTEM,     /* privileged or sensitive */
 };
 
-/* One row per instruction; see insn.def for the columns. */
+/*
+ * One row per instruction; see insn.def for the columns. Names are libzydis's mnemonics but for these, which it
+ * does not tell apart: MOV_SREG MOV_CR MOV_DR PUSH_SREG POP_SREG JMP_FAR CALL_FAR RET_FAR (insn.def), and
+ * MOVSD_SSE CMPSD_SSE (insn-vector.def; plain MOVSD and CMPSD are the string instructions).
+ */
 enum insn_op {
 	OP_INVALID,
 #define I(mnemonic, class, handler) OP_##mnemonic,
@@ -47,11 +51,37 @@ enum insn_mode { MODE_16, MODE_32, MODE_64 }; /* CS.D and long mode */
 #define INSN_HIGH_RM 0x20  /* the same for `rm` */
 #define INSN_VEX 0x40
 #define INSN_EVEX 0x80
+#define INSN_MMX 0x100 /* an explicit operand is an MMX register */
+#define INSN_COND 0x200 /* cond is valid */
+#define INSN_VSIB 0x400 /* index is a vector register */
+
+/*
+ * The explicit operands, destination first. RM is ModRM.rm: a register, or memory when INSN_MEM. REG is
+ * ModRM.reg, the register in the opcode, or the accumulator (reg is filled so that this needs no care). A MOV with
+ * an absolute address (A0..A3) is RM_REG or REG_RM with INSN_MEM and neither base nor index. FORM_OTHER: the
+ * handler knows (vvvv, four operands, fixed registers).
+ */
+enum insn_form {
+	FORM_OTHER,
+	FORM_NONE,
+	FORM_RM,
+	FORM_REG,
+	FORM_IMM,
+	FORM_RM_REG,
+	FORM_REG_RM,
+	FORM_RM_IMM,
+	FORM_REG_IMM,
+	FORM_REG_RM_IMM,
+	FORM_RM_REG_IMM,
+	FORM_RM_CL,     /* shifts by CL */
+	FORM_RM_REG_CL, /* SHLD, SHRD by CL */
+	FORM_RM_1,      /* shifts by one: D0, D1 (imm is 1) */
+};
 
 struct insn {
 	insn_fn exec;   /* bound by the interpreter */
 	uint64_t imm;   /* first immediate, sign-extended to 64 bits as the instruction wants; branch
-			   displacement; moffs address */
+			   displacement; moffs address; far pointer as selector << 32 | offset */
 	int64_t disp;   /* of the memory operand */
 	uint16_t op;    /* enum insn_op */
 	uint16_t flags;
@@ -65,13 +95,17 @@ struct insn {
 	uint8_t rm;     /* ModRM.rm (+REX.B, EVEX.X) when it is a register */
 	uint8_t vvvv;   /* VEX/EVEX second source */
 	uint8_t base, index, scale; /* scale is a shift, 0..3; REG_NONE, REG_RIP */
-	uint8_t seg;    /* segment of the memory operand, overrides applied */
-	uint8_t imm2;   /* ENTER's level, EXTRQ/INSERTQ */
+	uint8_t seg;    /* segment of the memory operand (of strings: the source), overrides applied */
+	uint8_t imm2;   /* ENTER's level, EXTRQ/INSERTQ; register number in imm8[7:4] (VBLENDV, FMA4) */
 	uint8_t vl;     /* vector length in bytes: 0, 16, 32, 64 */
 	uint8_t cond;   /* condition code 0..15 of Jcc, SETcc, CMOVcc */
-	/* EVEX */
+	uint8_t form;   /* enum insn_form */
+	/* EVEX: rounding is 0 none, 1 nearest, 2 down, 3 up, 4 zero, 5 only suppress exceptions */
 	uint8_t opmask, zeroing, broadcast, rounding;
-	/* arithmetic flags (FLAG_* | DF) read, and certainly or possibly written; undefined counts as written */
+	/*
+	 * Arithmetic flags (FLAG_* | DF) read, and certainly or possibly written; undefined counts as written. Where
+	 * the write may not happen (shift by CL, REP with count 0) the flag is in flags_read too: it passes through.
+	 */
 	uint16_t flags_read, flags_written;
 	/* where things are in bytes[], for re-encoding; 0 when absent */
 	uint8_t opcode_at, modrm_at, disp_at, disp_len, imm_at, imm_len;
@@ -84,6 +118,10 @@ struct insn {
 };
 
 enum insn_status { INSN_OK, INSN_UD, INSN_TRUNCATED, INSN_TOO_LONG };
+/*
+ * Decode the instruction at bytes. INSN_UD: out->op is OP_INVALID, and len is set if it is known; all other fields
+ * are those of an instruction without operands. `available` may be anything; 15 always suffice.
+ */
 enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t available,
 			     enum insn_mode mode);
 /* Intel syntax, for traces and debuggers. */
