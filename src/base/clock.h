@@ -24,15 +24,23 @@ void clock_resume(struct clock *c);
 void clock_set(struct clock *c, uint64_t ns);      /* on load; only while paused */
 void clock_advance(struct clock *c, uint64_t ns); /* manual clocks only */
 
+/*
+ * The clock counts TSC ticks; nanoseconds are ticks * 10^6 / khz, so both never drift against each other.
+ * clock_tsc_to_ns rounds up: a timer armed with its result never fires while the TSC is below `tsc`.
+ */
 /* The guest's TSC before TSC_ADJUST / TSC writes: runs at clock_tsc_khz, stops with the clock. */
 uint64_t clock_tsc(const struct clock *c);
 uint64_t clock_tsc_khz(const struct clock *c);
 uint64_t clock_ns_to_tsc(const struct clock *c, uint64_t ns);
 uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc);
 /* What translated code needs to compute the TSC inline: tsc = rdtsc() + offset while running. */
+/* Ask again whenever the machine has been paused. */
 int64_t clock_tsc_host_offset(const struct clock *c);
-/* The host CLOCK_MONOTONIC time (ns) at which the virtual clock will read `ns`, if not paused. */
+/* The host CLOCK_MONOTONIC time (ns) at which the virtual clock will read `ns`: UINT64_MAX for TIMER_NEVER
+ * and while the clock is paused. */
 uint64_t clock_to_host(const struct clock *c, uint64_t ns);
+
+uint64_t clock_host_now(void); /* CLOCK_MONOTONIC, ns */
 
 #define TIMER_NEVER UINT64_MAX
 typedef void (*timer_fn)(void *opaque);

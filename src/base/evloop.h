@@ -6,6 +6,7 @@
 #ifndef BASE_EVLOOP_H
 #define BASE_EVLOOP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct err;
@@ -25,6 +26,8 @@ struct evsource *evloop_add(struct evloop *l, int fd, uint32_t epoll_events, evl
 			    void *opaque, struct err *e);
 void evloop_modify(struct evsource *s, uint32_t epoll_events);
 void evloop_remove(struct evsource *s);
+/* Work not yet done when the loop stops is done after the next start, or dropped by evloop_destroy. */
 int evloop_post(struct evloop *l, evloop_work_fn fn, void *opaque);
+bool evloop_is_current(const struct evloop *l); /* are we on its thread? */
 
 #endif

@@ -24,8 +24,12 @@ typedef uint64_t gva_t;
 
 struct mem;
 struct err;
+struct trace;
 
-/* A device's view of its registers: the map splits and widens accesses to min..max first. */
+/*
+ * A device's view of its registers: the map splits and widens accesses to min..max first, so that a device sees
+ * no other sizes, and no offset that is not a multiple of min. Written bytes a widened access adds are zero.
+ */
 struct io_ops {
 	uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
 	void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
@@ -49,15 +53,19 @@ struct mem_range {
 struct mem *mem_create(uint64_t ram_size, struct err *e); /* reserves all RAM, maps none of it yet */
 void mem_destroy(struct mem *m);
 
-/* Building the map. Later additions win over earlier ones where they overlap (higher priority). */
+/*
+ * Building the map. Later additions win over earlier ones where they overlap (higher priority). RAM, ROM and
+ * aliases keep to pages, and so do all RAM and ROM ranges of the flat view, whatever IO is put over them. Names are
+ * not copied.
+ */
 int mem_map_ram(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name,
 		struct err *e);
-/* Copies data into memory of its own; the guest can read and execute but not write it. */
+/* Copies data into memory of its own, 0xff up to the page's end; the guest can read and execute but not write it. */
 int mem_map_rom(struct mem *m, gpa_t at, const void *data, uint64_t size, const char *name,
 		struct err *e);
 int mem_map_io(struct mem *m, gpa_t at, uint64_t size, const struct io_ops *ops, void *opaque,
 	       const char *name, struct err *e);
-/* [at, at+size) shows what lies at `target`. */
+/* [at, at+size) shows what lies at `target`, aliases left out. */
 int mem_map_alias(struct mem *m, gpa_t at, gpa_t target, uint64_t size, const char *name,
 		  struct err *e);
 int mem_unmap(struct mem *m, gpa_t at, const char *name); /* by its start and name; uncovers what is below */
@@ -72,7 +80,8 @@ uint8_t *mem_ram_ptr(const struct mem *m, gpa_t at);
  * Accesses by anything but the CPU fast path. Whole range or nothing for RAM; MMIO is split as the
  * device wants it. mem_read/mem_write are for 1..8 byte CPU accesses that may hit MMIO;
  * mem_dma_* are for devices (RAM only, any length, -EFAULT when any byte is not RAM).
- * Writes mark pages dirty and tell the listeners about written code.
+ * Writes mark pages dirty and tell the listeners about written code. Aligned accesses of 1, 2, 4 and 8 bytes are
+ * single loads and stores.
  */
 uint64_t mem_read(struct mem *m, gpa_t at, unsigned size);
 void mem_write(struct mem *m, gpa_t at, uint64_t value, unsigned size);
@@ -116,5 +125,6 @@ struct mem_listener {
 };
 void mem_listen(struct mem *m, struct mem_listener *l);
 void mem_unlisten(struct mem *m, struct mem_listener *l);
+void mem_set_trace(struct mem *m, struct trace *t); /* before the machine runs */
 
 #endif

@@ -15,5 +15,6 @@ void ports_unmap(struct ports *p, uint16_t first, const char *name);
 /* size 1, 2 or 4; no device: all ones */
 uint32_t ports_in(struct ports *p, uint16_t port, unsigned size);
 void ports_out(struct ports *p, uint16_t port, uint32_t value, unsigned size);
+void ports_set_trace(struct ports *p, struct trace *t); /* before the machine runs */
 
 #endif

@@ -18,6 +18,7 @@
 struct cpuid_model;
 struct cpu;
 struct engine_ops;
+struct kick_thread;
 struct trace;
 
 /* Result of everything that can end an instruction early. 0 goes on. */
@@ -122,7 +123,9 @@ struct cpu {
 	struct cpu_debug debug;
 	uint64_t insns; /* instructions retired, as far as the engine counts */
 	const char *error;
-	int (*wake)(void *ctx); /* wake a halted thread; any thread, async-signal-safe */
+	/* Wake the halted thread, whose run_state has just been made CPU_READY; any thread, async-signal-safe. */
+	void (*wake)(struct cpu *c);
+	struct kick_thread *thread; /* for engines that need a signal to stop; see base/kick.h */
 };
 
 /*

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Accesses by address, and what every write to RAM has to leave behind: the dirty flag and word to those who
+ * hold code of the page.
+ *
+ * The order that makes noticing written code sound: a writer stores, fences, looks at the page's flags; an
+ * engine sets MEM_CODE (a locked instruction), then reads the code. Either the engine reads the new bytes or the
+ * writer sees the flag and tells it.
+ */
+#include <errno.h>
+#include <string.h>
+#include "base/err.h"
+#include "base/trace.h"
+#include "mem/io.h"
+#include "mem/private.h"
+
+/* Index of the first range that ends after `at`: it holds `at`, or is the next one above it. */
+static unsigned view_search(const struct mem_view *v, gpa_t at)
+{
+	unsigned lo = 0, hi = v->count;
+
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+		const struct mem_range *r = &v->range[mid];
+
+		if (r->start + r->size <= at)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+const struct mem_range *mem_find(const struct mem *m, gpa_t at)
+{
+	unsigned i = view_search(&m->view, at);
+
+	return i < m->view.count && m->view.range[i].start <= at ? &m->view.range[i] : NULL;
+}
+
+uint8_t *mem_ram_ptr(const struct mem *m, gpa_t at)
+{
+	const struct mem_range *r = mem_find(m, at);
+
+	return r && r->kind == MEM_RAM ? r->host + (at - r->start) : NULL;
+}
+
+/* Copies of 1, 2, 4 and 8 aligned bytes are single accesses: ring indices and page-table entries rely on it. */
+static void copy_bytes(void *to, const void *from, uint64_t len)
+{
+	uintptr_t low = (uintptr_t)to | (uintptr_t)from;
+
+	if (len == 8 && !(low & 7))
+		*(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+	else if (len == 4 && !(low & 3))
+		*(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+	else if (len == 2 && !(low & 1))
+		*(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+	else
+		memcpy(to, from, len);
+}
+
+/* How many of `size` bytes at `at` one range (or one hole, *r NULL) covers. */
+static unsigned mem_part(const struct mem *m, gpa_t at, unsigned size, const struct mem_range **r)
+{
+	unsigned i = view_search(&m->view, at);
+	const struct mem_range *f = i < m->view.count ? &m->view.range[i] : NULL;
+
+	*r = NULL;
+	if (!f)
+		return size;
+	if (f->start > at)
+		return (unsigned)MIN(size, f->start - at);
+	*r = f;
+	return (unsigned)MIN(size, f->start + f->size - at);
+}
+
+static uint64_t range_read(const struct mem *m, const struct mem_range *r, gpa_t at, unsigned size)
+{
+	uint64_t value = io_mask(size);
+
+	if (r && r->kind == MEM_IO) {
+		value = io_read(r->ops, r->opaque, r->io_offset + (at - r->start), size);
+	} else if (r) {
+		uint64_t v = 0;
+
+		copy_bytes(&v, r->host + (at - r->start), size);
+		return v;
+	}
+	if (unlikely(m->trace))
+		trace_mmio(m->trace, r ? r->name : NULL, false, at, size, value);
+	return value;
+}
+
+static void range_write(struct mem *m, const struct mem_range *r, gpa_t at, uint64_t value, unsigned size)
+{
+	if (r && r->kind == MEM_RAM) {
+		copy_bytes(r->host + (at - r->start), &value, size);
+		mem_written(m, r->ram_offset + (at - r->start), size);
+		return;
+	}
+	if (unlikely(m->trace))
+		trace_mmio(m->trace, r ? r->name : NULL, true, at, size, value);
+	if (r && r->kind == MEM_IO)
+		io_write(r->ops, r->opaque, r->io_offset + (at - r->start), value, size);
+}
+
+uint64_t mem_read(struct mem *m, gpa_t at, unsigned size)
+{
+	uint64_t value = 0;
+	unsigned done = 0, part;
+	const struct mem_range *r;
+
+	while (done < size) {
+		part = mem_part(m, at + done, size - done, &r);
+		value |= range_read(m, r, at + done, part) << (8 * done);
+		done += part;
+	}
+	return value;
+}
+
+void mem_write(struct mem *m, gpa_t at, uint64_t value, unsigned size)
+{
+	unsigned done = 0, part;
+	const struct mem_range *r;
+
+	while (done < size) {
+		part = mem_part(m, at + done, size - done, &r);
+		range_write(m, r, at + done, (value >> (8 * done)) & io_mask(part), part);
+		done += part;
+	}
+}
+
+/* ---- DMA */
+
+/* Is all of it RAM (or ROM, if asked for)? */
+static bool dma_check(const struct mem *m, gpa_t at, uint64_t len, bool rom)
+{
+	unsigned i = view_search(&m->view, at);
+	uint64_t n;
+
+	for (; len; i++) {
+		const struct mem_range *r = i < m->view.count ? &m->view.range[i] : NULL;
+
+		if (!r || r->start > at || r->kind == MEM_IO || (r->kind == MEM_ROM && !rom))
+			return false;
+		n = MIN(len, r->start + r->size - at);
+		at += n;
+		len -= n;
+	}
+	return true;
+}
+
+int mem_dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len)
+{
+	const struct mem_range *r;
+	uint8_t *to = buf;
+	uint64_t n;
+
+	if (!dma_check(m, at, len, false))
+		return -EFAULT;
+	while (len) {
+		r = mem_find(m, at);
+		n = MIN(len, r->start + r->size - at);
+		copy_bytes(to, r->host + (at - r->start), n);
+		at += n;
+		to += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, bool rom)
+{
+	const struct mem_range *r;
+	const uint8_t *from = buf;
+	uint64_t n;
+
+	if (!dma_check(m, at, len, rom))
+		return -EFAULT;
+	while (len) {
+		r = mem_find(m, at);
+		n = MIN(len, r->start + r->size - at);
+		copy_bytes(r->host + (at - r->start), from, n);
+		mem_written(m, r->ram_offset + (at - r->start), n);
+		at += n;
+		from += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int mem_dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len)
+{
+	return dma_write(m, at, buf, len, false);
+}
+
+int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len)
+{
+	return dma_write(m, at, buf, len, true);
+}
+
+/* ---- page flags */
+
+bool mem_mark_code(struct mem *m, uint64_t ram_page)
+{
+	DCHECK(ram_page < m->used / GUEST_PAGE);
+	return !(atomic_fetch_or(&m->flags[ram_page], MEM_CODE) & MEM_CODE);
+}
+
+void mem_unmark_code(struct mem *m, uint64_t ram_page)
+{
+	DCHECK(ram_page < m->used / GUEST_PAGE);
+	atomic_fetch_and(&m->flags[ram_page], (uint8_t)~MEM_CODE);
+}
+
+static void code_written(struct mem *m, uint64_t ram_offset, uint64_t len)
+{
+	struct mem_listener *l, *next;
+
+	for (l = m->listeners; l; l = next) {
+		next = l->next;
+		if (l->code_written)
+			l->code_written(l->opaque, ram_offset, len);
+	}
+}
+
+void mem_written(struct mem *m, uint64_t ram_offset, uint64_t len)
+{
+	bool tracking;
+
+	CHECK(range_fits(ram_offset, len, m->used));
+	atomic_thread_fence(memory_order_seq_cst);
+	tracking = atomic_load_explicit(&m->tracking, memory_order_relaxed);
+	while (len) {
+		uint64_t n = MIN(len, GUEST_PAGE - (ram_offset & (GUEST_PAGE - 1)));
+		_Atomic uint8_t *f = &m->flags[ram_offset / GUEST_PAGE];
+		uint8_t flags = atomic_load_explicit(f, memory_order_relaxed);
+
+		if (unlikely(tracking && !(flags & MEM_DIRTY)))
+			atomic_fetch_or(f, MEM_DIRTY);
+		if (unlikely(flags & MEM_CODE))
+			code_written(m, ram_offset, n);
+		ram_offset += n;
+		len -= n;
+	}
+}
+
+/* ---- dirty tracking */
+
+static void writes_revoked(struct mem *m)
+{
+	struct mem_listener *l, *next;
+
+	for (l = m->listeners; l; l = next) {
+		next = l->next;
+		if (l->writes_revoked)
+			l->writes_revoked(l->opaque);
+	}
+}
+
+static void dirty_clear(struct mem *m)
+{
+	uint64_t i;
+
+	for (i = 0; i < m->used / GUEST_PAGE; i++)
+		if (atomic_load_explicit(&m->flags[i], memory_order_relaxed) & MEM_DIRTY)
+			atomic_fetch_and(&m->flags[i], (uint8_t)~MEM_DIRTY);
+}
+
+void mem_dirty_start(struct mem *m)
+{
+	dirty_clear(m);
+	atomic_store(&m->tracking, true);
+	writes_revoked(m);
+}
+
+void mem_dirty_stop(struct mem *m)
+{
+	atomic_store(&m->tracking, false);
+	dirty_clear(m);
+}
+
+bool mem_dirty_tracking(const struct mem *m)
+{
+	return atomic_load_explicit(&m->tracking, memory_order_relaxed);
+}
+
+/*
+ * A page written through a mapping made while its flag was set is written again without setting it, until the
+ * listeners have dropped that mapping. So the flags go first, then the mappings, and what the caller
+ * copies after that holds every write that was not flagged.
+ */
+uint64_t mem_dirty_fetch(struct mem *m, uint64_t *bitmap)
+{
+	uint64_t i, pages = m->used / GUEST_PAGE, count = 0;
+
+	memset(bitmap, 0, (pages + 63) / 64 * 8);
+	for (i = 0; i < pages; i++) {
+		if (!(atomic_load_explicit(&m->flags[i], memory_order_relaxed) & MEM_DIRTY))
+			continue;
+		atomic_fetch_and(&m->flags[i], (uint8_t)~MEM_DIRTY);
+		bitmap[i / 64] |= BIT(i % 64);
+		count++;
+	}
+	if (count)
+		writes_revoked(m);
+	return count;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of the room: what struct mem is made of. */
+#ifndef MEM_PRIVATE_H
+#define MEM_PRIVATE_H
+
+#include "mem/mem.h"
+
+#define MEM_LIMIT (1ull << 52)      /* physical addresses end here, as the architecture says */
+#define MEM_ROM_SPACE (64ull << 20) /* room for ROMs behind RAM */
+
+enum region_kind { REGION_RAM, REGION_ROM, REGION_IO, REGION_ALIAS };
+
+/* What was mapped, in the order it was. */
+struct mem_region {
+	gpa_t start, size;
+	enum region_kind kind;
+	uint64_t ram_offset; /* RAM, ROM */
+	gpa_t target;        /* alias */
+	const struct io_ops *ops;
+	void *opaque;
+	const char *name;
+};
+
+struct mem_view {
+	unsigned count, cap;
+	struct mem_range *range;
+};
+
+struct mem {
+	uint8_t *base;
+	uint64_t ram_size;  /* of RAM proper */
+	uint64_t used;      /* with ROMs */
+	uint64_t reserved;  /* mapped: ram_size + MEM_ROM_SPACE */
+	int fd;
+	_Atomic uint8_t *flags;
+	_Atomic bool tracking;
+	struct trace *trace;
+
+	struct mem_region *regions;
+	unsigned nregions, cap_regions;
+	struct mem_view view;
+	struct mem_listener *listeners;
+};
+
+/* Build the flat view of m->regions anew. -ENOMEM leaves the old one in force. */
+int view_build(struct mem *m, struct mem_view *out);
+
+#endif

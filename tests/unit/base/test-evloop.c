@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The event loop: work in order, level-triggered sources, removal from both sides. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "base/base.h"
+#include "base/err.h"
+#include "base/evloop.h"
+
+static void sleep_ms(long ms)
+{
+	struct timespec ts = { .tv_nsec = ms * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+static bool wait_for(_Atomic unsigned *n, unsigned want)
+{
+	int i;
+
+	for (i = 0; i < 2000 && atomic_load(n) < want; i++)
+		sleep_ms(1);
+	return atomic_load(n) >= want;
+}
+
+struct order {
+	_Atomic unsigned n;
+	bool wrong;
+	struct evloop *loop;
+};
+struct item {
+	struct order *o;
+	unsigned number;
+};
+static void work(void *opaque)
+{
+	struct item *i = opaque;
+
+	if (atomic_load(&i->o->n) != i->number || !evloop_is_current(i->o->loop))
+		i->o->wrong = true;
+	atomic_fetch_add(&i->o->n, 1);
+}
+
+static void test_post(void **state)
+{
+	struct evloop *l = evloop_create(NULL);
+	struct order o = { .loop = l };
+	struct item items[1000];
+	unsigned i;
+
+	for (i = 0; i < 1000; i++) {
+		items[i] = (struct item){ &o, i };
+		assert_int_equal(evloop_post(l, work, &items[i]), 0);
+		if (i == 500)
+			assert_int_equal(evloop_start(l, NULL), 0);
+	}
+	assert_true(wait_for(&o.n, 1000));
+	assert_false(o.wrong);
+	assert_false(evloop_is_current(l));
+	evloop_post(l, work, &items[0]); /* may be left over: no leak, no call after the end */
+	evloop_destroy(l);
+}
+
+struct watch {
+	_Atomic unsigned n, inside, late;
+	_Atomic bool gone;
+	struct evsource *s;
+	bool remove_self, drain;
+	int fd;
+	long stay;
+};
+static void watched(void *opaque, uint32_t events)
+{
+	struct watch *w = opaque;
+	uint64_t v;
+
+	atomic_store(&w->inside, 1);
+	if (atomic_load(&w->gone))
+		atomic_fetch_add(&w->late, 1);
+	if (w->drain && read(w->fd, &v, sizeof(v)) < 0)
+		atomic_fetch_add(&w->late, 1);
+	if (w->stay)
+		sleep_ms(w->stay);
+	if (w->remove_self) {
+		evloop_remove(w->s);
+		atomic_store(&w->gone, true);
+	}
+	atomic_fetch_add(&w->n, 1);
+	atomic_store(&w->inside, 0);
+}
+
+static void test_sources(void **state)
+{
+	struct evloop *l = evloop_create(NULL);
+	struct watch level = { .fd = eventfd(1, EFD_NONBLOCK) }, self = { .fd = eventfd(1, 0), .remove_self = true };
+	struct watch quiet = { .fd = eventfd(0, EFD_NONBLOCK), .drain = true };
+	uint64_t one = 1;
+	struct err e;
+	unsigned n;
+
+	assert_null(evloop_add(l, -1, EPOLLIN, watched, NULL, &e));
+	assert_int_equal(e.code, EBADF);
+	quiet.s = evloop_add(l, quiet.fd, EPOLLIN, watched, &quiet, NULL);
+	self.s = evloop_add(l, self.fd, EPOLLIN, watched, &self, NULL);
+	level.s = evloop_add(l, level.fd, 0, watched, &level, NULL);
+	assert_int_equal(evloop_start(l, NULL), 0);
+	assert_true(wait_for(&self.n, 1));
+	assert_int_equal(level.n, 0);
+	evloop_modify(level.s, EPOLLIN);
+	assert_true(wait_for(&level.n, 10)); /* never drained: called again and again */
+	evloop_modify(level.s, 0);
+	sleep_ms(2);
+	n = level.n;
+	assert_int_equal(write(quiet.fd, &one, 8), 8);
+	assert_true(wait_for(&quiet.n, 1));
+	assert_int_equal(level.n, n);
+	assert_int_equal(self.n, 1);
+	assert_int_equal(quiet.n, 1);
+	evloop_remove(level.s);
+	evloop_destroy(l); /* with a source left */
+	close(level.fd);
+	close(self.fd);
+	close(quiet.fd);
+}
+
+/* After evloop_remove the callback is not running and never runs again. */
+static void test_remove(void **state)
+{
+	struct evloop *l = evloop_create(NULL);
+	int i;
+
+	assert_int_equal(evloop_start(l, NULL), 0);
+	for (i = 0; i < 200; i++) {
+		struct watch w = { .fd = eventfd(1, 0), .stay = i % 10 ? 0 : 1 };
+
+		w.s = evloop_add(l, w.fd, EPOLLIN, watched, &w, NULL);
+		assert_true(i % 2 || wait_for(&w.n, 1));
+		evloop_remove(w.s);
+		assert_int_equal(atomic_load(&w.inside), 0);
+		atomic_store(&w.gone, true);
+		assert_int_equal(w.late, 0);
+		close(w.fd);
+	}
+	evloop_stop(l);
+	evloop_destroy(l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_post),
+		cmocka_unit_test(test_sources),
+		cmocka_unit_test(test_remove),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
