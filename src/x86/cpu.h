@@ -33,6 +33,7 @@ struct cpu_fault {
 	uint8_t vector;
 	bool has_error;
 	bool soft; /* INT n, INT3, INTO: return address is the next instruction, DPL is checked */
+	uint8_t len; /* of a soft one's instruction: rip goes back by it when the gate refuses */
 	uint32_t error;
 	uint64_t cr2;     /* #PF */
 	uint64_t dr6;     /* #DB: bits to be set in DR6 */

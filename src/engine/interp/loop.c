@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter's loop. The quick way runs blocks of decoded instructions and looks at the attention word between
+ * them. Whatever needs exactness by the instruction (interrupt shadow, TF, RF, hardware and debugger's breakpoints,
+ * traces) takes step_exact(), one instruction at a time; handlers return CPU_BOUNDARY when they may have changed
+ * which way is right, or mode, paging, or code.
+ */
+#include <stdlib.h>
+#include "base/err.h"
+#include "engine/interp/cache.h"
+#include "engine/interp/loop.h"
+#include "engine/interp/private.h"
+#include "x86/event.h"
+
+#define DR6_BS BIT(14)
+
+/* Where and how the CPU executes, fixed between boundaries. */
+struct where {
+	enum insn_mode mode;
+	uint64_t base, limit; /* of CS; 64-bit: 0 and all */
+};
+
+static struct where where_now(const struct cpu *c)
+{
+	const struct x86_segment *cs = &c->s.seg[SEG_CS];
+
+	if (x86_64bit(&c->s))
+		return (struct where){ MODE_64, 0, ~0ull };
+	return (struct where){ cs->attr & SEG_ATTR_DB ? MODE_32 : MODE_16, cs->base, cs->limit };
+}
+
+INLINE gva_t linear_of(const struct where *w, uint64_t rip)
+{
+	return w->mode == MODE_64 ? rip : (uint32_t)(w->base + rip);
+}
+
+/* Physical address of code at `at`. */
+INLINE int fetch_translate(struct cpu *c, gva_t at, gpa_t *out)
+{
+	const struct tlb_fetch *f = c->tlb.fetch;
+	unsigned k = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
+	gpa_t page;
+	int r;
+
+	if (likely(f->tag[k] == (at & ~0xfffull))) {
+		*out = f->page[k] | (at & 0xfff);
+		return CPU_OK;
+	}
+	r = cpu_fetch_page(c, at, &page);
+	*out = (page & ~0xfffull) | (at & 0xfff);
+	return r;
+}
+
+/* Host bytes of a physical page, RAM or ROM; NULL for anything else. */
+static const uint8_t *page_host(struct cpu *c, gpa_t page, uint64_t *ram_page)
+{
+	const struct mem_range *range = mem_find(c->mem, page);
+
+	if (!range || range->kind == MEM_IO || range->size - (page - range->start) < 4096)
+		return NULL;
+	*ram_page = (range->ram_offset + (page - range->start)) >> 12;
+	return range->host + (page - range->start);
+}
+
+/* Code bytes without any cache: up to 15, fetching the second page only if `room` bytes do not suffice. */
+static void fetch_bytes(struct cpu *c, gpa_t at, uint8_t *bytes, unsigned count)
+{
+	uint64_t ram_page;
+	const uint8_t *host = page_host(c, at & ~0xfffull, &ram_page);
+
+	if (host) {
+		memcpy(bytes, host + (at & 0xfff), count);
+		return;
+	}
+	for (unsigned n = 0; n < count; n++) /* executing from a device, or from nothing */
+		bytes[n] = (uint8_t)mem_read(c->mem, at + n, 1);
+}
+
+/* The bytes at rip. *room: how many are on the first page; *second: the next page's address, if fetched. */
+static int fetch_both(struct cpu *c, const struct where *w, gpa_t at, uint8_t bytes[15], unsigned room, gpa_t *second)
+{
+	gva_t next = linear_of(w, c->s.rip + room);
+	int r = fetch_translate(c, next, second);
+
+	if (r)
+		return r;
+	fetch_bytes(c, at, bytes, room);
+	fetch_bytes(c, *second, bytes + room, 15 - room);
+	return CPU_OK;
+}
+
+/* Fetch and decode one instruction at rip into *i, keeping nothing. */
+static int fetch_one(struct cpu *c, const struct where *w, struct insn *i)
+{
+	uint8_t bytes[15];
+	unsigned room;
+	gpa_t at, second;
+	int r = fetch_translate(c, linear_of(w, c->s.rip), &at);
+
+	if (r)
+		return r;
+	room = MIN(4096 - (unsigned)(at & 0xfff), 15u);
+	fetch_bytes(c, at, bytes, room);
+	if (insn_prepare(i, bytes, room, w->mode) == INSN_TRUNCATED) {
+		r = fetch_both(c, w, at, bytes, room, &second);
+		if (r)
+			return r;
+		insn_prepare(i, bytes, 15, w->mode);
+	}
+	if (w->mode != MODE_64 && c->s.rip + i->len - 1 > w->limit)
+		return raise_gp0(c);
+	return CPU_OK;
+}
+
+/* 64-bit mode: a non-canonical address of the stack is #SS, not #GP. */
+static void fault_refine(struct cpu *c, const struct insn *i)
+{
+	bool stack;
+
+	if (c->fault.vector != VEC_GP || c->fault.error || i->mode != MODE_64)
+		return;
+	if (i->flags & INSN_MEM && i->seg == SEG_SS && i->op != OP_LEA)
+		stack = !canonical(c, operand_offset(c, i));
+	else
+		stack = (i->op >= OP_PUSH && i->op <= OP_LEAVE) || i->op == OP_CALL || i->op == OP_RET;
+	if (stack && (i->flags & INSN_MEM || !canonical(c, c->s.gpr[RSP]) || !canonical(c, c->s.gpr[RSP] - 8)))
+		c->fault.vector = VEC_SS;
+}
+
+int interp_exec(struct cpu *c, const struct insn *i)
+{
+	uint64_t rip = c->s.rip;
+	int r;
+
+	c->s.rip = rip + i->len;
+	if (i->mode != MODE_64)
+		c->s.rip = (uint32_t)c->s.rip;
+	r = i->exec(c, i);
+	if (unlikely(r == CPU_FAULT)) {
+		c->s.rip = rip;
+		fault_refine(c, i);
+	}
+	return r;
+}
+
+/* Instruction breakpoints: the debugger's stop before, DR0..3's are faults that RF holds off. */
+static int breakpoints(struct interp *in, struct cpu *c, gva_t at)
+{
+	if (c->debug.active && !in->resumed) {
+		for (unsigned n = 0; n < c->debug.nbreaks; n++) {
+			if (c->debug.breaks[n] != at)
+				continue;
+			c->stop = STOP_DEBUG;
+			return CPU_STOP;
+		}
+	}
+	in->resumed = false;
+	if (!(c->s.dr[7] & 0xff) || c->s.rflags & FLAG_RF)
+		return CPU_OK;
+	for (unsigned n = 0; n < 4; n++) {
+		if (!(c->s.dr[7] >> (2 * n) & 3) || c->s.dr[7] >> (16 + 4 * n) & 15 || c->s.dr[n] != at)
+			continue;
+		c->fault = (struct cpu_fault){ .vector = VEC_DB, .dr6 = BIT(n) };
+		return CPU_FAULT;
+	}
+	return CPU_OK;
+}
+
+/* Does the instruction, executed with TF set, end in a single-step trap? Events and SYSCALL take TF away. */
+static bool step_traps(const struct cpu *c, const struct insn *i)
+{
+	if (c->s.shadow & SHADOW_MOVSS)
+		return false;
+	if (i->class != CLASS_FAR || (i->op >= OP_JMP_FAR && i->op <= OP_IRETQ))
+		return true;
+	return c->s.rflags & FLAG_TF;
+}
+
+static int step_finish(struct cpu *c, const struct insn *i, int r, uint64_t start, uint64_t flags, uint8_t shadow)
+{
+	bool paused = i->class == CLASS_STRING && c->s.rip == start;
+
+	if (paused && flags & FLAG_RF)
+		c->s.rflags |= FLAG_RF;
+	if (r == CPU_STOP)
+		return r;
+	if (flags & FLAG_TF && step_traps(c, i)) {
+		r = event_debug_trap(c, DR6_BS);
+		if (r == CPU_FAULT)
+			r = event_deliver_fault(c);
+		if (r == CPU_STOP)
+			return r;
+	}
+	if (c->debug.active && c->debug.step) {
+		c->stop = STOP_DEBUG;
+		return CPU_STOP;
+	}
+	/* what had to be exact may be over */
+	return CPU_BOUNDARY;
+}
+
+/* One instruction, with everything that belongs to it. CPU_BOUNDARY or CPU_STOP. */
+static int step_exact(struct interp *in, struct cpu *c)
+{
+	struct where w = where_now(c);
+	uint64_t start = c->s.rip, flags = c->s.rflags;
+	uint8_t shadow = c->s.shadow;
+	struct insn i;
+	int r = breakpoints(in, c, linear_of(&w, start));
+
+	if (r == CPU_STOP)
+		return r;
+	if (!r)
+		r = fetch_one(c, &w, &i);
+	if (!r) {
+		if (unlikely(in->trace))
+			in->trace(in->trace_opaque, c, &i);
+		c->s.shadow = SHADOW_NONE;
+		c->s.rflags &= ~FLAG_RF; /* IRET may set it anew, for what follows */
+		c->insns++;
+		r = interp_exec(c, &i);
+		if (r != CPU_FAULT)
+			return step_finish(c, &i, r, start, flags, shadow);
+		c->s.rflags |= flags & FLAG_RF;
+	}
+	return event_deliver_fault(c);
+}
+
+int interp_step(struct interp *in, struct cpu *c)
+{
+	return step_exact(in, c);
+}
+
+static bool needs_exact(const struct interp *in, const struct cpu *c)
+{
+	return c->s.shadow || c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.dr[7] & 0xff || c->debug.active || in->trace;
+}
+
+/* The block at rip's instruction crosses the page: NULL when it cannot be kept, or on a fault (*r). */
+static struct block *block_crossing(struct interp *in, struct cpu *c, const struct where *w, gpa_t at, int *r)
+{
+	unsigned room = 4096 - (unsigned)(at & 0xfff);
+	uint8_t bytes[15];
+	const uint8_t *first, *next;
+	uint64_t ram_first, ram_next;
+	struct block *b;
+	gpa_t second;
+
+	*r = fetch_both(c, w, at, bytes, room, &second);
+	if (*r)
+		return NULL;
+	first = page_host(c, at & ~0xfffull, &ram_first);
+	next = page_host(c, second, &ram_next);
+	if (!first || !next)
+		return NULL;
+	b = cache_build_crossing(in->cache, at, w->mode, bytes, room, second);
+	if (!b || b->page[1] == PAGE_NONE)
+		return NULL;
+	if (!code_register(in->registry, c, ram_first, first, (unsigned)(at & 0xfff), room) ||
+	    !code_register(in->registry, c, ram_next, next, 0, b->bytes - room) ||
+	    memcmp(first + (at & 0xfff), bytes, room) || memcmp(next, bytes + room, b->bytes - room))
+		return NULL;
+	cache_insert(in->cache, b);
+	return b;
+}
+
+static bool block_unchanged(const struct block *b, const uint8_t *host)
+{
+	for (unsigned n = 0; n < b->count; n++) {
+		if (memcmp(b->insns[n].bytes, host, b->insns[n].len))
+			return false;
+		host += b->insns[n].len;
+	}
+	return true;
+}
+
+/* Decode what is at physical address `at`, for keeping. NULL: execute uncached; *r is set on a fault. */
+static struct block *block_new(struct interp *in, struct cpu *c, const struct where *w, gpa_t at, int *r)
+{
+	unsigned offset = (unsigned)(at & 0xfff);
+	const uint8_t *host;
+	uint64_t ram_page;
+	struct block *b;
+
+	*r = CPU_OK;
+	if (!in->cache)
+		return NULL;
+	host = page_host(c, at & ~0xfffull, &ram_page);
+	if (!host)
+		return NULL;
+	b = cache_build(in->cache, at, w->mode, host + offset, 4096 - offset);
+	if (!b)
+		return block_crossing(in, c, w, at, r);
+	if (!b->bytes) /* one instruction that is too long */
+		return NULL;
+	if (!code_register(in->registry, c, ram_page, host, offset, b->bytes) || !block_unchanged(b, host + offset))
+		return NULL;
+	cache_insert(in->cache, b);
+	return b;
+}
+
+/* A block that crosses is right only while the second page is where it was. */
+static bool crossing_holds(struct cpu *c, const struct where *w, const struct block *b, int *r)
+{
+	gpa_t second;
+
+	*r = fetch_translate(c, linear_of(w, (c->s.rip | 0xfff) + 1), &second);
+	return !*r && second == b->page[1];
+}
+
+/* The block at rip, or NULL: to be executed uncached, or *r is a fault. */
+INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct where *w, int *r)
+{
+	struct block *b;
+	gpa_t at;
+
+	*r = fetch_translate(c, linear_of(w, c->s.rip), &at);
+	if (unlikely(*r))
+		return NULL;
+	b = in->cache ? cache_find(in->cache, at, w->mode) : NULL;
+	if (unlikely(!b))
+		b = block_new(in, c, w, at, r);
+	if (unlikely(b && b->page[1] != PAGE_NONE && !crossing_holds(c, w, b, r)))
+		return NULL;
+	if (unlikely(b && w->mode != MODE_64 && c->s.rip + b->bytes - 1 > w->limit))
+		return NULL;
+	return b;
+}
+
+/* Blocks until something ends the quick way. Faults are delivered here. CPU_BOUNDARY or CPU_STOP. */
+static int run_blocks(struct interp *in, struct cpu *c)
+{
+	const struct where w = where_now(c);
+	const uint32_t watched = in->watched;
+
+	while (!(atomic_load_explicit(&c->attention, memory_order_relaxed) & watched)) {
+		const struct insn *i, *end;
+		struct block *b;
+		uint64_t rip;
+		int r;
+
+		if (w.mode != MODE_64)
+			c->s.rip = (uint32_t)c->s.rip;
+		b = block_at(in, c, &w, &r);
+		if (unlikely(!b))
+			return r ? event_deliver_fault(c) : step_exact(in, c);
+		i = b->insns;
+		end = i + b->count;
+		rip = c->s.rip;
+		do {
+			uint64_t next = rip + i->len;
+
+			c->s.rip = next;
+			r = i->exec(c, i);
+			if (unlikely(r))
+				break;
+			rip = next;
+		} while (++i != end);
+		c->insns += (uint64_t)(i - b->insns) + (r != 0);
+		if (unlikely(r)) {
+			if (r != CPU_FAULT)
+				return r;
+			c->s.rip = rip;
+			fault_refine(c, i);
+			return event_deliver_fault(c);
+		}
+	}
+	return CPU_BOUNDARY;
+}
+
+/* At a boundary: what others asked for. CPU_OK goes on, CPU_STOP leaves. */
+static int boundary(struct interp *in, struct cpu *c)
+{
+	for (;;) {
+		uint32_t attention = atomic_load(&c->attention);
+		int r;
+
+		if (attention & ATT_FLUSH && in->registry)
+			registry_boundary(in->registry, c);
+		attention &= ~(uint32_t)ATT_FLUSH;
+		in->watched = ~0u;
+		if (!attention && c->s.activity == ACTIVITY_RUN &&
+		    !(c->s.rflags & FLAG_IF && event_interrupt_waiting(c)))
+			return CPU_OK;
+		r = event_attend(c);
+		if (r == CPU_STOP)
+			return r;
+		if (r == CPU_BOUNDARY)
+			continue;
+		/* what could not be served now must not hold us up */
+		in->watched = ~atomic_load(&c->attention) | ATT_FLUSH;
+		return CPU_OK;
+	}
+}
+
+enum cpu_stop interp_run(struct interp *in, struct cpu *c)
+{
+	int r;
+
+	c->stop = STOP_NONE;
+	in->resumed = c->debug.active;
+	if (in->registry)
+		registry_enter(in->registry, c);
+	for (;;) {
+		r = boundary(in, c);
+		if (r == CPU_STOP)
+			break;
+		r = needs_exact(in, c) ? step_exact(in, c) : run_blocks(in, c);
+		/* halted: an interrupt may be there already */
+		if (r == CPU_STOP && (c->stop != STOP_HLT || c->s.activity == ACTIVITY_RUN))
+			break;
+	}
+	if (in->registry)
+		registry_exit(in->registry, c);
+	return c->stop;
+}
+
+struct interp *interp_create(struct cpu *c, struct err *e)
+{
+	struct interp *in = calloc(1, sizeof(*in));
+
+	if (!in)
+		err_set(e, 12, "interpreter: out of memory");
+	return in;
+}
+
+void interp_destroy(struct interp *in)
+{
+	free(in);
+}
