@@ -19,11 +19,18 @@ struct pc_config {
 	int exit_port;         /* -1: none */
 };
 
+/*
+ * The board belongs to the vm as the first of its devices: vm_destroy takes it down last, after everything
+ * that uses its back-ends; after a failed pc_create too.
+ */
 struct pc;
 int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, struct err *e);
-void pc_destroy(struct pc *pc); /* after vm_destroy: closes back-ends */
+/* The power button is pressed. Any thread. */
+void pc_power_button(struct pc *pc);
 
 /* Physical layout */
+#define PC_BASE_RAM_END 0xa0000ull   /* then the VGA window, where nothing is */
+#define PC_BIOS_AREA 0xc0000ull      /* RAM again: option ROMs, ACPI tables */
 #define PC_LOW_RAM_END 0xc0000000ull /* RAM above goes to 4 GiB */
 #define PC_HIGH_RAM 0x100000000ull
 #define PC_IOAPIC 0xfec00000ull

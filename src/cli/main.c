@@ -1,8 +1,68 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
+/* The command table, and the only place the process exits from. */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cli/cli.h"
 
-int main(void)
+const struct command commands[] = {
+	{ "run", "start a machine with its console in this terminal", cmd_run },
+	{ "engines", "list the engines and whether they work on this host", cmd_engines },
+	{ "help", "show this, or the help of a command: ospite help run", cmd_help },
+	{ "version", "show the version", cmd_version },
+	{ NULL, NULL, NULL },
+};
+
+int cli_fail(const char *fmt, ...)
 {
-	fputs("ospite: nothing can be run yet\n", stderr);
-	return 125;
+	char line[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	/* File names are foreign text: keep it one line and off the terminal's control codes. */
+	for (char *p = line; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	}
+	fprintf(stderr, "ospite: %s\n", line);
+	return EXIT_OURS;
+}
+
+static int unknown_command(const char *word)
+{
+	const char *names[16], *near;
+	unsigned n = 0;
+
+	for (; commands[n].name && n < ARRAY_LEN(names); n++)
+		names[n] = commands[n].name;
+	near = nearest(word + strspn(word, "-"), names, n);
+	if (near)
+		return cli_fail("unknown command '%.60s'; did you mean '%s'?", word, near);
+	return cli_fail("unknown command '%.60s'; 'ospite help' lists them", word);
+}
+
+static int dispatch(int argc, char **argv)
+{
+	const char *word = argc > 1 ? argv[1] : "help";
+
+	if (!strcmp(word, "--help") || !strcmp(word, "-h"))
+		word = "help";
+	if (!strcmp(word, "--version") || !strcmp(word, "-V"))
+		word = "version";
+	for (const struct command *c = commands; c->name; c++) {
+		if (!strcmp(c->name, word))
+			return argc > 1 ? c->main(argc - 1, argv + 1) : (cmd_help(1, argv), EXIT_OURS);
+	}
+	return unknown_command(word);
+}
+
+int main(int argc, char **argv)
+{
+	int status = dispatch(argc, argv);
+
+	if (fflush(stdout) || ferror(stdout))
+		status = cli_fail("cannot write to standard output");
+	return status;
 }

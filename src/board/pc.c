@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The PC board. Devices are made and wired in the order they stand here; the vm tears them down in reverse.
+ * The board itself is the first of them and owns what stands behind the others: back-ends, the APIC bus,
+ * the boot image.
+ *
+ * Interrupt wires: an ISA interrupt n goes to input n of the 8259 pair and to pin n of the IOAPIC (the
+ * timer to pin 2, as the MADT says). Two serial ports may share one wire, so a wire is the OR of its
+ * sources, kept under a lock of its own.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/log.h"
+#include "board/private.h"
+#include "dev/pc-devices.h"
+
+#define WIRES 16
+#define UARTS 4
+
+struct pc_wire {
+	struct pc *pc;
+	pthread_mutex_t lock;
+	uint32_t sources;
+	struct irq_line pic, ioapic;
+};
+
+struct pc {
+	struct device device; /* first: the vm's list holds it */
+	struct vm *vm;
+	const struct pc_config *config;
+	struct lapic_bus *lapic_bus;
+	struct device *pic, *ioapic, *rtc, *acpi_pm;
+	struct chr *serial[UARTS];
+	struct pc_wire wire[WIRES];
+	struct power_ops power;
+	struct boot_map map;
+	struct boot_image *boot;
+	uint8_t acpi[ACPI_SIZE];
+	uint64_t rsdp;
+};
+
+/* ---- life ---- */
+
+static void pc_device_destroy(struct device *d)
+{
+	struct pc *pc = container_of(d, struct pc, device);
+
+	for (unsigned i = 0; i < UARTS; i++) {
+		if (pc->serial[i])
+			chr_close(pc->serial[i]);
+	}
+	if (pc->lapic_bus)
+		lapic_bus_destroy(pc->lapic_bus);
+	boot_image_close(pc->boot);
+	for (unsigned i = 0; i < WIRES; i++)
+		pthread_mutex_destroy(&pc->wire[i].lock);
+	free(pc);
+}
+
+/* The board has no registers of its own: nothing to save, nothing to reset. */
+static const struct device_ops pc_ops = { .destroy = pc_device_destroy };
+
+static void power_off(void *opaque)
+{
+	struct pc *pc = opaque;
+
+	vm_request_end(pc->vm, VM_END_POWER_OFF, 0, "the guest powered off");
+}
+
+static void power_reset(void *opaque)
+{
+	struct pc *pc = opaque;
+
+	vm_request_reset(pc->vm);
+}
+
+static void power_exit(void *opaque, int status)
+{
+	struct pc *pc = opaque;
+
+	vm_request_end(pc->vm, VM_END_EXIT_PORT, status, "the guest wrote the exit port");
+}
+
+static void console_leave(void *opaque)
+{
+	struct pc *pc = opaque;
+
+	vm_request_end(pc->vm, VM_END_USER, 0, "left by Ctrl-A X");
+}
+
+void pc_power_button(struct pc *pc)
+{
+	acpi_pm_power_button(pc->acpi_pm);
+}
+
+/* ---- wires ---- */
+
+#define WIRE_IRQ(pin) ((pin) & 15)
+#define WIRE_SOURCE(pin) ((pin) >> 4)
+
+static void wire_set(void *opaque, unsigned pin, int level)
+{
+	struct pc_wire *w = &((struct pc *)opaque)->wire[WIRE_IRQ(pin)];
+	uint32_t source = (uint32_t)BIT(WIRE_SOURCE(pin));
+
+	pthread_mutex_lock(&w->lock);
+	w->sources = level ? w->sources | source : w->sources & ~source;
+	irq_set(&w->pic, !!w->sources);
+	irq_set(&w->ioapic, !!w->sources);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static struct irq_line pc_irq(struct pc *pc, unsigned irq, unsigned source)
+{
+	return (struct irq_line){ .set = wire_set, .opaque = pc, .pin = irq | source << 4 };
+}
+
+static void pic_output(void *opaque, unsigned pin, int level)
+{
+	lapic_bus_pic_changed(opaque, level);
+}
+
+/* ---- memory ---- */
+
+static void map_add(struct boot_map *map, uint64_t start, uint64_t size, uint32_t type)
+{
+	map->range[map->count++] = (struct boot_range){ start, size, type };
+}
+
+static int pc_memory(struct pc *pc, uint64_t size, struct err *e)
+{
+	struct mem *mem = pc->vm->machine.mem;
+	uint64_t low = MIN(size, PC_LOW_RAM_END);
+	int r = mem_map_ram(mem, 0, 0, PC_BASE_RAM_END, "ram-base", e);
+
+	if (!r)
+		r = mem_map_ram(mem, PC_BIOS_AREA, PC_BIOS_AREA, low - PC_BIOS_AREA, "ram-low", e);
+	if (!r && size > low)
+		r = mem_map_ram(mem, PC_HIGH_RAM, low, size - low, "ram-high", e);
+	map_add(&pc->map, 0, 0x9fc00, E820_RAM);
+	map_add(&pc->map, 0x9fc00, 0x400, E820_RESERVED);
+	map_add(&pc->map, ACPI_BASE, 0x20000, E820_RESERVED);
+	map_add(&pc->map, 0x100000, low - 0x100000, E820_RAM);
+	if (size > low)
+		map_add(&pc->map, PC_HIGH_RAM, size - low, E820_RAM);
+	return r;
+}
+
+/* What firmware finds in CMOS about memory and processors; kernels without firmware do not look. */
+static void pc_cmos(struct pc *pc, uint64_t size, unsigned cpus)
+{
+	uint64_t low = MIN(size, PC_LOW_RAM_END), high = size - low;
+	uint64_t ext_kib = MIN((low >> 10) - 1024, (uint64_t)0xffff);
+	uint64_t above_16m = low > (16 << 20) ? (low - (16 << 20)) >> 16 : 0;
+	const struct {
+		uint8_t at;
+		uint64_t value;
+	} cmos[] = {
+		{ 0x14, 0x00 }, { 0x15, 640 & 0xff }, { 0x16, 640 >> 8 },
+		{ 0x17, ext_kib }, { 0x18, ext_kib >> 8 }, { 0x30, ext_kib }, { 0x31, ext_kib >> 8 },
+		{ 0x34, above_16m }, { 0x35, above_16m >> 8 },
+		{ 0x5b, high >> 16 }, { 0x5c, high >> 24 }, { 0x5d, high >> 32 }, { 0x5f, cpus - 1 },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(cmos); i++)
+		rtc_cmos_set(pc->rtc, cmos[i].at, (uint8_t)cmos[i].value);
+}
+
+/* ---- devices ---- */
+
+static int add(struct pc *pc, struct device *d)
+{
+	if (!d)
+		return -1;
+	vm_add_device(pc->vm, d);
+	return 0;
+}
+
+static int pc_interrupts(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct vm *vm = pc->vm;
+
+	pc->lapic_bus = lapic_bus_create(&vm->machine, vm->clock);
+	if (!pc->lapic_bus)
+		return err_set(e, ENOMEM, "out of memory");
+	for (unsigned i = 0; i < vm->machine.ncpus; i++) {
+		struct vcpu *v = &vm->vcpus[i];
+
+		v->lapic = lapic_create(pc->lapic_bus, &v->cpu, e);
+		if (!v->lapic)
+			return -1;
+		v->cpu.bus = &lapic_cpu_bus;
+		v->cpu.ctx = v->lapic;
+		vm_add_device(vm, lapic_device(v->lapic));
+	}
+	pc->pic = pic_create(env, e);
+	if (add(pc, pc->pic))
+		return -1;
+	pic_set_output(pc->pic, (struct irq_line){ .set = pic_output, .opaque = pc->lapic_bus });
+	lapic_bus_set_pic(pc->lapic_bus, pic_pending, pic_take, pc->pic);
+
+	pc->ioapic = ioapic_create(env, pc->lapic_bus, e);
+	if (add(pc, pc->ioapic))
+		return -1;
+	lapic_bus_set_eoi(pc->lapic_bus, ioapic_eoi, pc->ioapic);
+
+	for (unsigned i = 0; i < WIRES; i++) {
+		if (i != 2)
+			pc->wire[i].pic = pic_input(pc->pic, i);
+		pc->wire[i].ioapic = ioapic_input(pc->ioapic, i == 0 ? 2 : i);
+	}
+	pc->wire[2].ioapic = (struct irq_line){ 0 };
+	return 0;
+}
+
+static int pc_serial(struct pc *pc, struct device_env *env, struct err *e)
+{
+	static const struct {
+		uint16_t port;
+		uint8_t irq;
+	} com[UARTS] = { { 0x3f8, 4 }, { 0x2f8, 3 }, { 0x3e8, 4 }, { 0x2e8, 3 } };
+
+	for (unsigned i = 0; i < MIN(pc->config->nserial, (unsigned)UARTS); i++) {
+		struct chr_config chr = { .spec = pc->config->serial[i], .leave = console_leave,
+					  .opaque = pc };
+
+		if (!chr.spec)
+			continue;
+		pc->serial[i] = chr_open(env->loop, &chr, e);
+		if (!pc->serial[i])
+			return err_prefix(e, "--serial %s", chr.spec);
+		if (add(pc, uart_create(env, i, com[i].port, pc_irq(pc, com[i].irq, i), pc->serial[i], e)))
+			return -1;
+	}
+	return 0;
+}
+
+static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
+{
+	if (pc_interrupts(pc, env, e) || add(pc, pit_create(env, pc_irq(pc, 0, 0), e)))
+		return -1;
+	pc->rtc = rtc_create(env, pc_irq(pc, 8, 0), e);
+	if (add(pc, pc->rtc) || pc_serial(pc, env, e))
+		return -1;
+	pc->acpi_pm = acpi_pm_create(env, pc_irq(pc, 9, 0), &pc->power, e);
+	if (add(pc, pc->acpi_pm) || add(pc, reset_port_create(env, &pc->power, e)))
+		return -1;
+	if (add(pc, debug_port_create(env, NULL, e)))
+		return -1;
+	if (pc->config->exit_port >= 0 &&
+	    add(pc, exit_port_create(env, (uint16_t)pc->config->exit_port, &pc->power, e)))
+		return -1;
+	return 0;
+}
+
+/* ---- boot ---- */
+
+/*
+ * What a firmware would have left behind on every CPU: memory is write-back except the VGA window and the
+ * I/O hole below 4 GiB. Linux leaves PAT off when it finds the MTRRs disabled.
+ */
+static void cpu_mtrrs(struct x86_state *s, unsigned phys_bits)
+{
+	s->mtrr_def_type = 0xc06;
+	for (unsigned i = 0; i < 11; i++)
+		s->mtrr_fixed[i] = 0x0606060606060606ull;
+	s->mtrr_fixed[2] = 0; /* 0xa0000-0xbffff */
+	s->mtrr_base[0] = PC_LOW_RAM_END;
+	s->mtrr_mask[0] = ((BIT(phys_bits) - 1) & ~(PC_HIGH_RAM - PC_LOW_RAM_END - 1)) | BIT(11);
+}
+
+static void pc_reset(void *opaque)
+{
+	struct pc *pc = opaque;
+	struct vm *vm = pc->vm;
+	struct err e = { 0 };
+	int r;
+
+	if (!pc->boot)
+		return; /* firmware: the reset vector */
+	for (unsigned i = 0; i < vm->machine.ncpus; i++)
+		cpu_mtrrs(&vm->vcpus[i].cpu.s, vm->cpuid.phys_bits);
+	r = mem_load(vm->machine.mem, ACPI_BASE, pc->acpi, ACPI_SIZE);
+	if (!r)
+		r = boot_image_load(pc->boot, vm->machine.mem, &pc->map, pc->rsdp, &vm->vcpus[0].cpu.s, &e);
+	if (r)
+		vm_request_end(vm, VM_END_CRASH, 0, e.text[0] ? e.text : "cannot place the boot image");
+}
+
+static int pc_boot(struct pc *pc, struct err *e)
+{
+	const struct pc_config *config = pc->config;
+	struct acpi_config acpi = { .cpus = pc->vm->machine.ncpus, .serial = config->serial,
+				    .nserial = config->nserial };
+	int r;
+
+	if (config->firmware)
+		return boot_firmware_map(pc->vm->machine.mem, config->firmware, e);
+	r = acpi_build(pc->acpi, &acpi, &pc->rsdp, e);
+	if (!r)
+		r = boot_image_open(&pc->boot, config, &pc->map, e);
+	return r;
+}
+
+int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, struct err *e)
+{
+	struct device_env env = vm_device_env(vm);
+	struct pc *pc = calloc(1, sizeof(*pc));
+	int r;
+
+	if (!pc)
+		return err_set(e, ENOMEM, "out of memory");
+	pc->device.ops = &pc_ops;
+	pc->vm = vm;
+	pc->config = config;
+	pc->power = (struct power_ops){ power_off, power_reset, power_exit, pc };
+	for (unsigned i = 0; i < WIRES; i++) {
+		pc->wire[i].pc = pc;
+		pthread_mutex_init(&pc->wire[i].lock, NULL);
+	}
+	vm_add_device(vm, &pc->device);
+	r = pc_memory(pc, vm->config->memory, e);
+	if (!r) /* before anything visible happens (a terminal in raw mode): the files may be no good */
+		r = pc_boot(pc, e);
+	if (!r)
+		r = pc_devices(pc, &env, e);
+	if (r)
+		return r;
+	pc_cmos(pc, vm->config->memory, vm->machine.ncpus);
+	vm->reset_hook = pc_reset;
+	vm->reset_opaque = pc;
+	*out = pc;
+	return 0;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the board room: how a loader describes what it wants in memory before anything is written.
+ *
+ * A loader turns a file into a boot_plan: chunks of bytes with the addresses they go to, and the state the
+ * first CPU starts in. Addresses come from a boot_space, which hands out RAM and never the same byte
+ * twice, so a finished plan fits the machine and can be placed at every reset without failing.
+ */
+#ifndef BOARD_PRIVATE_H
+#define BOARD_PRIVATE_H
+
+#include "board/boot.h"
+
+/* ---- files (boot-file.c) ---- */
+
+/* Bytes of a file or an unpacked payload, from mmap so that they are page-aligned and zeroed. */
+struct boot_bytes {
+	uint8_t *data;
+	uint64_t size;
+};
+int boot_bytes_alloc(struct boot_bytes *b, uint64_t size, struct err *e);
+void boot_bytes_dispose(struct boot_bytes *b);
+/* Read all of a file; `what` is the word for it in messages ("kernel", "initrd"). */
+int boot_bytes_read(struct boot_bytes *b, const char *what, const char *path, uint64_t limit,
+		    struct err *e);
+
+static inline uint16_t get16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] | p[1] << 8);
+}
+static inline uint32_t get32(const uint8_t *p)
+{
+	return get16(p) | (uint32_t)get16(p + 2) << 16;
+}
+static inline uint64_t get64(const uint8_t *p)
+{
+	return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+static inline void put16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)v;
+	p[1] = (uint8_t)(v >> 8);
+}
+static inline void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, (uint16_t)v);
+	put16(p + 2, (uint16_t)(v >> 16));
+}
+static inline void put64(uint8_t *p, uint64_t v)
+{
+	put32(p, (uint32_t)v);
+	put32(p + 4, (uint32_t)(v >> 32));
+}
+
+/* ---- where things go (boot-plan.c) ---- */
+
+#define BOOT_SPACE_MAX 96
+struct boot_space {
+	const struct boot_map *map;
+	struct {
+		uint64_t start, size;
+	} taken[BOOT_SPACE_MAX];
+	unsigned ntaken;
+};
+void boot_space_init(struct boot_space *s, const struct boot_map *map);
+/* Claim exactly [at, at+size): 0, -EFAULT when not all RAM, -EBUSY when part of it is taken. */
+int boot_space_take(struct boot_space *s, uint64_t at, uint64_t size);
+/* Claim the lowest or highest fitting place within [min, max); false when there is none. */
+bool boot_space_low(struct boot_space *s, uint64_t size, uint64_t align, uint64_t min, uint64_t max,
+		    uint64_t *at);
+bool boot_space_high(struct boot_space *s, uint64_t size, uint64_t align, uint64_t min, uint64_t max,
+		     uint64_t *at);
+
+#define BOOT_CHUNKS 96
+struct boot_chunk {
+	uint64_t at, len, zero; /* len bytes of data, then so many zeroes */
+	const uint8_t *data;
+};
+
+enum boot_entry { ENTRY_PROTECTED, ENTRY_LONG, ENTRY_RESET };
+
+struct boot_plan {
+	struct boot_chunk chunk[BOOT_CHUNKS];
+	unsigned nchunks;
+	void *owned[16]; /* freed with the plan */
+	unsigned nowned;
+	uint8_t *rsdp_slot; /* 8 bytes inside a chunk that take the RSDP's address */
+	enum boot_entry entry;
+	uint64_t rip, rax, rbx, rsi, cr3;
+	uint64_t gdt;
+	uint16_t gdt_limit, cs, ds;
+	const char *how; /* in words, for the log */
+};
+void boot_plan_dispose(struct boot_plan *p);
+/* Zeroed memory that lives as long as the plan; NULL when there is none. */
+void *boot_plan_alloc(struct boot_plan *p, size_t size);
+int boot_plan_add(struct boot_plan *p, uint64_t at, const void *data, uint64_t len, uint64_t zero,
+		  struct err *e);
+int boot_plan_apply(const struct boot_plan *p, struct mem *mem, uint64_t acpi_rsdp,
+		    struct x86_state *cpu0, struct err *e);
+
+/* ---- the loaders ---- */
+
+struct boot_module {
+	struct boot_bytes bytes;
+	const char *path, *args;
+};
+
+/* What a loader has to work with. */
+struct boot_input {
+	const char *path; /* of the kernel, for messages */
+	const uint8_t *data;
+	uint64_t size;
+	const char *append; /* never NULL */
+	const struct boot_module *modules; /* the initrd is the first */
+	unsigned nmodules;
+	const struct boot_map *map;
+};
+
+int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, struct err *e);
+int boot_pvh_plan(struct boot_plan *p, const struct boot_input *in, struct err *e);
+int boot_multiboot_plan(struct boot_plan *p, const struct boot_input *in, struct err *e);
+/* Any kind; unpacked receives a bzImage's payload where it is entered directly. */
+int boot_plan_kernel(struct boot_plan *p, const struct boot_input *in, struct boot_bytes *unpacked,
+		     struct err *e);
+
+/* The ELF file inside a bzImage, if it holds one we can unpack. 1: none, use its own unpacker. */
+int boot_bzimage_unpack(const struct boot_input *in, struct boot_bytes *out, struct err *e);
+/* Unpack LZ4 (legacy frame), gzip, xz or zstd into exactly out->size bytes. 1: not one of these. */
+int boot_unpack(const uint8_t *data, uint64_t size, struct boot_bytes *out, const char **kind,
+		struct err *e);
+
+/* ---- ELF (boot-elf.c) ---- */
+
+#define ELF_SEGMENTS 64
+struct elf_file {
+	bool is64;
+	uint16_t machine;
+	uint64_t entry;
+	unsigned nsegments;
+	struct elf_segment {
+		uint32_t type;
+		uint64_t offset, vaddr, paddr, filesz, memsz, align;
+	} segment[ELF_SEGMENTS];
+};
+bool elf_is(const uint8_t *data, uint64_t size);
+/* Reads and checks all program headers: every segment lies within the file. */
+int elf_parse(struct elf_file *f, const uint8_t *data, uint64_t size, struct err *e);
+/* Entry of the PVH note; false when the file has none. */
+bool elf_pvh_entry(const struct elf_file *f, const uint8_t *data, uint32_t *entry);
+/* Will one of the segments be at this physical address? */
+bool elf_holds(const struct elf_file *f, uint64_t at);
+/* Put all loadable segments at their physical addresses into the plan. */
+int elf_plan_segments(const struct elf_file *f, const struct boot_input *in, struct boot_plan *p,
+		      struct boot_space *space, uint64_t *end, struct err *e);
+/* Is there a Multiboot header? Offset in *at. */
+bool multiboot_find(const uint8_t *data, uint64_t size, uint32_t *at);
+
+/* Put the initrd (if any) as high as possible below max; 0/0 when there is none. */
+int boot_place_initrd(const struct boot_input *in, struct boot_plan *p, struct boot_space *space,
+		      uint64_t max, uint64_t *at, uint64_t *size, struct err *e);
+/* "N MiB" of RAM in the map, for messages. */
+uint64_t boot_map_mib(const struct boot_map *map);
+
+/* ---- firmware (boot-firmware.c) ---- */
+int boot_firmware_map(struct mem *mem, const char *path, struct err *e);
+
+/* ---- ACPI (acpi.c, aml.c) ---- */
+
+struct acpi_config {
+	unsigned cpus;
+	const char *const *serial; /* NULL: absent */
+	unsigned nserial;
+};
+#define ACPI_BASE 0xe0000ull /* where the tables go: the BIOS area, reserved in E820 */
+#define ACPI_SIZE 0x10000u
+/* Build all tables for address ACPI_BASE into buf of ACPI_SIZE bytes; gives the RSDP's address. */
+int acpi_build(uint8_t *buf, const struct acpi_config *config, uint64_t *rsdp, struct err *e);
+
+#define AML_MAX 0x8000
+struct aml {
+	uint8_t data[AML_MAX];
+	unsigned len;
+	bool overflow;
+};
+void aml_byte(struct aml *a, uint8_t v);
+void aml_bytes(struct aml *a, const void *data, unsigned n);
+void aml_name(struct aml *a, const char *name); /* "\\_S5_" or "CPU0" */
+void aml_integer(struct aml *a, uint64_t v);
+void aml_string(struct aml *a, const char *s);
+void aml_eisaid(struct aml *a, const char *id); /* "PNP0501" */
+/* What is written between begin and end is the package's body; begin gives the mark for end. */
+unsigned aml_begin(struct aml *a);
+void aml_end(struct aml *a, unsigned mark);
+void aml_name_integer(struct aml *a, const char *name, uint64_t v); /* Name (X, v) */
+void aml_name_eisaid(struct aml *a, const char *name, const char *id);
+unsigned aml_scope(struct aml *a, const char *name);  /* end with aml_end */
+unsigned aml_device(struct aml *a, const char *name); /* end with aml_end */
+/* Resource templates: Name (_CRS, Buffer { ... }) around io and irq descriptors. */
+struct aml_crs {
+	uint8_t data[128];
+	unsigned len;
+};
+void aml_crs_io(struct aml_crs *c, uint16_t first, uint8_t count);
+void aml_crs_irq(struct aml_crs *c, unsigned irq);
+void aml_name_crs(struct aml *a, const struct aml_crs *c);
+
+#endif

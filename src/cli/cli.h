@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line: one file per command, one table of options for parsing, help and suggestions. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdio.h>
+#include "base/base.h"
+#include "base/err.h"
+
+#define EXIT_OURS 125  /* an error of ours */
+#define EXIT_GUEST 126 /* the guest crashed */
+
+struct command {
+	const char *name, *help;
+	int (*main)(int argc, char **argv); /* argv[0] is the command's name; gives the exit status */
+};
+extern const struct command commands[]; /* ends with a NULL name */
+
+int cmd_run(int argc, char **argv);
+int cmd_engines(int argc, char **argv);
+int cmd_help(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+/* "ospite: TEXT" on standard error, as one line; gives EXIT_OURS. */
+int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- options (options.c) ---- */
+
+struct option_def {
+	const char *name; /* without the dashes */
+	const char *arg;  /* NULL: takes none */
+	const char *help;
+	/* value is NULL when it takes none. 0, or -errno with e saying what is wrong with the value. */
+	int (*set)(void *into, const char *value, struct err *e);
+};
+
+/* Long options with '=' or a blank; all must be in the table (which ends with a NULL name). */
+int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e);
+/* True when --help or -h is among the arguments (before a "--"). */
+bool options_want_help(int argc, char **argv);
+void options_print(FILE *out, const struct option_def *defs);
+
+/* "512M", "2G", "64k"; a bare number counts MiB. */
+int parse_size(const char *text, uint64_t *out, struct err *e);
+/* Decimal or 0x hexadecimal within min..max. */
+int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *e);
+/* The entry of names (count, stride bytes apart) nearest to word, if near enough; else NULL. */
+const char *nearest(const char *word, const char *const *names, unsigned count);
+
+#endif

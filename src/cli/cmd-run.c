@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ospite run: options to configuration, then one machine from start to end in this process.
+ *
+ * Signals: SIGTERM, SIGINT and SIGHUP are blocked in all threads and read from a signalfd on the event loop,
+ * so that they end the machine as every other end does. Signals that kill restore the terminal first.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+#include "backend/chr.h"
+#include "base/log.h"
+#include "board/pc.h"
+#include "cli/cli.h"
+#include "vm/vm.h"
+
+#define MEMORY_MIN (2ull << 20)
+#define MODULES_MAX 32
+
+struct run_options {
+	struct vm_config vm;
+	struct pc_config pc;
+	struct pc_module module[MODULES_MAX];
+	char *module_text[MODULES_MAX];
+	bool append_given, stats, require_kvm;
+	const char *log, *trace;
+	uint64_t gdb_port; /* 0: none */
+};
+
+/* ---- options ---- */
+
+#define SET_STRING(fn, field)                                                                      \
+	static int fn(void *into, const char *value, struct err *e)                                \
+	{                                                                                          \
+		((struct run_options *)into)->field = value;                                       \
+		return *value ? 0 : err_set(e, EINVAL, "needs a value");                           \
+	}
+
+SET_STRING(set_name, vm.name)
+SET_STRING(set_kernel, pc.kernel)
+SET_STRING(set_initrd, pc.initrd)
+SET_STRING(set_firmware, pc.firmware)
+SET_STRING(set_log, log)
+SET_STRING(set_trace, trace)
+
+static int set_append(void *into, const char *value, struct err *e)
+{
+	((struct run_options *)into)->pc.append = value;
+	return 0;
+}
+
+static int set_cpus(void *into, const char *value, struct err *e)
+{
+	uint64_t n;
+	int r = parse_number(value, 1, MAX_CPUS, &n, e);
+
+	if (!r)
+		((struct run_options *)into)->vm.cpus = (unsigned)n;
+	return r;
+}
+
+static int set_memory(void *into, const char *value, struct err *e)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t size;
+	int r = parse_size(value, &size, e);
+
+	if (r)
+		return r;
+	if (size < MEMORY_MIN)
+		return err_set(e, EINVAL, "is too little; give 2M or more");
+	if (size > host)
+		return err_set(e, EINVAL, "is more than this host has (%llu MiB); give less",
+			       (unsigned long long)(host >> 20));
+	((struct run_options *)into)->vm.memory = size & ~(GUEST_PAGE - 1);
+	return 0;
+}
+
+static int one_of(const char *value, const char *const *names, unsigned count, const char *all,
+		  struct err *e)
+{
+	const char *near;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (!strcmp(value, names[i]))
+			return 0;
+	}
+	near = nearest(value, names, count);
+	if (near)
+		return err_set(e, EINVAL, "does not exist; did you mean %s?", near);
+	return err_set(e, EINVAL, "does not exist; there are %s", all);
+}
+
+static int set_engine(void *into, const char *value, struct err *e)
+{
+	static const char *const names[] = { "auto", "interp", "dbt", "kvm" };
+
+	((struct run_options *)into)->vm.engine = value;
+	return one_of(value, names, ARRAY_LEN(names), "auto, interp, dbt and kvm", e);
+}
+
+static int set_cpu(void *into, const char *value, struct err *e)
+{
+	static const char *const names[] = { "v2", "v3", "host" };
+
+	((struct run_options *)into)->vm.cpu_model = value;
+	return one_of(value, names, ARRAY_LEN(names), "v2, v3 and host", e);
+}
+
+static int set_serial(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+
+	if (o->pc.nserial == ARRAY_LEN(o->pc.serial))
+		return err_set(e, E2BIG, "there are only four serial ports");
+	if (strcmp(value, "stdio") && strcmp(value, "null") && strcmp(value, "none") &&
+	    strncmp(value, "file:", 5) && strncmp(value, "socket:", 7))
+		return err_set(e, EINVAL, "does not exist; write stdio, file:PATH, socket:PATH, null or none");
+	for (unsigned i = 0; i < o->pc.nserial; i++) {
+		if (!strcmp(value, "stdio") && o->pc.serial[i] && !strcmp(o->pc.serial[i], value))
+			return err_set(e, EINVAL, "is given twice; the terminal can serve one port");
+	}
+	o->pc.serial[o->pc.nserial++] = strcmp(value, "none") ? value : NULL;
+	return 0;
+}
+
+static int set_module(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+	unsigned n = o->pc.nmodules;
+	char *comma;
+
+	if (n == MODULES_MAX)
+		return err_set(e, E2BIG, "more than %u modules", MODULES_MAX);
+	o->module_text[n] = strdup(value);
+	if (!o->module_text[n])
+		return err_set(e, ENOMEM, "out of memory");
+	comma = strchr(o->module_text[n], ',');
+	if (comma)
+		*comma++ = 0;
+	o->module[n] = (struct pc_module){ o->module_text[n], comma };
+	o->pc.modules = o->module;
+	o->pc.nmodules++;
+	return 0;
+}
+
+static int set_exit_port(void *into, const char *value, struct err *e)
+{
+	uint64_t port;
+	int r = parse_number(value, 0, 0xffff, &port, e);
+
+	if (!r)
+		((struct run_options *)into)->pc.exit_port = (int)port;
+	return r;
+}
+
+static int set_gdb(void *into, const char *value, struct err *e)
+{
+	return parse_number(value, 1, 65535, &((struct run_options *)into)->gdb_port, e);
+}
+
+#define SET_FLAG(fn, field)                                                                        \
+	static int fn(void *into, const char *value, struct err *e)                                \
+	{                                                                                          \
+		((struct run_options *)into)->field = true;                                        \
+		return 0;                                                                          \
+	}
+
+SET_FLAG(set_no_reboot, vm.no_reboot)
+SET_FLAG(set_stats, stats)
+SET_FLAG(set_require_kvm, require_kvm)
+
+static const struct option_def run_options[] = {
+	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, or Multiboot kernel", set_kernel },
+	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd },
+	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append },
+	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module },
+	{ "firmware", "FILE", "start a raw firmware image instead of a kernel", set_firmware },
+	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
+	{ "cpus", "N", "virtual CPUs, 1 to 64 [1]", set_cpus },
+	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
+	{ "engine", "NAME", "auto, interp, dbt, kvm; see 'ospite engines' [auto]", set_engine },
+	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
+	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 ports [stdio]", set_serial },
+	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
+	{ "no-reboot", NULL, "end when the guest resets instead of starting again", set_no_reboot },
+	{ "name", "NAME", "what to call the machine", set_name },
+	{ "log", "FILE", "write messages and traces there, not to standard error", set_log },
+	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace },
+	{ "gdb", "PORT", "wait for a debugger on 127.0.0.1:PORT", set_gdb },
+	{ "stats", NULL, "show the engine's counters at the end", set_stats },
+	{ NULL, NULL, NULL, NULL },
+};
+
+static int show_help(void)
+{
+	puts("Usage: ospite run --kernel FILE [OPTION...]     (options with '=' or a blank)");
+	options_print(stdout, run_options);
+	puts("Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off, reset or\n"
+	     "leaving; the exit port's; 125 our error, 126 guest crash, 128+N ended by signal N.\n"
+	     "Example: ospite run --kernel vmlinuz --initrd initrd --append console=ttyS0");
+	return 0;
+}
+
+/* What no single option can tell. */
+static int options_check(struct run_options *o, struct err *e)
+{
+	if (!o->pc.kernel && !o->pc.firmware)
+		return err_set(e, EINVAL, "nothing to start: give --kernel FILE or --firmware FILE, see 'ospite run --help'");
+	if (o->pc.kernel && o->pc.firmware)
+		return err_set(e, EINVAL, "--kernel and --firmware exclude each other: give one");
+	if (o->pc.firmware && (o->pc.initrd || o->pc.append || o->pc.nmodules))
+		return err_set(e, EINVAL, "--initrd, --append and --module are for --kernel, not for --firmware");
+	if (!o->pc.nserial)
+		o->pc.serial[o->pc.nserial++] = "stdio";
+	return 0;
+}
+
+/* ---- the run ---- */
+
+struct run {
+	struct run_options options;
+	struct vm *vm;
+	struct pc *pc;
+	struct evsource *signals;
+	int signal_fd;
+	_Atomic int signal; /* that ended us, 0 if none */
+};
+
+static void fatal_signal(int number)
+{
+	chr_restore_terminal();
+	raise(number); /* the handler is gone (SA_RESETHAND): dies of it as it would have */
+}
+
+static void signals_prepare(sigset_t *ends)
+{
+	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
+	struct sigaction act = { .sa_handler = fatal_signal, .sa_flags = (int)SA_RESETHAND };
+
+	for (unsigned i = 0; i < ARRAY_LEN(fatal); i++)
+		sigaction(fatal[i], &act, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(ends);
+	sigaddset(ends, SIGTERM);
+	sigaddset(ends, SIGINT);
+	sigaddset(ends, SIGHUP);
+	sigprocmask(SIG_BLOCK, ends, NULL); /* inherited by every thread made from here on */
+}
+
+static void signal_ready(void *opaque, uint32_t events)
+{
+	struct run *run = opaque;
+	struct signalfd_siginfo info;
+
+	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	run->signal = (int)info.ssi_signo;
+	vm_request_end(run->vm, VM_END_USER, 0, strsignal((int)info.ssi_signo));
+}
+
+static int signals_watch(struct run *run, const sigset_t *ends, struct err *e)
+{
+	run->signal_fd = signalfd(-1, ends, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (run->signal_fd < 0)
+		return err_errno(e, "cannot watch signals");
+	run->signals = evloop_add(run->vm->loop, run->signal_fd, EPOLLIN, signal_ready, run, e);
+	return run->signals ? 0 : -1;
+}
+
+/* One line that says which engine runs the guest, and why no better one does. */
+static void say_engine(const struct run *run)
+{
+	const struct engine_ops *used = run->vm->machine.engine;
+	const struct engine_ops *const *list = engine_list();
+	char why[300] = "";
+	struct err e;
+
+	if (strcmp(run->options.vm.engine, "auto")) {
+		snprintf(why, sizeof(why), "as asked");
+	} else {
+		for (; *list && *list != used; list++) {
+			size_t n = strlen(why);
+
+			e = (struct err){ 0 };
+			if ((*list)->probe && (*list)->probe(&e))
+				snprintf(why + n, sizeof(why) - n, "%s%s: %s", n ? "; " : "", (*list)->name,
+					 e.text);
+		}
+		if (!why[0])
+			snprintf(why, sizeof(why), "the fastest that works here");
+	}
+	fprintf(stderr, "ospite: engine %s (%s)\n", used->name, why);
+}
+
+static int check_kvm(const struct run *run, struct err *e)
+{
+	const struct engine_ops *kvm = engine_find("kvm");
+	struct err why = { 0 };
+
+	if (!run->options.require_kvm || !strcmp(run->vm->machine.engine->name, "kvm"))
+		return 0;
+	if (strcmp(run->options.vm.engine, "auto") && strcmp(run->options.vm.engine, "kvm"))
+		return err_set(e, EINVAL, "--require-kvm and --engine %s exclude each other: give one",
+			       run->options.vm.engine);
+	if (!kvm)
+		return err_set(e, ENOTSUP, "--require-kvm: this ospite is built without KVM; leave the option out");
+	if (kvm->probe && kvm->probe(&why))
+		return err_set(e, ENOTSUP, "--require-kvm: %.300s", why.text);
+	return err_set(e, ENOTSUP, "--require-kvm: KVM is there, but slower than %s here; leave the option out",
+		       run->vm->machine.engine->name);
+}
+
+static void stats_line(void *opaque, const char *name, uint64_t value)
+{
+	fprintf(stderr, "ospite: stat %-24s %llu\n", name, (unsigned long long)value);
+}
+
+static int end_status(const struct run *run, enum vm_end end)
+{
+	const struct vm *vm = run->vm;
+
+	switch (end) {
+	case VM_END_EXIT_PORT:
+		return vm->exit_status;
+	case VM_END_CRASH:
+		cli_fail("the guest crashed: %s", vm->end_reason);
+		return EXIT_GUEST;
+	case VM_END_USER:
+		return run->signal ? 128 + run->signal : 0;
+	default:
+		return 0;
+	}
+}
+
+static int run_machine(struct run *run, struct err *e)
+{
+	struct run_options *o = &run->options;
+	const struct engine_ops *engine;
+	enum vm_end end;
+	sigset_t ends;
+	int r;
+
+	signals_prepare(&ends);
+	r = vm_create(&run->vm, &o->vm, e);
+	if (!r)
+		r = check_kvm(run, e);
+	if (!r)
+		r = pc_create(&run->pc, run->vm, &o->pc, e);
+	if (!r)
+		r = signals_watch(run, &ends, e);
+	if (r)
+		return r;
+	say_engine(run);
+	r = vm_start(run->vm, e);
+	if (r)
+		return r;
+	end = vm_wait(run->vm);
+	engine = run->vm->machine.engine;
+	if (o->stats && engine->stats)
+		engine->stats(&run->vm->machine, stats_line, NULL);
+	chr_restore_terminal();
+	return end_status(run, end);
+}
+
+static void run_dispose(struct run *run)
+{
+	if (run->signals)
+		evloop_remove(run->signals);
+	if (run->signal_fd >= 0)
+		close(run->signal_fd);
+	if (run->vm)
+		vm_destroy(run->vm);
+	for (unsigned i = 0; i < run->options.pc.nmodules; i++)
+		free(run->options.module_text[i]);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run run = {
+		.options = { .vm = { .name = "vm", .cpus = 1, .memory = 1ull << 30, .engine = "auto",
+				     .cpu_model = "host" },
+			     .pc = { .exit_port = -1 } },
+		.signal_fd = -1,
+	};
+	struct err e = { 0 };
+	int status;
+
+	if (options_want_help(argc, argv))
+		return show_help();
+	status = options_parse(run_options, &run.options, argc, argv, &e);
+	if (!status)
+		status = options_check(&run.options, &e);
+	if (!status && run.options.log && log_open(run.options.log))
+		status = err_errno(&e, "--log %s: cannot open", run.options.log);
+	if (!status)
+		status = run_machine(&run, &e);
+	run_dispose(&run);
+	return status < 0 ? cli_fail("%s", e.text) : status;
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parsing of long options from a table, and of the values they take. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cli/cli.h"
+
+#define WORD_MAX 32
+
+/* Edit distance (insert, delete, replace), words cut at WORD_MAX. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[WORD_MAX + 1], na = (unsigned)MIN(strlen(a), (size_t)WORD_MAX);
+	unsigned nb = (unsigned)MIN(strlen(b), (size_t)WORD_MAX);
+
+	for (unsigned j = 0; j <= nb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= na; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= nb; j++) {
+			unsigned cost = diagonal + (a[i - 1] != b[j - 1]);
+
+			diagonal = row[j];
+			row[j] = MIN(cost, MIN(row[j], row[j - 1]) + 1);
+		}
+	}
+	return row[nb];
+}
+
+const char *nearest(const char *word, const char *const *names, unsigned count)
+{
+	const char *best = NULL;
+	unsigned best_distance = (unsigned)strlen(word) / 3 + 2;
+
+	for (unsigned i = 0; i < count; i++) {
+		unsigned d = distance(word, names[i]);
+
+		if (*word && !strncmp(names[i], word, strlen(word)))
+			d = 1; /* an abbreviation */
+		if (d < best_distance) {
+			best_distance = d;
+			best = names[i];
+		}
+	}
+	return best;
+}
+
+static int refuse_option(const struct option_def *defs, const char *arg, struct err *e)
+{
+	const char *names[64], *near;
+	char word[WORD_MAX + 1];
+	unsigned n = 0;
+
+	for (; defs[n].name && n < ARRAY_LEN(names); n++)
+		names[n] = defs[n].name;
+	snprintf(word, sizeof(word), "%.*s", (int)strcspn(arg + strspn(arg, "-"), "="),
+		 arg + strspn(arg, "-"));
+	near = nearest(word, names, n);
+	if (near)
+		return err_set(e, EINVAL, "unknown option '%.60s'; did you mean --%s?", arg, near);
+	return err_set(e, EINVAL, "unknown option '%.60s'; --help lists them all", arg);
+}
+
+static const struct option_def *option_find(const struct option_def *defs, const char *name, size_t len)
+{
+	for (; defs->name; defs++) {
+		if (strlen(defs->name) == len && !strncmp(defs->name, name, len))
+			return defs;
+	}
+	return NULL;
+}
+
+int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *arg = argv[i], *value = NULL;
+		const struct option_def *def;
+		size_t len;
+		int r;
+
+		if (arg[0] != '-')
+			return err_set(e, EINVAL, "unexpected '%.60s'; everything is given by options, see --help", arg);
+		len = arg[1] == '-' ? strcspn(arg + 2, "=") : 0;
+		def = len ? option_find(defs, arg + 2, len) : NULL;
+		if (!def)
+			return refuse_option(defs, arg, e);
+		if (arg[2 + len] == '=')
+			value = arg + 3 + len;
+		if (value && !def->arg)
+			return err_set(e, EINVAL, "--%s takes no value", def->name);
+		if (def->arg && !value) {
+			if (i + 1 == argc)
+				return err_set(e, EINVAL, "--%s needs a value: --%s %s", def->name,
+					       def->name, def->arg);
+			value = argv[++i];
+		}
+		r = def->set(into, value, e);
+		if (r) {
+			err_prefix(e, "--%s%s%.100s", def->name, value ? " " : "", value ? value : "");
+			return r;
+		}
+	}
+	return 0;
+}
+
+bool options_want_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			return true;
+	}
+	return false;
+}
+
+void options_print(FILE *out, const struct option_def *defs)
+{
+	for (; defs->name; defs++) {
+		int n = fprintf(out, " --%s%s%s", defs->name, defs->arg ? " " : "",
+				defs->arg ? defs->arg : "");
+
+		fprintf(out, "%*s%s\n", MAX(21 - n, 1), "", defs->help);
+	}
+}
+
+static int parse_digits(const char *text, char **end, uint64_t *out)
+{
+	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+
+	if (!isdigit((unsigned char)text[0]) || (hex && !isxdigit((unsigned char)text[2])))
+		return -EINVAL;
+	errno = 0;
+	*out = strtoull(text, end, hex ? 16 : 10);
+	return errno ? -ERANGE : 0;
+}
+
+int parse_size(const char *text, uint64_t *out, struct err *e)
+{
+	static const char units[] = "kmgt";
+	unsigned shift = 20;
+	uint64_t v;
+	char *end;
+	int r = parse_digits(text, &end, &v);
+
+	if (!r && *end) {
+		const char *unit = strchr(units, tolower((unsigned char)*end));
+
+		shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+		end++;
+		if (end[0] == 'i' && end[1] == 'B')
+			end += 2;
+		else if (end[0] == 'B')
+			end++;
+	}
+	if (r == -EINVAL || *end || !shift)
+		return err_set(e, EINVAL, "is no size; write 512M or 2G");
+	if (r || v > UINT64_MAX >> shift)
+		return err_set(e, ERANGE, "is too large");
+	*out = v << shift;
+	return 0;
+}
+
+int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *e)
+{
+	char *end = NULL;
+	int r = parse_digits(text, &end, out);
+
+	if (r == -EINVAL || (end && *end))
+		return err_set(e, EINVAL, "is no number");
+	if (r || *out < min || *out > max)
+		return err_set(e, ERANGE, "must be from %llu to %llu", (unsigned long long)min,
+			       (unsigned long long)max);
+	return 0;
+}
