@@ -84,17 +84,19 @@ prepare_cache() {
 		die "cannot write $cache; set XDG_CACHE_HOME to a folder of yours"
 }
 
-build() { # FOLDER [MESON-OPTION...]
-	folder=$top/$1
+build() { # FOLDER[:TARGET] [MESON-OPTION...]
+	folder=$top/${1%%:*}
+	target=${1#"${1%%:*}"}
+	target=${target#:}
 	shift
 	if [ ! -f "$folder/build.ninja" ]; then
 		quietly meson setup "$folder" "$top" "$@" ||
 			die "meson cannot set up the build (see above and $folder/meson-logs/meson-log.txt)"
 	fi
 	if [ -t 2 ]; then
-		ninja -C "$folder" >&2 || die "the build failed (see above)"
+		ninja -C "$folder" ${target:+"$target"} >&2 || die "the build failed (see above)"
 	else
-		quietly ninja -C "$folder" || die "the build failed (see above and $log)"
+		quietly ninja -C "$folder" ${target:+"$target"} || die "the build failed (see above and $log)"
 	fi
 }
 
