@@ -17,20 +17,25 @@ struct state_field {
 	uint16_t size;  /* of one element: 1, 2, 4, 8 for integers; any for raw bytes */
 	uint32_t count; /* elements */
 	bool raw;
+	bool truth; /* a bool: 0 and 1 only, so that a loaded one is never anything else */
 };
+
+#define STATE_IS_TRUTH(member) _Generic((member), bool : true, default : false)
 
 #define STATE_INT(type, member)                                                                    \
 	{                                                                                          \
-		#member, offsetof(type, member), sizeof(((type *)0)->member), 1, false             \
+		#member, offsetof(type, member), sizeof(((type *)0)->member), 1, false,            \
+			STATE_IS_TRUTH(((type *)0)->member)                                        \
 	}
 #define STATE_INTS(type, member)                                                                   \
 	{                                                                                          \
 		#member, offsetof(type, member), sizeof(((type *)0)->member[0]),                   \
-			ARRAY_LEN(((type *)0)->member), false                                      \
+			ARRAY_LEN(((type *)0)->member), false,                                     \
+			STATE_IS_TRUTH(((type *)0)->member[0])                                     \
 	}
 #define STATE_RAW(type, member)                                                                    \
 	{                                                                                          \
-		#member, offsetof(type, member), 1, sizeof(((type *)0)->member), true              \
+		#member, offsetof(type, member), 1, sizeof(((type *)0)->member), true, false       \
 	}
 
 struct state_desc {

@@ -23,5 +23,11 @@ int state_save(struct state_buf *b, const struct state_desc *desc, unsigned inst
  */
 int state_load(const struct state_buf *b, const struct state_desc *desc, unsigned instance, void *hw,
 	       struct err *e);
+/* The end record, after the last state_save; and a look at the whole stream: complete and intact? */
+int state_end(struct state_buf *b, struct err *e);
+int state_verify(const struct state_buf *b, struct err *e);
+/* Every field as text, for dumps: "pit.0 counter[2] = 0x12". Stops with -EINVAL at anything malformed. */
+int state_dump(const struct state_buf *b, void (*line)(void *opaque, const char *text), void *opaque,
+	       struct err *e);
 
 #endif
