@@ -434,6 +434,23 @@ static void take_modrm(struct insn *i)
 		i->rm = (i->modrm & 7) | (i->rex & 1 ? 8 : 0);
 }
 
+/* Where libzydis and the processors differ. */
+static void mend(struct insn *i)
+{
+	if (i->op == OP_PAUSE && i->rex & 1) { /* F3 does nothing to XCHG r8, rAX */
+		i->op = OP_XCHG;
+		i->form = FORM_OTHER;
+		i->reg = R8;
+		i->opsize = i->rex & 8 ? 8 : memchr(i->bytes, 0x66, i->opcode_at) ? 2 : 4;
+	}
+}
+
+/* 0F 0D with a register is #UD on AMD's processors; libzydis says NOP. */
+static bool is_refused(const struct insn *i)
+{
+	return i->op == OP_NOP && i->opmap == 1 && i->opcode == 0x0d && i->modrm >= 0xc0;
+}
+
 enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t available, enum insn_mode mode)
 {
 	ZydisDecodedInstruction z;
@@ -473,6 +490,11 @@ enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t avai
 	take_flags(out, &z);
 	if (out->flags & INSN_EVEX)
 		take_evex(out, &z);
+	mend(out);
+	if (is_refused(out)) {
+		insn_clear(out, bytes, available);
+		return decode_bad(out, mode, z.length);
+	}
 	if (z.meta.category == ZYDIS_CATEGORY_COND_BR || z.meta.category == ZYDIS_CATEGORY_CMOV ||
 	    z.meta.category == ZYDIS_CATEGORY_SETCC) {
 		out->cond = z.opcode & 15;

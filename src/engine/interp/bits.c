@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bit instructions: BT and its kin, scans and counts, BMI1/2, CRC32. Undefined flags are as on AMD's processors
- * (Zen): scans set PF by the result and clear the rest, LZCNT and TZCNT keep OF, BEXTR sets AF.
+ * (Zen): scans set PF by the result and clear the rest, LZCNT and TZCNT keep OF, BEXTR sets AF and clears SF.
  */
 #include "engine/interp/private.h"
 
@@ -236,7 +236,7 @@ int bits_bextr(struct cpu *c, const struct insn *i)
 	if (count < 64)
 		v &= (1ull << count) - 1;
 	reg_set(c, i->reg, false, i->opsize, v);
-	flags_set(c, flags_szp(v, i->opsize) | FLAG_AF);
+	flags_set(c, (flags_szp(v, i->opsize) & ~FLAG_SF) | FLAG_AF);
 	return CPU_OK;
 }
 

@@ -51,7 +51,7 @@ INLINE uint64_t rotate_carry_right(uint64_t v, unsigned n, unsigned size, uint64
 
 /*
  * n is the count after masking with 31 or 63, not 0. Gives the result; *f the flags to set under *mask. A rotate
- * through carry whose count is a multiple of width + 1 changes nothing (*mask 0).
+ * through carry whose count is a multiple of width + 1 changes OF alone.
  */
 INLINE uint64_t shift_compute(enum shift op, uint64_t v, unsigned n, unsigned size, uint64_t rflags, uint64_t *f,
 			      uint64_t *mask)
@@ -75,12 +75,10 @@ INLINE uint64_t shift_compute(enum shift op, uint64_t v, unsigned n, unsigned si
 	case SH_RCR:
 		if (size < 4)
 			n %= width + 1;
-		if (!n) {
-			*mask = 0;
-			*f = 0;
-			return v;
-		}
-		r = op == SH_RCL ? rotate_carry_left(v, n, size, &cf) : rotate_carry_right(v, n, size, &cf);
+		r = v;
+		if (n)
+			r = op == SH_RCL ? rotate_carry_left(v, n, size, &cf) :
+					   rotate_carry_right(v, n, size, &cf);
 		of = op == SH_RCL ? cf ^ r >> (width - 1) : top_xor(r, width);
 		*f = cf | of << 11;
 		return r;
@@ -186,8 +184,7 @@ int shift_sar(struct cpu *c, const struct insn *i)
 }
 
 /*
- * SHLD and SHRD. With 16 bits and counts above 16 (undefined) the source is rotated and CF (SHLD: OF too) is 0,
- * as on Zen.
+ * SHLD and SHRD. With 16 bits and counts above 16 (undefined) the source is rotated, as on Zen.
  */
 static uint64_t double_shift(bool left, uint64_t v, uint64_t src, unsigned n, unsigned size, uint64_t *f)
 {
@@ -196,8 +193,8 @@ static uint64_t double_shift(bool left, uint64_t v, uint64_t src, unsigned n, un
 
 	if (n >= width) { /* only with 16-bit operands */
 		r = rotate_left(src, left ? n - width : 2 * width - n, size);
-		cf = 0;
-		of = left ? 0 : top_xor(r, width);
+		cf = n > width ? 0 : left ? v & 1 : v >> (width - 1);
+		of = left ? cf : top_xor(r, width);
 	} else if (left) {
 		r = (v << n | src >> (width - n)) & size_mask(size);
 		cf = v >> (width - n) & 1;
