@@ -14,7 +14,6 @@
 #include <unistd.h>
 #include "backend/chr.h"
 #include "base/log.h"
-#include "base/trace.h"
 #include "board/pc.h"
 #include "cli/cli.h"
 #include "vm/vm.h"
@@ -207,18 +206,6 @@ static int show_help(void)
 	return 0;
 }
 
-static void trace_help_line(void *opaque, const char *name, const char *help)
-{
-	printf("  %-8s %s\n", name, help);
-}
-
-static int show_trace_help(void)
-{
-	puts("Usage: --trace LIST    categories separated by commas, or all; lines go to --log FILE");
-	trace_help(trace_help_line, NULL);
-	return 0;
-}
-
 /* What no single option can tell. */
 static int options_check(struct run_options *o, struct err *e)
 {
@@ -241,7 +228,6 @@ struct run {
 	struct pc *pc;
 	struct evsource *signals;
 	int signal_fd;
-	struct trace *trace_sink;
 	_Atomic int signal; /* that ended us, 0 if none */
 };
 
@@ -329,20 +315,6 @@ static int check_kvm(const struct run *run, struct err *e)
 		       run->vm->machine.engine->name);
 }
 
-static int trace_start(struct run *run, struct err *e)
-{
-	const struct run_options *o = &run->options;
-	struct machine *m = &run->vm->machine;
-	int r = o->trace ? trace_create(&run->trace_sink, o->trace, o->log, e) : 0;
-
-	if (r)
-		return err_prefix(e, "--trace %.100s", o->trace);
-	m->trace = run->trace_sink;
-	mem_set_trace(m->mem, m->trace);
-	ports_set_trace(m->ports, m->trace);
-	return 0;
-}
-
 static void stats_line(void *opaque, const char *name, uint64_t value)
 {
 	fprintf(stderr, "ospite: stat %-24s %llu\n", name, (unsigned long long)value);
@@ -378,8 +350,6 @@ static int run_machine(struct run *run, struct err *e)
 	if (!r)
 		r = check_kvm(run, e);
 	if (!r)
-		r = trace_start(run, e);
-	if (!r)
 		r = pc_create(&run->pc, run->vm, &o->pc, e);
 	if (!r)
 		r = signals_watch(run, &ends, e);
@@ -405,7 +375,6 @@ static void run_dispose(struct run *run)
 		close(run->signal_fd);
 	if (run->vm)
 		vm_destroy(run->vm);
-	trace_destroy(run->trace_sink);
 	for (unsigned i = 0; i < run->options.pc.nmodules; i++)
 		free(run->options.module_text[i]);
 }
@@ -424,8 +393,6 @@ int cmd_run(int argc, char **argv)
 	if (options_want_help(argc, argv))
 		return show_help();
 	status = options_parse(run_options, &run.options, argc, argv, &e);
-	if (!status && run.options.trace && !strcmp(run.options.trace, "help"))
-		return show_trace_help();
 	if (!status)
 		status = options_check(&run.options, &e);
 	if (!status && run.options.log && log_open(run.options.log))

@@ -286,12 +286,18 @@ static enum insn_form form_of(const struct insn *i, const ZydisDecodedOperand *o
 	return FORM_OTHER;
 }
 
+/* Implicit memory operands whose segment can be overridden. */
+static bool has_implicit_memory(const struct insn *i)
+{
+	return i->op == OP_XLAT || i->op == OP_MASKMOVQ || i->op == OP_MASKMOVDQU || i->op == OP_VMASKMOVDQU;
+}
+
 static void take_operands(struct insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
 {
 	for (unsigned n = 0; n < z->operand_count; n++) {
 		bool visible = n < z->operand_count_visible;
 
-		if (o[n].type == ZYDIS_OPERAND_TYPE_MEMORY && (visible || i->op == OP_XLAT))
+		if (o[n].type == ZYDIS_OPERAND_TYPE_MEMORY && (visible || has_implicit_memory(i)))
 			take_memory(i, z, &o[n]);
 		else if (o[n].type == ZYDIS_OPERAND_TYPE_REGISTER && visible)
 			take_register(i, &o[n]);

@@ -26,7 +26,9 @@ struct cpuid_model {
 	uint64_t tsc_khz;
 	/* everything asked often, decoded once from the table */
 	bool has_avx, has_avx2, has_avx512, has_fma, has_pcid, has_invpcid, has_smep, has_smap, has_umip,
-		has_fsgsbase, has_xsave, has_rdtscp, has_1g_pages, has_la57, has_rdrand, has_rdseed;
+		has_fsgsbase, has_xsave, has_rdtscp, has_1g_pages, has_la57, has_rdrand, has_rdseed,
+		has_f16c, has_aes, has_vaes, has_pclmul, has_vpclmul, has_sha, has_gfni, has_sse4a,
+		has_xsaveopt, has_xsavec, has_xsaves;
 };
 
 /* name: "v2", "v3" or "host"; ncpus for the topology leaves. */

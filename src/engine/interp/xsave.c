@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * FXSAVE, XSAVE and their families, and MXCSR. An image is written only after all of it was found writable,
+ * and taken over only after all of it was read and checked, so a fault leaves everything as it was. Components are x87,
+ * SSE and AVX; XCR0 admits no others under the software engines.
+ */
+#include "engine/interp/simd.h"
+#include "engine/interp/x87.h"
+#include "engine/interp/xsave.h"
+#include "x86/cpuid.h"
+
+#define CHUNK 64u
+
+/* Offsets in the legacy area */
+#define AT_MXCSR 24u
+#define AT_ST 32u
+#define AT_XMM 160u
+/* and in the header behind it */
+#define AT_XSTATE_BV XSAVE_LEGACY_SIZE
+#define AT_XCOMP_BV (XSAVE_LEGACY_SIZE + 8)
+#define XCOMP_COMPACT BIT(63)
+
+/* ---- formats ---- */
+
+void xsave_x87_init(struct x86_fpu *f)
+{
+	*f = (struct x86_fpu){ .cw = X87_CW_DEFAULT };
+}
+
+void xsave_x87_pack(const struct x86_fpu *f, uint8_t *image, bool wide)
+{
+	uint32_t ip = (uint32_t)f->ip, dp = (uint32_t)f->dp;
+
+	memset(image, 0, AT_MXCSR);
+	memcpy(image, &f->cw, 2);
+	memcpy(image + 2, &f->sw, 2);
+	image[4] = f->tag;
+	memcpy(image + 6, &f->opcode, 2);
+	if (wide) {
+		memcpy(image + 8, &f->ip, 8);
+		memcpy(image + 16, &f->dp, 8);
+	} else {
+		memcpy(image + 8, &ip, 4);
+		memcpy(image + 12, &f->cs, 2);
+		memcpy(image + 16, &dp, 4);
+		memcpy(image + 20, &f->ds, 2);
+	}
+	for (unsigned k = 0; k < 8; k++) {
+		uint8_t *to = image + AT_ST + 16 * k;
+
+		memset(to, 0, 16);
+		memcpy(to, &f->reg[x87_physical(f, k)], 10);
+	}
+}
+
+void xsave_x87_unpack(struct x86_fpu *f, const uint8_t *image, bool wide)
+{
+	uint32_t ip, dp;
+
+	memset(f, 0, sizeof(*f));
+	memcpy(&f->cw, image, 2);
+	memcpy(&f->sw, image + 2, 2);
+	f->tag = image[4];
+	memcpy(&f->opcode, image + 6, 2);
+	f->opcode &= 0x7ff;
+	if (wide) {
+		memcpy(&f->ip, image + 8, 8);
+		memcpy(&f->dp, image + 16, 8);
+	} else {
+		memcpy(&ip, image + 8, 4);
+		memcpy(&f->cs, image + 12, 2);
+		memcpy(&dp, image + 16, 4);
+		memcpy(&f->ds, image + 20, 2);
+		f->ip = ip;
+		f->dp = dp;
+	}
+	f->cw = (f->cw & X87_CW_VALID) | X87_CW_FIXED;
+	x87_update_summary(f);
+	for (unsigned k = 0; k < 8; k++)
+		memcpy(&f->reg[x87_physical(f, k)], image + AT_ST + 16 * k, 10);
+}
+
+static unsigned register_count(const struct x86_state *s)
+{
+	return x86_64bit(s) ? 16 : 8;
+}
+
+uint64_t xsave_in_use(const struct x86_state *s)
+{
+	struct x86_fpu init;
+	uint64_t sse = 0, avx = 0;
+
+	xsave_x87_init(&init);
+	for (unsigned k = 0; k < register_count(s); k++) {
+		sse |= s->v[k].q[0] | s->v[k].q[1];
+		avx |= s->v[k].q[2] | s->v[k].q[3];
+	}
+	return (memcmp(&init, &s->fpu, sizeof(init)) ? XSTATE_X87 : 0) | (sse ? XSTATE_SSE : 0) |
+	       (avx ? XSTATE_AVX : 0);
+}
+
+static void xmm_pack(const struct x86_state *s, uint8_t *image)
+{
+	for (unsigned k = 0; k < register_count(s); k++)
+		memcpy(image + AT_XMM + 16 * k, &s->v[k], 16);
+}
+
+/* NULL: the initial configuration. */
+static void xmm_unpack(struct x86_state *s, const uint8_t *image)
+{
+	for (unsigned k = 0; k < register_count(s); k++) {
+		if (image)
+			memcpy(&s->v[k], image + AT_XMM + 16 * k, 16);
+		else
+			memset(&s->v[k], 0, 16);
+	}
+}
+
+static void ymm_unpack(struct x86_state *s, const uint8_t *upper)
+{
+	for (unsigned k = 0; k < register_count(s); k++) {
+		if (upper)
+			memcpy(&s->v[k].b[16], upper + 16 * k, 16);
+		else
+			memset(&s->v[k].b[16], 0, 16);
+	}
+}
+
+static void mxcsr_pack(const struct x86_state *s, uint8_t *image)
+{
+	const uint32_t valid = MXCSR_VALID;
+
+	memcpy(image + AT_MXCSR, &s->mxcsr, 4);
+	memcpy(image + AT_MXCSR + 4, &valid, 4);
+}
+
+/* ---- memory ---- */
+
+static int write_part(struct cpu *c, gva_t at, const uint8_t *image, unsigned from, unsigned size)
+{
+	int r = CPU_OK;
+
+	for (unsigned k = 0; !r && k < size; k += CHUNK)
+		r = cpu_write(c, at + from + k, image + from + k, MIN(size - k, CHUNK));
+	return r;
+}
+
+static int read_part(struct cpu *c, gva_t at, uint8_t *image, unsigned from, unsigned size)
+{
+	int r = CPU_OK;
+
+	for (unsigned k = 0; !r && k < size; k += CHUNK)
+		r = cpu_read(c, at + from + k, image + from + k, MIN(size - k, CHUNK));
+	return r;
+}
+
+/* ---- MXCSR ---- */
+
+int xsave_ldmxcsr(struct cpu *c, const struct insn *i)
+{
+	uint32_t v;
+	int r = simd_check(c, i, 0);
+
+	if (!r)
+		r = operand_read(c, i, &v, 4);
+	if (r)
+		return r;
+	if (v & ~MXCSR_VALID)
+		return cpu_raise_error(c, VEC_GP, 0);
+	c->s.mxcsr = v;
+	return CPU_OK;
+}
+
+int xsave_stmxcsr(struct cpu *c, const struct insn *i)
+{
+	int r = simd_check(c, i, 0);
+
+	return r ? r : operand_write(c, i, &c->s.mxcsr, 4);
+}
+
+/* ---- FXSAVE, FXRSTOR ---- */
+
+static int fx_check(struct cpu *c, const struct insn *i, bool write, gva_t *at)
+{
+	int r;
+
+	if (i->flags & INSN_LOCK || c->s.cr0 & CR0_EM)
+		return cpu_raise(c, VEC_UD);
+	if (c->s.cr0 & CR0_TS)
+		return cpu_raise(c, VEC_NM);
+	r = operand_linear(c, i, XSAVE_LEGACY_SIZE, write, at);
+	if (!r && *at & 15)
+		r = cpu_raise_error(c, VEC_GP, 0);
+	return r;
+}
+
+int xsave_fxsave(struct cpu *c, const struct insn *i)
+{
+	uint8_t image[XSAVE_LEGACY_SIZE];
+	unsigned size = AT_XMM + 16 * register_count(&c->s);
+	gva_t at;
+	int r = fx_check(c, i, true, &at);
+
+	if (!r)
+		r = cpu_probe(c, at, XSAVE_LEGACY_SIZE, ACCESS_WRITE);
+	if (r)
+		return r;
+	xsave_x87_pack(&c->s.fpu, image, simd_wide(i));
+	mxcsr_pack(&c->s, image);
+	xmm_pack(&c->s, image);
+	return write_part(c, at, image, 0, size);
+}
+
+int xsave_fxrstor(struct cpu *c, const struct insn *i)
+{
+	uint8_t image[XSAVE_LEGACY_SIZE];
+	uint32_t mxcsr;
+	gva_t at;
+	int r = fx_check(c, i, false, &at);
+
+	if (!r)
+		r = read_part(c, at, image, 0, sizeof(image));
+	if (r)
+		return r;
+	memcpy(&mxcsr, image + AT_MXCSR, 4);
+	if (mxcsr & ~MXCSR_VALID)
+		return cpu_raise_error(c, VEC_GP, 0);
+	xsave_x87_unpack(&c->s.fpu, image, simd_wide(i));
+	c->s.mxcsr = mxcsr;
+	xmm_unpack(&c->s, image);
+	return CPU_OK;
+}
+
+/* ---- XSAVE family ---- */
+
+enum xsave_form { FORM_STANDARD, FORM_OPTIMIZED, FORM_COMPACT, FORM_SUPERVISOR };
+
+static enum xsave_form form_of(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_XSAVEOPT:
+	case OP_XSAVEOPT64:
+		return FORM_OPTIMIZED;
+	case OP_XSAVEC:
+	case OP_XSAVEC64:
+		return FORM_COMPACT;
+	case OP_XSAVES:
+	case OP_XSAVES64:
+	case OP_XRSTORS:
+	case OP_XRSTORS64:
+		return FORM_SUPERVISOR;
+	default:
+		return FORM_STANDARD;
+	}
+}
+
+/* Checks that all have in common; gives the address and the requested components. */
+static int xsave_check(struct cpu *c, const struct insn *i, bool write, gva_t *at, uint64_t *requested)
+{
+	const struct cpuid_model *m = c->machine->cpuid;
+	enum xsave_form form = form_of(i);
+	uint64_t allowed = c->s.xcr0 | (form == FORM_SUPERVISOR ? c->s.xss : 0);
+	int r;
+
+	if (i->flags & INSN_LOCK || !(c->s.cr4 & CR4_OSXSAVE) || !m->has_xsave ||
+	    (form == FORM_OPTIMIZED && !m->has_xsaveopt) || (form == FORM_COMPACT && !m->has_xsavec) ||
+	    (form == FORM_SUPERVISOR && !m->has_xsaves))
+		return cpu_raise(c, VEC_UD);
+	if (c->s.cr0 & CR0_TS)
+		return cpu_raise(c, VEC_NM);
+	if (form == FORM_SUPERVISOR && c->s.cpl)
+		return cpu_raise_error(c, VEC_GP, 0);
+	*requested = allowed & (c->s.gpr[RDX] << 32 | (uint32_t)c->s.gpr[RAX]);
+	r = operand_linear(c, i, AT_XCOMP_BV + 8, write, at);
+	if (!r && *at & 63)
+		r = cpu_raise_error(c, VEC_GP, 0);
+	return r;
+}
+
+static unsigned image_size(uint64_t components)
+{
+	return components & XSTATE_AVX ? XSAVE_MAX : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE;
+}
+
+int xsave_xsave(struct cpu *c, const struct insn *i)
+{
+	enum xsave_form form = form_of(i);
+	uint64_t requested, in_use, saved, header[2];
+	uint8_t image[XSAVE_MAX];
+	gva_t at;
+	int r = xsave_check(c, i, true, &at, &requested);
+
+	if (!r)
+		r = cpu_probe(c, at, image_size(requested), ACCESS_WRITE);
+	if (!r && form < FORM_COMPACT)
+		r = cpu_read(c, at + AT_XSTATE_BV, header, 8);
+	if (r)
+		return r;
+	in_use = xsave_in_use(&c->s);
+	saved = form == FORM_STANDARD ? requested : requested & in_use;
+	if (form >= FORM_COMPACT) {
+		/* MXCSR goes with SSE here, and counts */
+		if (c->s.mxcsr != MXCSR_DEFAULT)
+			saved |= requested & XSTATE_SSE;
+		header[0] = saved;
+		header[1] = requested | XCOMP_COMPACT;
+	} else {
+		header[0] = (header[0] & ~requested) | (requested & in_use);
+	}
+	xsave_x87_pack(&c->s.fpu, image, simd_wide(i));
+	mxcsr_pack(&c->s, image);
+	xmm_pack(&c->s, image);
+	for (unsigned k = 0; k < register_count(&c->s); k++)
+		memcpy(image + XSAVE_AVX_OFFSET + 16 * k, &c->s.v[k].b[16], 16);
+	if (saved & XSTATE_X87) {
+		r = write_part(c, at, image, 0, AT_MXCSR);
+		r = r ? r : write_part(c, at, image, AT_ST, AT_XMM - AT_ST);
+	}
+	if (!r && (form < FORM_COMPACT ? requested & (XSTATE_SSE | XSTATE_AVX) : saved & XSTATE_SSE))
+		r = write_part(c, at, image, AT_MXCSR, 8);
+	if (!r && saved & XSTATE_SSE)
+		r = write_part(c, at, image, AT_XMM, 16 * register_count(&c->s));
+	if (!r && saved & XSTATE_AVX) /* the compacted format has it at the same place */
+		r = write_part(c, at, image, XSAVE_AVX_OFFSET, 16 * register_count(&c->s));
+	return r ? r : cpu_write(c, at + AT_XSTATE_BV, header, form >= FORM_COMPACT ? 16 : 8);
+}
+
+/* Is the header one that XRSTOR takes? */
+static bool header_valid(const struct cpu *c, const uint8_t *image, enum xsave_form form, uint64_t *present)
+{
+	uint64_t h[8], allowed = c->s.xcr0 | (form == FORM_SUPERVISOR ? c->s.xss : 0), rest = 0;
+
+	memcpy(h, image + XSAVE_LEGACY_SIZE, sizeof(h));
+	*present = h[0];
+	if (!(h[1] & XCOMP_COMPACT))
+		return form != FORM_SUPERVISOR && !h[1] && !h[2] && !(h[0] & ~allowed);
+	for (unsigned k = 2; k < 8; k++)
+		rest |= h[k];
+	return c->machine->cpuid->has_xsavec && !rest && !(h[1] & ~XCOMP_COMPACT & ~allowed) && !(h[0] & ~h[1]);
+}
+
+int xsave_xrstor(struct cpu *c, const struct insn *i)
+{
+	enum xsave_form form = form_of(i);
+	uint64_t requested, present, load;
+	uint8_t image[XSAVE_MAX];
+	uint32_t mxcsr = MXCSR_DEFAULT;
+	bool compact;
+	gva_t at;
+	int r = xsave_check(c, i, false, &at, &requested);
+
+	if (!r)
+		r = read_part(c, at, image, 0, XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE);
+	if (r)
+		return r;
+	if (!header_valid(c, image, form, &present))
+		return cpu_raise_error(c, VEC_GP, 0);
+	compact = image[AT_XCOMP_BV + 7] & 0x80;
+	load = requested & present;
+	if (load & XSTATE_AVX) {
+		r = read_part(c, at, image, XSAVE_AVX_OFFSET, 16 * register_count(&c->s));
+		if (r)
+			return r;
+	}
+	if (!compact || load & XSTATE_SSE)
+		memcpy(&mxcsr, image + AT_MXCSR, 4);
+	if (requested & (compact ? XSTATE_SSE : XSTATE_SSE | XSTATE_AVX)) {
+		if (mxcsr & ~MXCSR_VALID)
+			return cpu_raise_error(c, VEC_GP, 0);
+		c->s.mxcsr = mxcsr;
+	}
+	if (load & XSTATE_X87)
+		xsave_x87_unpack(&c->s.fpu, image, simd_wide(i));
+	else if (requested & XSTATE_X87)
+		xsave_x87_init(&c->s.fpu);
+	if (requested & XSTATE_SSE)
+		xmm_unpack(&c->s, load & XSTATE_SSE ? image : NULL);
+	if (requested & XSTATE_AVX)
+		ymm_unpack(&c->s, load & XSTATE_AVX ? image + XSAVE_AVX_OFFSET : NULL);
+	return CPU_OK;
+}
