@@ -2,12 +2,20 @@
 /*
  * A machine and its life: one struct vm owns memory, ports, clock, event loop, devices and vCPU threads;
  * one state machine says what it is doing.
+ *
+ *	INACTIVE --start--> RUNNING <--pause, resume--> PAUSED
+ *	                       +------- end -----+---------> STOPPED
+ *
+ * Requests (pause, reset, end) make the vCPU threads park: they leave the engine, bring cpu->s up to date and wait.
+ * While all are parked the CPUs' states may be read and changed by whoever made them park. What needs all of
+ * them parked and nobody waiting for it (reset, end) is done by the last one to park.
  */
 #ifndef VM_VM_H
 #define VM_VM_H
 
 #include <pthread.h>
 #include "base/err.h"
+#include "base/kick.h"
 #include "dev/device.h"
 #include "engine/engine.h"
 #include "x86/cpuid.h"
@@ -31,6 +39,7 @@ struct vm_config {
 	const char *engine; /* "auto", "interp", "dbt", "kvm" */
 	const char *cpu_model; /* "v2", "v3", "host" */
 	bool no_reboot;
+	const struct engine_ops *engine_ops; /* instead of `engine`: one that is not in the list (tests) */
 };
 
 struct vcpu { /* a host thread and the CPU it runs */
@@ -38,8 +47,14 @@ struct vcpu { /* a host thread and the CPU it runs */
 	struct vm *vm;
 	pthread_t thread;
 	bool started;
-	int wake_fd; /* eventfd a halted thread waits on, with its timer */
+	struct kick_thread kick;
 	struct lapic *lapic;
+	/* under vm->lock, or while parked */
+	bool ready;         /* the engine's part is made (or has failed: vm->start_error) */
+	bool state_changed; /* cpu->s is to be handed to the engine before it runs */
+	bool debug_changed; /* the same for cpu->debug */
+	bool held;          /* stays parked when the machine runs: a debugger steps another one */
+	uint64_t halts, kicks; /* counters */
 };
 
 struct vm {
@@ -57,9 +72,21 @@ struct vm {
 	pthread_cond_t changed;
 	enum vm_state state;
 	unsigned stopped_vcpus; /* parked at the moment */
+	bool attached; /* the engine */
+	bool pausing, resetting, reset_wanted, exiting;
+	bool start_paused; /* vm_start leaves it PAUSED: somebody wants to look first */
+	bool debug_stop;   /* a CPU stopped for the debugger: all are to, until the next vm_resume */
 	enum vm_end end;
 	int exit_status;
 	char end_reason[200];
+	struct err start_error;
+
+	/* A CPU ran into what its cpu->debug asks for. On its thread; it parks next. */
+	void (*debug_hook)(void *opaque, struct vcpu *v);
+	void *debug_opaque;
+	/* The state has changed to STOPPED. On a vCPU thread, with vm->lock held. */
+	void (*stopped_hook)(void *opaque);
+	void *stopped_opaque;
 };
 
 /* Everything but devices; paused. The board is built on it next (board/pc.h). */
@@ -69,11 +96,22 @@ void vm_add_device(struct vm *vm, struct device *d);
 struct device_env vm_device_env(struct vm *vm);
 
 int vm_start(struct vm *vm, struct err *e); /* resets everything, starts threads and clock */
-int vm_pause(struct vm *vm, struct err *e); /* returns when every vCPU is parked, clock stopped */
+/*
+ * Returns when every vCPU is parked and the clock stopped. Any thread but a vCPU's. -EBUSY when the machine
+ * has ended, -EINVAL when it was never started; nothing to do when it is paused already.
+ */
+int vm_pause(struct vm *vm, struct err *e);
 int vm_resume(struct vm *vm, struct err *e);
+void vm_set_trace(struct vm *vm, struct trace *t); /* before vm_start; the vm owns it from here on */
 /* Any thread, also a vCPU's own: the machine is to end, or to reset. Returns at once. */
 void vm_request_end(struct vm *vm, enum vm_end why, int status, const char *reason);
 void vm_request_reset(struct vm *vm);
 enum vm_end vm_wait(struct vm *vm); /* until it has ended and all vCPUs are parked */
+
+/* vcpu.c */
+int vcpu_init(struct vcpu *v, struct vm *vm, unsigned id, struct err *e);
+void vcpu_dispose(struct vcpu *v);
+int vcpu_start(struct vcpu *v, struct err *e); /* its thread; parks at once */
+void vcpu_join(struct vcpu *v);                /* vm->exiting is set */
 
 #endif

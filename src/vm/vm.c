@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine's life; vm.h has the states. vm->lock covers state and requests and is never held while devices, engine
+ * or hooks of the board are called, because those may make requests themselves.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/evloop.h"
+#include "base/log.h"
+#include "base/trace.h"
+#include "vm/private.h"
+
+/* ---- parking */
+
+/* Lock held. */
+static bool vm_wants_parked(const struct vcpu *v)
+{
+	const struct vm *vm = v->vm;
+
+	return vm->state != VM_RUNNING || vm->pausing || vm->reset_wanted || vm->resetting || vm->debug_stop ||
+	       vm->end != VM_END_NONE || v->held;
+}
+
+/* Make every CPU that runs or halts come and look. No lock needed. */
+static void vm_call_in(struct vm *vm)
+{
+	unsigned i;
+
+	for (i = 0; i < vm->machine.ncpus; i++)
+		cpu_notify(&vm->vcpus[i].cpu, ATT_CALLER);
+}
+
+/* Devices in wiring order, then the CPUs, then the board's word on what CPU 0 starts with. All CPUs are parked. */
+static void vm_reset_all(struct vm *vm, enum reset_kind kind)
+{
+	const uint32_t stay = ATT_CALLER | ATT_FLUSH;
+	struct device *d;
+	unsigned i;
+
+	for (i = 0; i < vm->machine.ncpus; i++) {
+		struct vcpu *v = &vm->vcpus[i];
+
+		atomic_fetch_and(&v->cpu.attention, stay);
+		x86_state_reset(&v->cpu.s, i == 0);
+		v->state_changed = true;
+	}
+	for (d = vm->devices; d; d = d->next)
+		if (d->ops->reset)
+			d->ops->reset(d, kind);
+	if (vm->reset_hook)
+		vm->reset_hook(vm->reset_opaque);
+}
+
+/* All CPUs are parked: do what waits for that. Lock held on entry and exit. True if the world has changed. */
+static bool vm_all_parked(struct vm *vm)
+{
+	if (vm->resetting)
+		return false;
+	if (vm->end != VM_END_NONE) {
+		if (vm->state == VM_STOPPED)
+			return false;
+		vm->state = VM_STOPPED;
+		clock_pause(vm->clock);
+		trace_line(vm->machine.trace, TRACE_vm, "stopped: %s", vm->end_reason);
+		if (vm->stopped_hook)
+			vm->stopped_hook(vm->stopped_opaque);
+		pthread_cond_broadcast(&vm->changed);
+		return true;
+	}
+	if (!vm->reset_wanted)
+		return false;
+	vm->reset_wanted = false;
+	vm->resetting = true;
+	pthread_mutex_unlock(&vm->lock);
+	trace_line(vm->machine.trace, TRACE_vm, "reset");
+	vm_reset_all(vm, RESET_WARM);
+	pthread_mutex_lock(&vm->lock);
+	vm->resetting = false;
+	pthread_cond_broadcast(&vm->changed);
+	return true;
+}
+
+bool vm_park(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+	bool stay;
+
+	pthread_mutex_lock(&vm->lock);
+	vm->stopped_vcpus++;
+	pthread_cond_broadcast(&vm->changed);
+	while (!vm->exiting && vm_wants_parked(v)) {
+		if (vm->stopped_vcpus == vm->machine.ncpus && vm_all_parked(vm))
+			continue;
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	}
+	vm->stopped_vcpus--;
+	stay = !vm->exiting;
+	pthread_mutex_unlock(&vm->lock);
+	return stay;
+}
+
+void vm_vcpu_ready(struct vcpu *v, const struct err *e)
+{
+	struct vm *vm = v->vm;
+
+	pthread_mutex_lock(&vm->lock);
+	v->ready = true;
+	if (e && !vm->start_error.code)
+		vm->start_error = *e;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_debug_stop(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+
+	if (!vm->debug_hook)
+		return;
+	pthread_mutex_lock(&vm->lock);
+	vm->debug_stop = true;
+	pthread_mutex_unlock(&vm->lock);
+	vm->debug_hook(vm->debug_opaque, v);
+	vm_call_in(vm);
+}
+
+/* ---- requests */
+
+void vm_request_end(struct vm *vm, enum vm_end why, int status, const char *reason)
+{
+	bool first;
+
+	pthread_mutex_lock(&vm->lock);
+	first = vm->end == VM_END_NONE;
+	if (first) {
+		vm->end = why;
+		vm->exit_status = status;
+		snprintf(vm->end_reason, sizeof(vm->end_reason), "%s", reason ? reason : "");
+		pthread_cond_broadcast(&vm->changed);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	if (first)
+		vm_call_in(vm);
+}
+
+void vm_request_reset(struct vm *vm)
+{
+	if (vm->config->no_reboot) {
+		vm_request_end(vm, VM_END_RESET, 0, "the guest reset itself");
+		return;
+	}
+	pthread_mutex_lock(&vm->lock);
+	vm->reset_wanted = true;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+	vm_call_in(vm);
+}
+
+int vm_pause(struct vm *vm, struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->state == VM_INACTIVE) {
+		pthread_mutex_unlock(&vm->lock);
+		return err_set(e, EINVAL, "the machine has not been started");
+	}
+	while (vm->pausing && vm->state == VM_RUNNING) /* somebody else is at it */
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	if (vm->state == VM_RUNNING) {
+		vm->pausing = true;
+		pthread_mutex_unlock(&vm->lock);
+		vm_call_in(vm);
+		pthread_mutex_lock(&vm->lock);
+		while (vm->state == VM_RUNNING &&
+		       (vm->stopped_vcpus < vm->machine.ncpus || vm->resetting || vm->reset_wanted))
+			pthread_cond_wait(&vm->changed, &vm->lock);
+		vm->pausing = false;
+		if (vm->state == VM_RUNNING) {
+			clock_pause(vm->clock);
+			vm->state = VM_PAUSED;
+			trace_line(vm->machine.trace, TRACE_vm, "paused");
+		}
+		pthread_cond_broadcast(&vm->changed);
+	}
+	if (vm->state == VM_STOPPED)
+		r = err_set(e, EBUSY, "the machine has ended");
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+int vm_resume(struct vm *vm, struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	while (vm->resetting)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	if (vm->state == VM_PAUSED) {
+		vm->debug_stop = false;
+		vm->state = VM_RUNNING;
+		clock_resume(vm->clock);
+		trace_line(vm->machine.trace, TRACE_vm, "resumed");
+		pthread_cond_broadcast(&vm->changed);
+	} else if (vm->state != VM_RUNNING) {
+		r = err_set(e, vm->state == VM_STOPPED ? EBUSY : EINVAL, "the machine %s",
+			    vm->state == VM_STOPPED ? "has ended" : "has not been started");
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+enum vm_end vm_wait(struct vm *vm)
+{
+	enum vm_end end;
+
+	pthread_mutex_lock(&vm->lock);
+	while (vm->state != VM_STOPPED)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	end = vm->end;
+	pthread_mutex_unlock(&vm->lock);
+	return end;
+}
+
+/* ---- start */
+
+/* Threads up, or all of them down again. */
+static int vm_start_threads(struct vm *vm, struct err *e)
+{
+	unsigned i;
+	int r = 0;
+
+	for (i = 0; i < vm->machine.ncpus && !r; i++)
+		r = vcpu_start(&vm->vcpus[i], e);
+	pthread_mutex_lock(&vm->lock);
+	for (i = 0; i < vm->machine.ncpus; i++)
+		while (vm->vcpus[i].started && !vm->vcpus[i].ready)
+			pthread_cond_wait(&vm->changed, &vm->lock);
+	if (!r && vm->start_error.code) {
+		r = -vm->start_error.code;
+		if (e)
+			*e = vm->start_error;
+	}
+	if (r) {
+		vm->exiting = true;
+		pthread_cond_broadcast(&vm->changed);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	for (i = 0; i < vm->machine.ncpus && r; i++)
+		vcpu_join(&vm->vcpus[i]);
+	return r;
+}
+
+int vm_start(struct vm *vm, struct err *e)
+{
+	int r;
+
+	if (vm->state != VM_INACTIVE || vm->exiting)
+		return err_set(e, EINVAL, "the machine has been started already");
+	r = evloop_start(vm->loop, e);
+	if (r)
+		return r;
+	vm_reset_all(vm, RESET_COLD);
+	r = vm_start_threads(vm, e);
+	if (r)
+		return r;
+	pthread_mutex_lock(&vm->lock);
+	vm->state = vm->start_paused ? VM_PAUSED : VM_RUNNING;
+	if (vm->state == VM_RUNNING)
+		clock_resume(vm->clock);
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+	return 0;
+}
+
+/* ---- making and breaking */
+
+/* "auto" takes the first of the list that works here. */
+static int vm_choose_engine(struct vm *vm, struct err *e)
+{
+	const struct engine_ops *const *list = engine_list();
+	const char *name = vm->config->engine;
+	struct err why = { 0 };
+
+	if (vm->config->engine_ops) {
+		vm->machine.engine = vm->config->engine_ops;
+		return 0;
+	}
+	if (!name || !strcmp(name, "auto")) {
+		for (; *list; list++) {
+			if (!(*list)->probe(&why)) {
+				vm->machine.engine = *list;
+				return 0;
+			}
+			log_msg(LOG_INFO, "vm", "engine %s: %s", (*list)->name, why.text);
+		}
+		return err_set(e, ENODEV, "no engine works on this host");
+	}
+	vm->machine.engine = engine_find(name);
+	if (!vm->machine.engine)
+		return err_set(e, EINVAL, "there is no engine \"%s\"", name);
+	if (vm->machine.engine->probe(e)) {
+		vm->machine.engine = NULL;
+		return err_prefix(e, "engine %s cannot be used", name);
+	}
+	return 0;
+}
+
+static int vm_create_cpus(struct vm *vm, struct err *e)
+{
+	unsigned n = vm->config->cpus, i;
+	size_t size = sizeof(struct vcpu) * n;
+	int r;
+
+	if (n < 1 || n > MAX_CPUS)
+		return err_set(e, EINVAL, "%u CPUs: 1 to %u are possible", n, MAX_CPUS);
+	vm->vcpus = aligned_alloc(64, size);
+	if (!vm->vcpus)
+		return err_set(e, ENOMEM, "no memory for %u CPUs", n);
+	memset(vm->vcpus, 0, size);
+	for (i = 0; i < n; i++) {
+		r = vcpu_init(&vm->vcpus[i], vm, i, e);
+		if (r)
+			return r;
+		vm->machine.ncpus = i + 1;
+	}
+	return 0;
+}
+
+static int vm_build(struct vm *vm, struct err *e)
+{
+	struct machine *m = &vm->machine;
+	int r;
+
+	vm->loop = evloop_create(e);
+	vm->clock = vm->loop ? clock_create(vm->loop, e) : NULL;
+	if (!vm->clock)
+		return -(e && e->code ? e->code : ENOMEM);
+	m->clock = vm->clock;
+	m->mem = mem_create(vm->config->memory, e);
+	if (!m->mem)
+		return -(e && e->code ? e->code : ENOMEM);
+	m->ports = ports_create();
+	if (!m->ports)
+		return err_set(e, ENOMEM, "no memory for ports");
+	r = vm_choose_engine(vm, e);
+	if (!r)
+		r = cpuid_build(&vm->cpuid, vm->config->cpu_model, vm->config->cpus, clock_tsc_khz(vm->clock), e);
+	m->cpuid = &vm->cpuid;
+	if (!r)
+		r = vm_create_cpus(vm, e);
+	if (!r) {
+		r = m->engine->vm_attach(m, e);
+		vm->attached = !r;
+	}
+	return r;
+}
+
+int vm_create(struct vm **out, const struct vm_config *config, struct err *e)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	struct err mine = { 0 };
+	int r;
+
+	if (!vm)
+		return err_set(e, ENOMEM, "no memory for a machine");
+	if (!e)
+		e = &mine;
+	vm->config = config;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_cond_init(&vm->changed, NULL);
+	r = vm_build(vm, e);
+	if (r) {
+		vm_destroy(vm);
+		return r;
+	}
+	*out = vm;
+	return 0;
+}
+
+static void vm_destroy_devices(struct vm *vm)
+{
+	struct device *reversed = NULL, *d, *next;
+
+	for (d = vm->devices; d; d = next) {
+		next = d->next;
+		d->next = reversed;
+		reversed = d;
+	}
+	vm->devices = NULL;
+	for (d = reversed; d; d = next) {
+		next = d->next;
+		if (d->ops->destroy)
+			d->ops->destroy(d);
+	}
+}
+
+/* First all threads, so that nothing is used while it goes; then everything in the reverse order of its making. */
+void vm_destroy(struct vm *vm)
+{
+	unsigned i;
+
+	if (!vm)
+		return;
+	if (vm->state == VM_RUNNING || vm->state == VM_PAUSED) {
+		vm_request_end(vm, VM_END_USER, 0, "destroyed");
+		vm_wait(vm);
+	}
+	pthread_mutex_lock(&vm->lock);
+	vm->exiting = true;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+	for (i = 0; i < vm->machine.ncpus; i++)
+		vcpu_join(&vm->vcpus[i]);
+	if (vm->loop)
+		evloop_stop(vm->loop);
+	vm_destroy_devices(vm);
+	if (vm->attached)
+		vm->machine.engine->vm_detach(&vm->machine);
+	for (i = 0; i < vm->machine.ncpus; i++)
+		vcpu_dispose(&vm->vcpus[i]);
+	free(vm->vcpus);
+	ports_destroy(vm->machine.ports);
+	mem_destroy(vm->machine.mem);
+	clock_destroy(vm->clock);
+	evloop_destroy(vm->loop);
+	trace_destroy(vm->machine.trace);
+	pthread_cond_destroy(&vm->changed);
+	pthread_mutex_destroy(&vm->lock);
+	free(vm);
+}
+
+void vm_add_device(struct vm *vm, struct device *d)
+{
+	struct device **at = &vm->devices;
+
+	while (*at)
+		at = &(*at)->next;
+	d->next = NULL;
+	*at = d;
+}
+
+struct device_env vm_device_env(struct vm *vm)
+{
+	return (struct device_env){ .mem = vm->machine.mem, .ports = vm->machine.ports, .clock = vm->clock,
+				    .loop = vm->loop };
+}
+
+void vm_set_trace(struct vm *vm, struct trace *t)
+{
+	trace_destroy(vm->machine.trace);
+	vm->machine.trace = t;
+	mem_set_trace(vm->machine.mem, t);
+	ports_set_trace(vm->machine.ports, t);
+}
