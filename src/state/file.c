@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The saved machine's file: see file.h. Nothing in it is trusted: lengths are bounded by the file's own size. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+#include "base/base.h"
+#include "base/err.h"
+#include "state/file.h"
+
+static const char magic[8] = "OSPITEVM";
+#define FILE_VERSION 1u
+#define SECTIONS_MAX 64
+
+struct file_header {
+	char magic[8];
+	uint32_t version, reserved;
+};
+
+struct section_header {
+	char tag[STATE_TAG];
+	uint64_t length;
+	uint32_t crc; /* of the contents; of END: of all headers before it */
+	uint32_t reserved;
+};
+
+struct state_writer {
+	int fd;
+	char *path, *temp;
+	uint64_t at; /* end of what is written */
+	uint64_t section_at;
+	struct section_header section;
+	uint32_t headers_crc;
+	unsigned sections;
+};
+
+static int write_all(struct state_writer *w, uint64_t at, const void *data, size_t len, struct err *e)
+{
+	const char *p = data;
+
+	while (len) {
+		ssize_t n = pwrite(w->fd, p, len, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_errno(e, "writing %s", w->temp);
+		p += n;
+		at += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+struct state_writer *state_writer_open(const char *path, struct err *e)
+{
+	struct state_writer *w = calloc(1, sizeof(*w));
+	struct file_header h = { .version = FILE_VERSION };
+
+	if (!w || asprintf(&w->temp, "%s.tmp.%d", path, (int)getpid()) < 0 || !(w->path = strdup(path))) {
+		err_set(e, ENOMEM, "no memory to save %s", path);
+		if (w)
+			free(w->temp);
+		free(w);
+		return NULL;
+	}
+	w->fd = open(w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	memcpy(h.magic, magic, sizeof(magic));
+	w->at = sizeof(h);
+	if (w->fd < 0) {
+		err_errno(e, "creating %s", w->temp);
+		free(w->temp);
+		w->temp = NULL;
+	} else if (!write_all(w, 0, &h, sizeof(h), e)) {
+		return w;
+	}
+	state_writer_close(w);
+	return NULL;
+}
+
+int state_writer_begin(struct state_writer *w, const char *tag, struct err *e)
+{
+	CHECK(strlen(tag) <= STATE_TAG);
+	if (w->sections == SECTIONS_MAX)
+		return err_set(e, E2BIG, "%s: more than %d sections", w->path, SECTIONS_MAX);
+	memset(&w->section, 0, sizeof(w->section));
+	memcpy(w->section.tag, tag, strlen(tag));
+	w->section_at = w->at;
+	w->at += sizeof(w->section);
+	return 0;
+}
+
+int state_writer_add(struct state_writer *w, const void *data, size_t len, struct err *e)
+{
+	int r = write_all(w, w->at, data, len, e);
+
+	if (r)
+		return r;
+	w->section.crc = (uint32_t)crc32_z(w->section.crc, data, len);
+	w->section.length += len;
+	w->at += len;
+	return 0;
+}
+
+int state_writer_end(struct state_writer *w, struct err *e)
+{
+	w->sections++;
+	w->headers_crc = (uint32_t)crc32_z(w->headers_crc, (const void *)&w->section, sizeof(w->section));
+	return write_all(w, w->section_at, &w->section, sizeof(w->section), e);
+}
+
+static int sync_folder(const char *path, struct err *e)
+{
+	char *copy _free_ = strdup(path), *slash;
+	int fd _close_ = -1;
+
+	if (!copy)
+		return err_set(e, ENOMEM, "no memory to save %s", path);
+	slash = strrchr(copy, '/');
+	if (slash)
+		slash[slash == copy] = 0;
+	fd = open(slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return err_errno(e, "syncing the folder of %s", path);
+	return 0;
+}
+
+int state_writer_commit(struct state_writer *w, struct err *e)
+{
+	struct section_header end = { .tag = "END", .length = 0, .crc = w->headers_crc };
+	int r = write_all(w, w->at, &end, sizeof(end), e);
+
+	if (r)
+		return r;
+	if (fsync(w->fd) < 0)
+		return err_errno(e, "syncing %s", w->temp);
+	if (rename(w->temp, w->path) < 0)
+		return err_errno(e, "renaming %s to %s", w->temp, w->path);
+	free(w->temp);
+	w->temp = NULL;
+	return sync_folder(w->path, e);
+}
+
+void state_writer_close(struct state_writer *w)
+{
+	if (!w)
+		return;
+	if (w->fd >= 0)
+		close(w->fd);
+	if (w->temp)
+		unlink(w->temp);
+	free(w->temp);
+	free(w->path);
+	free(w);
+}
+
+struct section {
+	char tag[STATE_TAG];
+	uint64_t at, length;
+};
+
+struct state_reader {
+	int fd;
+	char *path;
+	unsigned sections;
+	struct section section[SECTIONS_MAX];
+	const struct section *current;
+};
+
+static int read_all(struct state_reader *r, uint64_t at, void *buf, size_t len, struct err *e)
+{
+	char *p = buf;
+
+	while (len) {
+		ssize_t n = pread(r->fd, p, len, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_errno(e, "reading %s", r->path);
+		if (n == 0)
+			return err_set(e, EINVAL, "%s is truncated", r->path);
+		p += n;
+		at += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int check_contents(struct state_reader *r, const struct section_header *h, uint64_t at, struct err *e)
+{
+	enum { STEP = 1 << 20 };
+	uint8_t *buf _free_ = malloc(STEP);
+	uint32_t crc = 0;
+
+	if (!buf)
+		return err_set(e, ENOMEM, "no memory to read %s", r->path);
+	for (uint64_t done = 0; done < h->length;) {
+		size_t n = (size_t)MIN(h->length - done, (uint64_t)STEP);
+		int rc = read_all(r, at + done, buf, n, e);
+
+		if (rc)
+			return rc;
+		crc = (uint32_t)crc32_z(crc, buf, n);
+		done += n;
+	}
+	if (crc != h->crc)
+		return err_set(e, EINVAL, "%s is damaged: section %.8s does not match its checksum", r->path, h->tag);
+	return 0;
+}
+
+static int read_sections(struct state_reader *r, uint64_t size, struct err *e)
+{
+	uint64_t at = sizeof(struct file_header);
+	uint32_t crc = 0;
+
+	for (;;) {
+		struct section_header h;
+		int rc;
+
+		if (!range_fits(at, sizeof(h), size))
+			return err_set(e, EINVAL, "%s is truncated: it has no end mark", r->path);
+		rc = read_all(r, at, &h, sizeof(h), e);
+		if (rc)
+			return rc;
+		at += sizeof(h);
+		if (!memcmp(h.tag, "END\0\0\0\0", STATE_TAG)) {
+			if (h.crc != crc || h.length || at != size)
+				return err_set(e, EINVAL, "%s is damaged: its end mark does not fit", r->path);
+			return 0;
+		}
+		if (!range_fits(at, h.length, size))
+			return err_set(e, EINVAL, "%s is truncated in section %.8s", r->path, h.tag);
+		if (r->sections == SECTIONS_MAX)
+			return err_set(e, EINVAL, "%s has more than %d sections", r->path, SECTIONS_MAX);
+		rc = check_contents(r, &h, at, e);
+		if (rc)
+			return rc;
+		crc = (uint32_t)crc32_z(crc, (const void *)&h, sizeof(h));
+		memcpy(r->section[r->sections].tag, h.tag, STATE_TAG);
+		r->section[r->sections].at = at;
+		r->section[r->sections++].length = h.length;
+		at += h.length;
+	}
+}
+
+static int reader_check(struct state_reader *r, struct err *e)
+{
+	struct file_header h;
+	struct stat st;
+	int rc;
+
+	if (r->fd < 0)
+		return err_errno(e, "%s", r->path);
+	if (fstat(r->fd, &st) < 0)
+		return err_errno(e, "%s", r->path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, EINVAL, "%s is not a regular file", r->path);
+	if ((uint64_t)st.st_size < sizeof(h))
+		return err_set(e, EINVAL, "%s is not a saved machine: too short", r->path);
+	rc = read_all(r, 0, &h, sizeof(h), e);
+	if (rc)
+		return rc;
+	if (memcmp(h.magic, magic, sizeof(magic)))
+		return err_set(e, EINVAL, "%s is not a saved machine", r->path);
+	if (h.version != FILE_VERSION)
+		return err_set(e, ENOTSUP, "%s has format version %u; this program reads version %u", r->path, h.version,
+			       FILE_VERSION);
+	return read_sections(r, (uint64_t)st.st_size, e);
+}
+
+struct state_reader *state_reader_open(const char *path, struct err *e)
+{
+	struct state_reader *r = calloc(1, sizeof(*r));
+
+	if (!r || !(r->path = strdup(path))) {
+		free(r);
+		err_set(e, ENOMEM, "no memory to read %s", path);
+		return NULL;
+	}
+	r->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (reader_check(r, e)) {
+		state_reader_close(r);
+		return NULL;
+	}
+	return r;
+}
+
+void state_reader_close(struct state_reader *r)
+{
+	if (!r)
+		return;
+	if (r->fd >= 0)
+		close(r->fd);
+	free(r->path);
+	free(r);
+}
+
+int state_reader_find(struct state_reader *r, const char *tag, uint64_t *length, struct err *e)
+{
+	char want[STATE_TAG] = "";
+
+	CHECK(strlen(tag) <= STATE_TAG);
+	memcpy(want, tag, strlen(tag));
+	for (unsigned i = 0; i < r->sections; i++) {
+		if (memcmp(r->section[i].tag, want, STATE_TAG))
+			continue;
+		r->current = &r->section[i];
+		*length = r->section[i].length;
+		return 0;
+	}
+	r->current = NULL;
+	return err_set(e, ENOENT, "%s has no section %s", r->path, tag);
+}
+
+int state_reader_get(struct state_reader *r, uint64_t at, void *buf, size_t len, struct err *e)
+{
+	if (!r->current || !range_fits(at, len, r->current->length))
+		return err_set(e, EINVAL, "%s: section %.8s is too short", r->path, r->current ? r->current->tag : "-");
+	return read_all(r, r->current->at + at, buf, len, e);
+}

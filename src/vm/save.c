@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A paused machine to a file and back; the sections are specified in docs/formats/machine-file.md. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "state/stream.h"
+#include "vm/save.h"
+#include "vm/save-ram.h"
+#include "x86/state-desc.h"
+
+#define SECTION_MAX (16u << 20) /* META, CPUS, DEVICES: far below this */
+
+static const struct state_field meta_fields[] = {
+	STATE_INT(struct save_meta, memory), STATE_INT(struct save_meta, clock_ns),
+	STATE_INT(struct save_meta, tsc), STATE_INT(struct save_meta, tsc_khz),
+	STATE_INT(struct save_meta, cpus), STATE_RAW(struct save_meta, engine),
+	STATE_RAW(struct save_meta, cpu_model), STATE_INT(struct save_meta, cpuid.count),
+	STATE_INT(struct save_meta, cpuid.xcr0_allowed), STATE_INT(struct save_meta, cpuid.phys_bits),
+};
+
+static int check_meta(const void *hw, struct err *e)
+{
+	const struct save_meta *m = hw;
+
+	if (!m->cpus || m->cpus > MAX_CPUS)
+		return err_set(e, EINVAL, "saved with %u CPUs; 1 to %d are possible", m->cpus, MAX_CPUS);
+	if (!m->memory || m->memory % GUEST_PAGE)
+		return err_set(e, EINVAL, "saved with an impossible memory size");
+	if (m->cpuid.count > CPUID_MAX)
+		return err_set(e, EINVAL, "saved with %u CPUID leaves; at most %d are possible", m->cpuid.count, CPUID_MAX);
+	return 0;
+}
+
+static const struct state_desc meta_desc = {
+	.name = "machine", .version = 1, .size = sizeof(struct save_meta),
+	.fields = meta_fields, .nfields = ARRAY_LEN(meta_fields), .check = check_meta,
+};
+
+static const struct state_field cpuid_fields[] = {
+	STATE_INT(struct cpuid_entry, leaf), STATE_INT(struct cpuid_entry, subleaf),
+	STATE_INT(struct cpuid_entry, has_subleaves), STATE_INT(struct cpuid_entry, eax),
+	STATE_INT(struct cpuid_entry, ebx), STATE_INT(struct cpuid_entry, ecx), STATE_INT(struct cpuid_entry, edx),
+};
+static const struct state_desc cpuid_desc = {
+	.name = "cpuid", .version = 1, .size = sizeof(struct cpuid_entry),
+	.fields = cpuid_fields, .nfields = ARRAY_LEN(cpuid_fields),
+};
+
+static int write_section(struct state_writer *w, const char *tag, struct state_buf *b, struct err *e)
+{
+	int r = state_writer_begin(w, tag, e);
+
+	if (!r)
+		r = state_writer_add(w, b->data, b->len, e);
+	return r ? r : state_writer_end(w, e);
+}
+
+static int save_meta(struct vm *vm, struct state_buf *b, struct err *e)
+{
+	struct save_meta *m _free_ = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m)
+		return err_set(e, ENOMEM, "no memory to save the machine");
+	m->memory = vm->config->memory;
+	m->cpus = vm->config->cpus;
+	m->clock_ns = clock_now(vm->clock);
+	m->tsc = clock_tsc(vm->clock);
+	m->tsc_khz = clock_tsc_khz(vm->clock);
+	strncpy(m->engine, vm->machine.engine->name, sizeof(m->engine) - 1);
+	strncpy(m->cpu_model, vm->cpuid.name, sizeof(m->cpu_model) - 1);
+	m->cpuid = vm->cpuid;
+	r = state_save(b, &meta_desc, 0, m, e);
+	for (unsigned i = 0; !r && i < m->cpuid.count; i++)
+		r = state_save(b, &cpuid_desc, i, &m->cpuid.entry[i], e);
+	return r;
+}
+
+static int save_cpus(struct vm *vm, struct state_buf *b, struct err *e)
+{
+	for (unsigned i = 0; i < vm->config->cpus; i++) {
+		struct cpu *c = &vm->vcpus[i].cpu;
+		int r;
+
+		vm->machine.engine->state_get(c);
+		r = state_save(b, &x86_state_desc, i, &c->s, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int save_devices(struct vm *vm, struct state_buf *b, struct err *e)
+{
+	for (struct device *d = vm->devices; d; d = d->next) {
+		int r;
+
+		if (!d->ops->state)
+			continue;
+		if (d->ops->saving)
+			d->ops->saving(d);
+		r = state_save(b, d->ops->state, d->instance, d->hw, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int vm_save(struct vm *vm, const char *path, struct err *e)
+{
+	static int (*const part[])(struct vm *, struct state_buf *, struct err *) = { save_meta, save_cpus, save_devices };
+	static const char *const tag[] = { "META", "CPUS", "DEVICES" };
+	struct state_writer *w;
+	int r = 0;
+
+	if (vm->state != VM_PAUSED)
+		return err_set(e, EBUSY, "the machine must be paused to be saved");
+	w = state_writer_open(path, e);
+	if (!w)
+		return e ? -e->code : -EIO;
+	for (unsigned i = 0; !r && i < ARRAY_LEN(part); i++) {
+		struct state_buf b = { 0 };
+
+		r = part[i](vm, &b, e);
+		if (!r)
+			r = write_section(w, tag[i], &b, e);
+		state_buf_dispose(&b);
+	}
+	if (!r)
+		r = save_ram_write(vm->machine.mem, w, e);
+	if (!r)
+		r = state_writer_commit(w, e);
+	state_writer_close(w);
+	return r;
+}
+
+static int read_section(struct state_reader *r, const char *tag, struct state_buf *b, struct err *e)
+{
+	uint64_t length;
+	int rc = state_reader_find(r, tag, &length, e);
+
+	if (rc)
+		return rc;
+	if (length > SECTION_MAX)
+		return err_set(e, EINVAL, "section %s is impossibly large", tag);
+	b->data = malloc(length ? length : 1);
+	if (!b->data)
+		return err_set(e, ENOMEM, "no memory to load the machine");
+	b->len = b->cap = length;
+	return state_reader_get(r, 0, b->data, length, e);
+}
+
+int vm_save_read_meta(struct state_reader *r, struct save_meta *meta, struct err *e)
+{
+	struct state_buf b = { 0 };
+	int rc = read_section(r, "META", &b, e);
+
+	if (!rc)
+		rc = state_load(&b, &meta_desc, 0, meta, e);
+	for (unsigned i = 0; !rc && i < meta->cpuid.count; i++)
+		rc = state_load(&b, &cpuid_desc, i, &meta->cpuid.entry[i], e);
+	state_buf_dispose(&b);
+	meta->engine[sizeof(meta->engine) - 1] = 0;
+	meta->cpu_model[sizeof(meta->cpu_model) - 1] = 0;
+	return rc;
+}
+
+static int load_cpus(struct vm *vm, struct state_buf *b, struct err *e)
+{
+	for (unsigned i = 0; i < vm->config->cpus; i++) {
+		struct cpu *c = &vm->vcpus[i].cpu;
+		int r = state_load(b, &x86_state_desc, i, &c->s, e);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int load_devices(struct vm *vm, struct state_buf *b, struct err *e)
+{
+	for (struct device *d = vm->devices; d; d = d->next) {
+		int r;
+
+		if (!d->ops->state)
+			continue;
+		r = state_load(b, d->ops->state, d->instance, d->hw, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int vm_load(struct vm *vm, struct state_reader *r, const struct save_meta *meta, struct err *e)
+{
+	struct state_buf cpus = { 0 }, devices = { 0 };
+	int rc = read_section(r, "CPUS", &cpus, e);
+
+	if (!rc)
+		rc = read_section(r, "DEVICES", &devices, e);
+	if (!rc)
+		rc = load_cpus(vm, &cpus, e);
+	if (!rc)
+		rc = load_devices(vm, &devices, e);
+	if (!rc)
+		rc = save_ram_read(vm->machine.mem, r, e);
+	state_buf_dispose(&cpus);
+	state_buf_dispose(&devices);
+	if (rc)
+		return rc;
+	clock_set(vm->clock, meta->clock_ns);
+	/* The guest's TSC goes on where it stopped, whatever this host's counter says. */
+	for (unsigned i = 0; i < vm->config->cpus; i++)
+		vm->vcpus[i].cpu.s.tsc_offset += (int64_t)(meta->tsc - clock_tsc(vm->clock));
+	for (struct device *d = vm->devices; d; d = d->next)
+		if (d->ops->loaded)
+			d->ops->loaded(d);
+	return 0;
+}
