@@ -34,6 +34,7 @@ struct tlb_table {
 	uint64_t read_tag[TLB_ENTRIES];
 	uint64_t write_tag[TLB_ENTRIES];
 	uint64_t addend[TLB_ENTRIES]; /* host page - guest page */
+	bool global[TLB_ENTRIES];
 };
 
 /* Instruction fetch: page of guest-virtual code to its physical page. Few entries suffice. */
@@ -41,6 +42,7 @@ struct tlb_table {
 struct tlb_fetch {
 	gva_t tag[TLB_FETCH_ENTRIES];
 	gpa_t page[TLB_FETCH_ENTRIES];
+	bool global[TLB_FETCH_ENTRIES];
 };
 
 struct tlb_space {
@@ -48,7 +50,12 @@ struct tlb_space {
 	uint64_t used; /* for choosing a victim */
 	struct tlb_table *table[TLB_MODES];
 	struct tlb_fetch *fetch[2]; /* user, supervisor */
+	uint32_t filled; /* which tables have had entries since they were cleared; TLB_FILLED_FETCH */
+	bool has_global;
+	/* 2 MiB frames (hashed), and 1 GiB ones, that a large mapping was seen in: see tlb_flush_page */
+	uint64_t large[16], huge;
 };
+#define TLB_FILLED_FETCH 0x100u
 
 struct tlb {
 	/* what the current mode and address space select; read by generated code */

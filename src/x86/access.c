@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The slow ways of a memory access: a TLB miss, a page crossing, MMIO, a page that holds code, breakpoints on data, and
+ * faults. Everything is checked before the first byte is written.
+ */
+#include "x86/access.h"
+#include "x86/pgwalk.h"
+#include "x86/tlb-fill.h"
+#include "x86/watch.h"
+
+/* A piece of an access within one page: where it leads. */
+struct piece {
+	gva_t at;
+	unsigned size;
+	uint8_t *host; /* NULL: physical address `where`, through mem/ */
+	gpa_t where;
+};
+
+static bool canonical(uint64_t at)
+{
+	return (uint64_t)((int64_t)(at << 16) >> 16) == at;
+}
+
+/* Is the range one that can be translated at all? In 64-bit mode addresses must be canonical. */
+static int check_address(struct cpu *c, gva_t at, unsigned size)
+{
+	if (x86_long_mode(&c->s) && unlikely(!canonical(at) || !canonical(at + size - 1)))
+		return cpu_raise_error(c, c->stack_access ? VEC_SS : VEC_GP, 0);
+	return CPU_OK;
+}
+
+static bool alignment_checked(const struct cpu *c, enum tlb_mode mode)
+{
+	return mode == TLB_USER && c->s.cpl == 3 && (c->s.cr0 & CR0_AM) && (c->s.rflags & FLAG_AC);
+}
+
+static int piece_find(struct cpu *c, struct piece *p, enum tlb_access access, enum tlb_mode mode)
+{
+	struct tlb_table *t = c->tlb.space->table[mode];
+	int r;
+
+	p->host = access == ACCESS_WRITE ? tlb_write_hit(t, p->at, p->size) : tlb_read_hit(t, p->at, p->size);
+	if (p->host)
+		return CPU_OK;
+	r = tlb_fill(c, p->at, access, mode, &p->where);
+	if (r == TLB_NOT_MEMORY)
+		return CPU_OK;
+	if (!r)
+		p->host = (uint8_t *)(p->at + t->addend[(p->at >> 12) & (TLB_ENTRIES - 1)]);
+	return r;
+}
+
+/* One or two pieces, each within a page. Gives their number, or -1 with the fault recorded. */
+static int pieces_find(struct cpu *c, struct piece p[2], gva_t at, unsigned size, enum tlb_access access,
+		       enum tlb_mode mode)
+{
+	unsigned first = (unsigned)MIN((uint64_t)size, GUEST_PAGE - (at & (GUEST_PAGE - 1)));
+	bool wraps = !x86_long_mode(&c->s);
+
+	p[0] = (struct piece){ .at = at, .size = first };
+	if (piece_find(c, &p[0], access, mode))
+		return -1;
+	if (first == size)
+		return 1;
+	p[1] = (struct piece){ .at = wraps ? (uint32_t)(at + first) : at + first, .size = size - first };
+	if (piece_find(c, &p[1], access, mode))
+		return -1;
+	return 2;
+}
+
+static void copy(void *to, const void *from, unsigned size)
+{
+	memcpy(to, from, size);
+}
+
+/* A piece through mem/, in accesses of at most 8 bytes: MMIO, ROM, nothing, code, tracked pages. */
+static void piece_read_physical(struct cpu *c, const struct piece *p, uint8_t *buf)
+{
+	for (unsigned done = 0; done < p->size;) {
+		unsigned n = MIN(p->size - done, 8u);
+		uint64_t v;
+
+		while (n & (n - 1))
+			n &= n - 1;
+		v = mem_read(c->mem, p->where + done, n);
+		copy(buf + done, &v, n);
+		done += n;
+	}
+}
+
+static void piece_write_physical(struct cpu *c, const struct piece *p, const uint8_t *buf)
+{
+	for (unsigned done = 0; done < p->size;) {
+		unsigned n = MIN(p->size - done, 8u);
+		uint64_t v = 0;
+
+		while (n & (n - 1))
+			n &= n - 1;
+		copy(&v, buf + done, n);
+		mem_write(c->mem, p->where + done, v, n);
+		done += n;
+	}
+}
+
+int access_read_slow(struct cpu *c, gva_t at, void *buf, unsigned size, enum tlb_mode mode)
+{
+	struct piece p[2];
+	int n;
+
+	if (!x86_long_mode(&c->s))
+		at = (uint32_t)at;
+	if (check_address(c, at, size))
+		return CPU_FAULT;
+	if (alignment_checked(c, mode) && (at & (size - 1)) && !(size & (size - 1)))
+		return cpu_raise_error(c, VEC_AC, 0);
+	n = pieces_find(c, p, at, size, ACCESS_READ, mode);
+	if (n < 0)
+		return CPU_FAULT;
+	for (int i = 0; i < n; i++) {
+		if (p[i].host)
+			copy((uint8_t *)buf + (p[i].at == at ? 0 : p[0].size), p[i].host, p[i].size);
+		else
+			piece_read_physical(c, &p[i], (uint8_t *)buf + (i ? p[0].size : 0));
+	}
+	watch_check(c, at, size, ACCESS_READ);
+	return CPU_OK;
+}
+
+int access_write_slow(struct cpu *c, gva_t at, const void *buf, unsigned size, enum tlb_mode mode)
+{
+	struct piece p[2];
+	int n;
+
+	if (!x86_long_mode(&c->s))
+		at = (uint32_t)at;
+	if (check_address(c, at, size))
+		return CPU_FAULT;
+	if (alignment_checked(c, mode) && (at & (size - 1)) && !(size & (size - 1)))
+		return cpu_raise_error(c, VEC_AC, 0);
+	n = pieces_find(c, p, at, size, ACCESS_WRITE, mode);
+	if (n < 0)
+		return CPU_FAULT;
+	for (int i = 0; i < n; i++) {
+		const uint8_t *from = (const uint8_t *)buf + (i ? p[0].size : 0);
+
+		if (p[i].host)
+			copy(p[i].host, from, p[i].size);
+		else
+			piece_write_physical(c, &p[i], from);
+	}
+	watch_check(c, at, size, ACCESS_WRITE);
+	return CPU_OK;
+}
