@@ -25,7 +25,7 @@ static bool canonical(uint64_t at)
 static int check_address(struct cpu *c, gva_t at, unsigned size)
 {
 	if (x86_long_mode(&c->s) && unlikely(!canonical(at) || !canonical(at + size - 1)))
-		return cpu_raise_error(c, c->stack_access ? VEC_SS : VEC_GP, 0);
+		return cpu_raise_error(c, VEC_GP, 0);
 	return CPU_OK;
 }
 
@@ -118,7 +118,7 @@ int access_read_slow(struct cpu *c, gva_t at, void *buf, unsigned size, enum tlb
 		return CPU_FAULT;
 	for (int i = 0; i < n; i++) {
 		if (p[i].host)
-			copy((uint8_t *)buf + (p[i].at == at ? 0 : p[0].size), p[i].host, p[i].size);
+			copy((uint8_t *)buf + (i ? p[0].size : 0), p[i].host, p[i].size);
 		else
 			piece_read_physical(c, &p[i], (uint8_t *)buf + (i ? p[0].size : 0));
 	}
@@ -150,4 +150,100 @@ int access_write_slow(struct cpu *c, gva_t at, const void *buf, unsigned size, e
 	}
 	watch_check(c, at, size, ACCESS_WRITE);
 	return CPU_OK;
+}
+
+/* Implicit accesses are a supervisor's, and SMAP holds for them whatever AC says. */
+static enum tlb_mode system_mode(const struct cpu *c)
+{
+	return c->s.cr4 & CR4_SMAP ? TLB_SUPER : TLB_SUPER_AC;
+}
+
+int cpu_read_system(struct cpu *c, gva_t at, void *buf, unsigned size)
+{
+	return access_read_slow(c, at, buf, size, system_mode(c));
+}
+
+int cpu_write_system(struct cpu *c, gva_t at, const void *buf, unsigned size)
+{
+	return access_write_slow(c, at, buf, size, system_mode(c));
+}
+
+static enum tlb_mode mode_of(const struct cpu *c, unsigned cpl)
+{
+	if (cpl == 3)
+		return TLB_USER;
+	return (c->s.cr4 & CR4_SMAP) && !(c->s.rflags & FLAG_AC) ? TLB_SUPER : TLB_SUPER_AC;
+}
+
+int cpu_read_as(struct cpu *c, unsigned cpl, gva_t at, void *buf, unsigned size)
+{
+	return access_read_slow(c, at, buf, size, mode_of(c, cpl));
+}
+
+int cpu_write_as(struct cpu *c, unsigned cpl, gva_t at, const void *buf, unsigned size)
+{
+	return access_write_slow(c, at, buf, size, mode_of(c, cpl));
+}
+
+int cpu_probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access)
+{
+	struct piece p[2];
+
+	if (!x86_long_mode(&c->s))
+		at = (uint32_t)at;
+	if (check_address(c, at, size))
+		return CPU_FAULT;
+	return pieces_find(c, p, at, size, access, c->tlb.mode) < 0 ? CPU_FAULT : CPU_OK;
+}
+
+int cpu_rmw(struct cpu *c, gva_t at, unsigned size, void **host)
+{
+	struct piece p[2];
+	int n;
+
+	*host = tlb_write_hit(c->tlb.data, at, size);
+	if (likely(*host))
+		return CPU_OK;
+	if (!x86_long_mode(&c->s))
+		at = (uint32_t)at;
+	if (check_address(c, at, size))
+		return CPU_FAULT;
+	if (alignment_checked(c, c->tlb.mode) && (at & (size - 1)))
+		return cpu_raise_error(c, VEC_AC, 0);
+	n = pieces_find(c, p, at, size, ACCESS_WRITE, c->tlb.mode);
+	if (n < 0)
+		return CPU_FAULT;
+	if (n == 1)
+		*host = p[0].host;
+	return CPU_OK;
+}
+
+void cpu_exclusive_begin(struct cpu *c)
+{
+	uint32_t free = 0;
+
+	while (!atomic_compare_exchange_weak(&c->machine->exclusive, &free, 1)) {
+		free = 0;
+		__builtin_ia32_pause();
+	}
+}
+
+void cpu_exclusive_end(struct cpu *c)
+{
+	atomic_store(&c->machine->exclusive, 0);
+}
+
+int cpu_translate(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, gpa_t *out)
+{
+	struct pgwalk w;
+	int r = pgwalk(c, at, access, mode, &w);
+
+	if (!r)
+		*out = w.page | (at & (GUEST_PAGE - 1));
+	return r;
+}
+
+bool cpu_translate_debug(struct cpu *c, gva_t at, gpa_t *out)
+{
+	return pgwalk_debug(c, at, out);
 }

@@ -103,6 +103,7 @@ struct cpu_debug {
 		uint32_t len;
 		bool on_read, on_write;
 	} watches[DEBUG_POINTS];
+	bool was_hit;
 	gva_t hit; /* address of the watchpoint that stopped us */
 };
 
@@ -122,6 +123,7 @@ struct cpu {
 	void *engine_data; /* the engine's own, from vcpu_create */
 	void *trace_data;
 	struct cpu_debug debug;
+	uint64_t data_hits; /* DR6 bits of data breakpoints that the instruction underway has met */
 	uint64_t insns; /* instructions retired, as far as the engine counts */
 	const char *error;
 	/* Wake the halted thread, whose run_state has just been made CPU_READY; any thread, async-signal-safe. */

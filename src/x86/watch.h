@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Data breakpoints (DR0-3) and a debugger's watchpoints. Pages with one have no TLB entries, so every access is seen here. */
+#ifndef X86_WATCH_H
+#define X86_WATCH_H
+
+#include "x86/cpu.h"
+
+/* An access has been made: note what it has hit, for the end of the instruction. */
+void watch_check_slow(struct cpu *c, gva_t at, unsigned size, enum tlb_access access);
+static inline void watch_check(struct cpu *c, gva_t at, unsigned size, enum tlb_access access)
+{
+	if (unlikely((c->s.dr[7] & 0xff) || c->debug.nwatches))
+		watch_check_slow(c, at, size, access);
+}
+
+#endif
