@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # SPDX-License-Identifier: Apache-2.0
 # What ./try and ./check have in common; sourced by both. POSIX sh.
 # Functions end the script through die with one line that says what went wrong and what to do.

@@ -70,7 +70,7 @@ int trace_create(struct trace **out, const char *spec, const char *path, struct 
 	t->mask = mask;
 	t->file = stderr;
 	if (path && strcmp(path, "-")) {
-		t->file = fopen(path, "we");
+		t->file = fopen(path, "ae");
 		if (!t->file) {
 			free(t);
 			return err_errno(e, "cannot write %s", path);
