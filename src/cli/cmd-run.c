@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "backend/chr.h"
 #include "base/log.h"
+#include "base/trace.h"
 #include "board/pc.h"
 #include "cli/cli.h"
 #include "vm/vm.h"
@@ -206,6 +207,18 @@ static int show_help(void)
 	return 0;
 }
 
+static void trace_help_line(void *opaque, const char *name, const char *help)
+{
+	printf("  %-8s %s\n", name, help);
+}
+
+static int show_trace_help(void)
+{
+	puts("Usage: --trace LIST    categories separated by commas, or all; lines go to --log FILE");
+	trace_help(trace_help_line, NULL);
+	return 0;
+}
+
 /* What no single option can tell. */
 static int options_check(struct run_options *o, struct err *e)
 {
@@ -315,6 +328,18 @@ static int check_kvm(const struct run *run, struct err *e)
 		       run->vm->machine.engine->name);
 }
 
+static int trace_start(struct run *run, struct err *e)
+{
+	const struct run_options *o = &run->options;
+	struct trace *t = NULL;
+	int r = o->trace ? trace_create(&t, o->trace, o->log, e) : 0;
+
+	if (r)
+		return err_prefix(e, "--trace %.100s", o->trace);
+	vm_set_trace(run->vm, t);
+	return 0;
+}
+
 static void stats_line(void *opaque, const char *name, uint64_t value)
 {
 	fprintf(stderr, "ospite: stat %-24s %llu\n", name, (unsigned long long)value);
@@ -349,6 +374,8 @@ static int run_machine(struct run *run, struct err *e)
 	r = vm_create(&run->vm, &o->vm, e);
 	if (!r)
 		r = check_kvm(run, e);
+	if (!r)
+		r = trace_start(run, e);
 	if (!r)
 		r = pc_create(&run->pc, run->vm, &o->pc, e);
 	if (!r)
@@ -393,6 +420,8 @@ int cmd_run(int argc, char **argv)
 	if (options_want_help(argc, argv))
 		return show_help();
 	status = options_parse(run_options, &run.options, argc, argv, &e);
+	if (!status && run.options.trace && !strcmp(run.options.trace, "help"))
+		return show_trace_help();
 	if (!status)
 		status = options_check(&run.options, &e);
 	if (!status && run.options.log && log_open(run.options.log))

@@ -505,6 +505,127 @@ static void test_prefixes(void **state)
 	f->in.data = f->file;
 }
 
+/* ---- placing a plan ---- */
+
+static struct mem *make_mem(void)
+{
+	struct err e;
+	struct mem *mem = mem_create(64 * MIB, &e);
+
+	assert_non_null(mem);
+	assert_int_equal(mem_map_ram(mem, 0, 0, PC_BASE_RAM_END, "base", &e), 0);
+	assert_int_equal(mem_map_ram(mem, PC_BIOS_AREA, PC_BIOS_AREA, 64 * MIB - PC_BIOS_AREA, "low", &e), 0);
+	return mem;
+}
+
+static void test_apply_pvh(void **state)
+{
+	struct fixture *f = *state;
+	struct mem *mem = make_mem();
+	struct x86_state s;
+	uint8_t byte = 0xff;
+
+	make_elf64(f->file, 0x1000100);
+	assert_int_equal(plan(f), 0);
+	mem_load(mem, 0x1001000, &byte, 1); /* left from an earlier life: .bss must be zero again */
+	memset(&s, 0xa5, sizeof(s));
+	assert_int_equal(boot_plan_apply(&f->plan, mem, 0xe0000, &s, &f->e), 0);
+	assert_int_equal(mem_read(mem, 0x1000000, 8), 0x9090909090909090);
+	assert_int_equal(mem_read(mem, 0x1001000, 1), 0);
+	assert_int_equal(mem_read(mem, f->plan.rbx, 4), 0x336ec578);
+	assert_int_equal(mem_read(mem, f->plan.rbx + 32, 8), 0xe0000);
+	/* the state the PVH ABI asks for */
+	assert_int_equal(s.cr0, CR0_PE | CR0_ET);
+	assert_int_equal(s.cr4, 0);
+	assert_int_equal(s.efer, 0);
+	assert_int_equal(s.rflags, 2);
+	assert_int_equal(s.cpl, 0);
+	assert_int_equal(s.rip, 0x1000100);
+	assert_int_equal(s.gpr[RBX], f->plan.rbx);
+	assert_int_equal(s.seg[SEG_CS].base, 0);
+	assert_int_equal(s.seg[SEG_CS].limit, 0xffffffff);
+	assert_int_equal(s.seg[SEG_CS].attr, SEG_ATTR_G | SEG_ATTR_DB | SEG_ATTR_P | SEG_ATTR_S | 0xb);
+	assert_int_equal(s.seg[SEG_DS].attr, SEG_ATTR_G | SEG_ATTR_DB | SEG_ATTR_P | SEG_ATTR_S | 0x3);
+	assert_int_equal(s.seg[SEG_TR].limit, 0x67);
+	assert_int_equal(s.seg[SEG_TR].attr, SEG_ATTR_P | 0xb);
+	mem_destroy(mem);
+}
+
+static void test_apply_long(void **state)
+{
+	struct fixture *f = *state;
+	struct mem *mem = make_mem();
+	struct x86_state s = { 0 };
+
+	make_bzimage(f->file, 8192, true);
+	assert_int_equal(plan(f), 0);
+	assert_int_equal(boot_plan_apply(&f->plan, mem, 0xe0000, &s, &f->e), 0);
+	assert_int_equal(s.cr0 & (CR0_PG | CR0_PE), CR0_PG | CR0_PE);
+	assert_int_equal(s.efer, EFER_LME | EFER_LMA);
+	assert_int_equal(s.cr3, f->plan.cr3);
+	assert_true(x86_64bit(&s));
+	assert_int_equal(s.seg[SEG_CS].selector, 0x10);
+	assert_int_equal(s.seg[SEG_DS].selector, 0x18);
+	assert_int_equal(s.gpr[RSI], f->plan.rsi);
+	assert_int_equal(mem_read(mem, s.gpr[RSI] + 0x70, 8), 0xe0000);
+	assert_int_equal(mem_read(mem, s.cr3, 8) & 0xfff, 3);
+	mem_destroy(mem);
+}
+
+/* ---- ACPI ---- */
+
+static uint8_t sum(const uint8_t *p, uint32_t size)
+{
+	uint8_t s = 0;
+
+	while (size--)
+		s = (uint8_t)(s + *p++);
+	return s;
+}
+
+/* Every table is reachable, has its checksum, and names as many CPUs as there are. */
+static void test_acpi(void **state)
+{
+	static uint8_t buf[ACPI_SIZE];
+	const char *serial[] = { "stdio", NULL, "null" };
+	struct acpi_config config = { .serial = serial, .nserial = 3 };
+	uint64_t rsdp;
+
+	for (config.cpus = 1; config.cpus <= 64; config.cpus *= 4) {
+		const uint8_t *p, *xsdt;
+		unsigned cpus = 0;
+
+		assert_int_equal(acpi_build(buf, &config, &rsdp, NULL), 0);
+		p = buf + (rsdp - ACPI_BASE);
+		assert_memory_equal(p, "RSD PTR ", 8);
+		assert_int_equal(sum(p, 20), 0);
+		assert_int_equal(sum(p, 36), 0);
+		xsdt = buf + (get64(p + 24) - ACPI_BASE);
+		assert_memory_equal(xsdt, "XSDT", 4);
+		assert_int_equal(sum(xsdt, get32(xsdt + 4)), 0);
+		assert_int_equal(get32(xsdt + 4), 36 + 2 * 8);
+		for (unsigned i = 0; i < 2; i++) {
+			const uint8_t *t = buf + (get64(xsdt + 36 + i * 8) - ACPI_BASE);
+
+			assert_memory_equal(t, i ? "APIC" : "FACP", 4);
+			assert_int_equal(sum(t, get32(t + 4)), 0);
+			if (i) {
+				for (const uint8_t *q = t + 44; q < t + get32(t + 4); q += q[1])
+					cpus += q[0] == 0;
+			} else {
+				const uint8_t *dsdt = buf + (get32(t + 40) - ACPI_BASE);
+
+				assert_memory_equal(dsdt, "DSDT", 4);
+				assert_int_equal(sum(dsdt, get32(dsdt + 4)), 0);
+				assert_non_null(memmem(dsdt, get32(dsdt + 4), "COM1", 4));
+				assert_null(memmem(dsdt, get32(dsdt + 4), "COM2", 4));
+				assert_non_null(memmem(dsdt, get32(dsdt + 4), "COM3", 4));
+			}
+		}
+		assert_int_equal(cpus, config.cpus);
+	}
+}
+
 /* ---- space ---- */
 
 static void test_space(void **state)
@@ -543,6 +664,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_multiboot_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_prefixes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_apply_pvh, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_apply_long, setup, teardown),
+		cmocka_unit_test(test_acpi),
 		cmocka_unit_test(test_space),
 	};
 
