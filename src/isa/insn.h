@@ -115,6 +115,7 @@ struct insn {
 	uint8_t modrm;
 	uint8_t prefix; /* mandatory or repeat prefix: 0, 0x66, 0xf2, 0xf3 */
 	uint8_t bytes[15];
+	uint8_t slot;   /* the engine's own */
 };
 
 enum insn_status { INSN_OK, INSN_UD, INSN_TRUNCATED, INSN_TOO_LONG };

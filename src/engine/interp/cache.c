@@ -163,6 +163,7 @@ static struct block *block_alloc(struct code_cache *cache, gpa_t at, unsigned mo
 	*b = (struct block){ .at = at,
 			     .page = { at & ~0xfffull, PAGE_NONE },
 			     .insns = &cache->insns[cache->ninsns],
+			     .link_offset = { LINK_NONE, LINK_NONE },
 			     .mode = (uint8_t)mode };
 	return b;
 }
@@ -175,10 +176,12 @@ static void block_commit(struct code_cache *cache, struct block *b)
 	cache->decoded += b->count;
 }
 
-/* What follows is looked up anew in any case. */
+/* A conditional jump that is not taken goes on in its block. */
 static bool ends_block(const struct insn *i)
 {
-	return i->class == CLASS_BRANCH || i->class == CLASS_FAR || i->op == OP_HLT;
+	if (i->class == CLASS_BRANCH)
+		return !(i->flags & INSN_COND);
+	return i->class == CLASS_FAR || i->op == OP_HLT;
 }
 
 struct block *cache_build(struct code_cache *cache, gpa_t at, unsigned mode, const uint8_t *host, unsigned room)
@@ -192,6 +195,7 @@ struct block *cache_build(struct code_cache *cache, gpa_t at, unsigned mode, con
 			break;
 		b->count++;
 		b->bytes += i->len;
+		i->slot = (uint8_t)b->count;
 		if (ends_block(i))
 			break;
 	}
@@ -209,6 +213,7 @@ struct block *cache_build_crossing(struct code_cache *cache, gpa_t at, unsigned 
 	if (insn_prepare(b->insns, bytes, 15, mode) == INSN_TRUNCATED)
 		return NULL;
 	b->count = 1;
+	b->insns->slot = 1;
 	b->bytes = b->insns->len;
 	if (b->bytes > room)
 		b->page[1] = second;

@@ -24,10 +24,13 @@ struct block {
 	gpa_t at;
 	gpa_t page[2];              /* physical pages; page[1] is PAGE_NONE unless it crosses */
 	struct insn *insns;
+	struct block *link[2];      /* where it went before, in the same page; may be dead */
+	uint16_t link_offset[2];    /* their offsets in the page; LINK_NONE */
 	uint16_t count, bytes;
 	uint8_t mode;
 	bool dead;
 };
+#define LINK_NONE 0xffff
 
 struct code_registry;
 

@@ -4,9 +4,12 @@
 
 INLINE int jcc(struct cpu *c, const struct insn *i, unsigned cond)
 {
+	int r;
+
 	if (!cond_holds(c->s.rflags, cond))
 		return CPU_OK;
-	return branch_to(c, i, c->s.rip + i->imm);
+	r = branch_to(c, i, c->s.rip + i->imm);
+	return likely(!r) ? INTERP_TAKEN : r;
 }
 #define JCC(n) static int jcc_##n(struct cpu *c, const struct insn *i) { return jcc(c, i, n); }
 JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)

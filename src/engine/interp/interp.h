@@ -28,6 +28,12 @@ int interp_step(struct interp *in, struct cpu *c);
  */
 int interp_exec(struct cpu *c, const struct insn *i);
 
+/*
+ * What exec of a conditional jump that was taken returns, so that the loop leaves its block; interp_exec() says
+ * CPU_OK instead.
+ */
+#define INTERP_TAKEN 4
+
 /* Choose the handler for a decoded instruction: i->exec. */
 void interp_bind(struct insn *i);
 

@@ -136,7 +136,11 @@ int interp_exec(struct cpu *c, const struct insn *i)
 	if (i->mode != MODE_64)
 		c->s.rip = (uint32_t)c->s.rip;
 	r = i->exec(c, i);
-	if (unlikely(r == CPU_FAULT)) {
+	if (likely(!r))
+		return r;
+	if (r == INTERP_TAKEN)
+		return CPU_OK;
+	if (r == CPU_FAULT) {
 		c->s.rip = rip;
 		fault_refine(c, i);
 	}
@@ -327,36 +331,87 @@ INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct whe
 	return b;
 }
 
+/*
+ * The block that follows b, when it was found before and lies in the same page: between boundaries the translation
+ * of a page does not change, so its physical place follows from b's.
+ */
+INLINE struct block *block_linked(const struct block *b, uint64_t from, uint64_t to)
+{
+	unsigned offset = (unsigned)(to & 0xfff);
+
+	if ((from ^ to) >> 12)
+		return NULL;
+	if (b->link_offset[0] == offset)
+		return b->link[0];
+	return b->link_offset[1] == offset ? b->link[1] : NULL;
+}
+
+static void block_link(struct block *b, uint64_t from, uint64_t to, struct block *next)
+{
+	if ((from ^ to) >> 12 || next->page[0] != b->page[0] || b->page[1] != PAGE_NONE ||
+	    next->page[1] != PAGE_NONE)
+		return;
+	b->link[1] = b->link[0];
+	b->link_offset[1] = b->link_offset[0];
+	b->link[0] = next;
+	b->link_offset[0] = (uint16_t)(to & 0xfff);
+}
+
+/* Execute a block; rip is its start. CPU_OK: rip is where to go on. */
+INLINE int block_run(struct cpu *c, const struct block *b, const struct insn **stopped, uint64_t *at)
+{
+	const struct insn *i = b->insns, *end = i + b->count;
+	uint64_t rip = c->s.rip;
+
+	do {
+		uint64_t next = rip + i->len;
+		int r;
+
+		c->s.rip = next;
+		r = i->exec(c, i);
+		if (unlikely(r)) {
+			c->insns += i->slot;
+			if (likely(r == INTERP_TAKEN))
+				return CPU_OK;
+			*stopped = i;
+			*at = rip;
+			return r;
+		}
+		rip = next;
+	} while (++i != end);
+	c->insns += b->count;
+	return CPU_OK;
+}
+
 /* Blocks until something ends the quick way. Faults are delivered here. CPU_BOUNDARY or CPU_STOP. */
 static int run_blocks(struct interp *in, struct cpu *c)
 {
 	const struct where w = where_now(c);
 	const uint32_t watched = in->watched;
+	struct block *b = NULL;
+	uint64_t from = 0;
 
 	while (!(atomic_load_explicit(&c->attention, memory_order_relaxed) & watched)) {
-		const struct insn *i, *end;
-		struct block *b;
+		const struct insn *i;
+		struct block *next;
 		uint64_t rip;
 		int r;
 
 		if (w.mode != MODE_64)
 			c->s.rip = (uint32_t)c->s.rip;
-		b = block_at(in, c, &w, &r);
-		if (unlikely(!b))
-			return r ? event_deliver_fault(c) : step_exact(in, c);
-		i = b->insns;
-		end = i + b->count;
 		rip = c->s.rip;
-		do {
-			uint64_t next = rip + i->len;
-
-			c->s.rip = next;
-			r = i->exec(c, i);
-			if (unlikely(r))
-				break;
-			rip = next;
-		} while (++i != end);
-		c->insns += (uint64_t)(i - b->insns) + (r != 0);
+		next = b ? block_linked(b, from, rip) : NULL;
+		if (unlikely(!next || next->dead ||
+			     (w.mode != MODE_64 && rip + next->bytes - 1 > w.limit))) {
+			next = block_at(in, c, &w, &r);
+			if (unlikely(!next))
+				return r ? event_deliver_fault(c) : step_exact(in, c);
+			if (b && !b->dead)
+				block_link(b, from, rip, next);
+		}
+		b = next;
+		from = rip;
+		r = block_run(c, b, &i, &rip);
 		if (unlikely(r)) {
 			if (r != CPU_FAULT)
 				return r;

@@ -40,6 +40,42 @@ INLINE int mov_mem_imm(struct cpu *c, const struct insn *i, unsigned size)
 {
 	return mem_store_operand(c, i, size, i->imm);
 }
+/* The commonest addressing in 64-bit mode: a base register and a displacement, no segment base. */
+INLINE bool plain_base(const struct insn *i)
+{
+	return i->mode == MODE_64 && i->addrsize == 8 && i->seg < SEG_FS && i->index == REG_NONE && i->base < 16;
+}
+INLINE int load_base(struct cpu *c, const struct insn *i, unsigned size)
+{
+	uint64_t v;
+	int r = linear_load(c, c->s.gpr[i->base] + (uint64_t)i->disp, size, &v);
+
+	if (unlikely(r))
+		return r;
+	c->s.gpr[i->reg] = v;
+	return CPU_OK;
+}
+INLINE int store_base(struct cpu *c, const struct insn *i, unsigned size)
+{
+	return linear_store(c, c->s.gpr[i->base] + (uint64_t)i->disp, size, c->s.gpr[i->reg]);
+}
+static int load_base_4(struct cpu *c, const struct insn *i)
+{
+	return load_base(c, i, 4);
+}
+static int load_base_8(struct cpu *c, const struct insn *i)
+{
+	return load_base(c, i, 8);
+}
+static int store_base_4(struct cpu *c, const struct insn *i)
+{
+	return store_base(c, i, 4);
+}
+static int store_base_8(struct cpu *c, const struct insn *i)
+{
+	return store_base(c, i, 8);
+}
+
 SIZED(mov_rr, mov_rm_reg)
 SIZED(mov_rR, mov_reg_rm)
 SIZED(mov_ai, mov_reg_imm)
@@ -154,6 +190,10 @@ insn_fn mov_bind(const struct insn *i)
 	case OP_MOV:
 	case OP_MOVNTI:
 		form = mov_form_of(i);
+		if (form == 4 && i->opsize >= 4 && plain_base(i))
+			return i->opsize == 4 ? load_base_4 : load_base_8;
+		if (form == 5 && i->opsize >= 4 && plain_base(i))
+			return i->opsize == 4 ? store_base_4 : store_base_8;
 		return form < 0 ? far_ud : mov_table[form][size_index(i->opsize)];
 	case OP_MOVZX:
 		if (i->opsize == 2 || !low)

@@ -104,31 +104,33 @@ INLINE uint64_t shift_compute(enum shift op, uint64_t v, unsigned n, unsigned si
 	return r;
 }
 
-INLINE int shift_rm(struct cpu *c, const struct insn *i, enum shift op, unsigned size)
+INLINE unsigned shift_count(const struct cpu *c, const struct insn *i, unsigned size)
 {
-	unsigned n = (unsigned)(i->form == FORM_RM_CL ? c->s.gpr[RCX] : i->imm) & (size == 8 ? 63 : 31);
-	uint64_t f, mask, r;
-	struct rmw m;
-	int e;
+	return (unsigned)(i->form == FORM_RM_CL ? c->s.gpr[RCX] : i->imm) & (size == 8 ? 63 : 31);
+}
 
-	if (!(i->flags & INSN_MEM)) {
-		uint64_t v = rm_register(c, i, size);
+INLINE int shift_reg(struct cpu *c, const struct insn *i, enum shift op, unsigned size)
+{
+	unsigned n = shift_count(c, i, size);
+	uint64_t v = rm_register(c, i, size), f, mask;
 
-		if (!n) { /* the upper half of a 32-bit register is cleared even so */
-			rm_register_set(c, i, size, v);
-			return CPU_OK;
-		}
-		r = shift_compute(op, v, n, size, c->s.rflags, &f, &mask);
-		rm_register_set(c, i, size, r);
+	if (n) {
+		v = shift_compute(op, v, n, size, c->s.rflags, &f, &mask);
 		flags_set_some(c, mask, f);
-		return CPU_OK;
 	}
-	e = rmw_begin(c, i, size, &m);
+	rm_register_set(c, i, size, v); /* the upper half of a 32-bit register is cleared by a count of 0 too */
+	return CPU_OK;
+}
+INLINE int shift_mem(struct cpu *c, const struct insn *i, enum shift op, unsigned size)
+{
+	unsigned n = shift_count(c, i, size);
+	uint64_t f = 0, mask = 0, r;
+	struct rmw m;
+	int e = rmw_begin(c, i, size, &m);
+
 	if (unlikely(e))
 		return e;
-	if (!n)
-		return rmw_end(c, &m, size, m.old);
-	r = shift_compute(op, m.old, n, size, c->s.rflags, &f, &mask);
+	r = n ? shift_compute(op, m.old, n, size, c->s.rflags, &f, &mask) : m.old;
 	e = rmw_end(c, &m, size, r);
 	if (unlikely(e))
 		return e;
@@ -136,22 +138,31 @@ INLINE int shift_rm(struct cpu *c, const struct insn *i, enum shift op, unsigned
 	return CPU_OK;
 }
 
-SIZED_OP(rol, SH_ROL, shift_rm)
-SIZED_OP(ror, SH_ROR, shift_rm)
-SIZED_OP(rcl, SH_RCL, shift_rm)
-SIZED_OP(rcr, SH_RCR, shift_rm)
-SIZED_OP(shl, SH_SHL, shift_rm)
-SIZED_OP(shr, SH_SHR, shift_rm)
-SIZED_OP(sar, SH_SAR, shift_rm)
+SIZED_OP(rol, SH_ROL, shift_reg)
+SIZED_OP(rol_m, SH_ROL, shift_mem)
+SIZED_OP(ror, SH_ROR, shift_reg)
+SIZED_OP(ror_m, SH_ROR, shift_mem)
+SIZED_OP(rcl, SH_RCL, shift_reg)
+SIZED_OP(rcl_m, SH_RCL, shift_mem)
+SIZED_OP(rcr, SH_RCR, shift_reg)
+SIZED_OP(rcr_m, SH_RCR, shift_mem)
+SIZED_OP(shl, SH_SHL, shift_reg)
+SIZED_OP(shl_m, SH_SHL, shift_mem)
+SIZED_OP(shr, SH_SHR, shift_reg)
+SIZED_OP(shr_m, SH_SHR, shift_mem)
+SIZED_OP(sar, SH_SAR, shift_reg)
+SIZED_OP(sar_m, SH_SAR, shift_mem)
 
-static const insn_fn shift_table[7][4] = {
-	SIZED_TABLE(rol), SIZED_TABLE(ror), SIZED_TABLE(rcl), SIZED_TABLE(rcr),
-	SIZED_TABLE(shl), SIZED_TABLE(shr), SIZED_TABLE(sar),
+static const insn_fn shift_table[2][7][4] = {
+	{ SIZED_TABLE(rol), SIZED_TABLE(ror), SIZED_TABLE(rcl), SIZED_TABLE(rcr), SIZED_TABLE(shl),
+	  SIZED_TABLE(shr), SIZED_TABLE(sar) },
+	{ SIZED_TABLE(rol_m), SIZED_TABLE(ror_m), SIZED_TABLE(rcl_m), SIZED_TABLE(rcr_m), SIZED_TABLE(shl_m),
+	  SIZED_TABLE(shr_m), SIZED_TABLE(sar_m) },
 };
 
 insn_fn shift_bind(const struct insn *i)
 {
-	return shift_table[i->op - OP_ROL][size_index(i->opsize)];
+	return shift_table[i->flags & INSN_MEM ? 1 : 0][i->op - OP_ROL][size_index(i->opsize)];
 }
 
 int shift_rol(struct cpu *c, const struct insn *i)
