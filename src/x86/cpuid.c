@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * CPUID models.
+ *
+ * All models are AMD family 19h: the vendor decides which work-arounds a kernel enables, and none of the hardware flaws
+ * behind them exists in a CPU made of software (what the host's own CPU leaks is the host's business). So the models
+ * carry the bits that say so, and stock Linux then runs without page-table isolation (never on AMD), without
+ * retpolines (automatic IBRS, EFER bit 21, costs nothing here), without SRSO, BTC, SSB and TSA mitigations:
+ * 80000008.EBX BTC_NO and SSB_NO, 80000021.EAX AUTO_IBRS and SRSO_NO, 80000021.ECX TSA_SQ_NO and TSA_L1_NO.
+ *
+ * The system features (PCID, INVPCID, SMEP, SMAP, UMIP, FSGSBASE, 1 GiB pages, x2APIC, TSC deadline) are in all models:
+ * the engines provide them. Those that are instructions for everybody are taken from the host, because the translator
+ * runs them as they are. MONITOR/MWAIT is left out, as KVM does: a halted CPU should give its time back.
+ */
+#include <cpuid.h>
+#include <errno.h>
+#include <string.h>
+#include "base/err.h"
+#include "x86/cpu.h"
+#include "x86/cpuid.h"
+
+#define B(n) (1u << (n))
+#define SIGNATURE 0x00a20f10u
+
+/* CPUID.1:ECX */
+#define SSE3 B(0)
+#define PCLMUL B(1)
+#define SSSE3 B(9)
+#define FMA B(12)
+#define CX16 B(13)
+#define PCID B(17)
+#define SSE41 B(19)
+#define SSE42 B(20)
+#define X2APIC B(21)
+#define MOVBE B(22)
+#define POPCNT B(23)
+#define DEADLINE B(24)
+#define AES B(25)
+#define XSAVE B(26)
+#define OSXSAVE B(27)
+#define AVX B(28)
+#define F16C B(29)
+#define RDRAND B(30)
+#define HYPERVISOR B(31)
+/* CPUID.1:EDX: FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2 */
+#define BASE_EDX 0x078bfbffu
+#define HTT B(28)
+/* CPUID.7:EBX */
+#define FSGSBASE B(0)
+#define TSC_ADJUST B(1)
+#define BMI1 B(3)
+#define AVX2 B(5)
+#define SMEP B(7)
+#define BMI2 B(8)
+#define ERMS B(9)
+#define INVPCID B(10)
+#define RDSEED B(18)
+#define ADX B(19)
+#define SMAP B(20)
+#define CLFLUSHOPT B(23)
+#define CLWB B(24)
+#define SHA B(29)
+/* CPUID.7:ECX, EDX */
+#define UMIP B(2)
+#define GFNI B(8)
+#define VAES B(9)
+#define VPCLMUL B(10)
+#define RDPID B(22)
+#define FSRM B(4)
+/* CPUID.80000001 */
+#define LAHF B(0)
+#define ABM B(5)
+#define SSE4A B(6)
+#define PREFETCHW B(8)
+#define TOPOEXT B(22)
+#define AMD_SHARED_EDX 0x0183f3ffu /* of BASE_EDX, repeated there */
+#define AMD_EDX (B(11) | B(20) | B(22) | B(26) | B(27) | B(29)) /* SYSCALL NX MMXEXT 1G RDTSCP LM */
+/* CPUID.D.1:EAX: XSAVEOPT XSAVEC XGETBV(1) XSAVES */
+#define XSAVE_FORMS 0xfu
+
+/* Instruction features of a model. */
+struct features {
+	uint32_t l1_ecx, l7_ebx, l7_ecx, l7_edx, a1_ecx;
+};
+
+#define V2_1C (SSE3 | SSSE3 | CX16 | SSE41 | SSE42 | POPCNT)
+#define V3_1C (V2_1C | FMA | MOVBE | AVX | F16C)
+#define V3_7B (BMI1 | AVX2 | BMI2)
+
+static const struct {
+	const char *name;
+	struct features must; /* the host has to have these */
+	struct features may;  /* these if it does */
+} models[] = {
+	{ "v2", { V2_1C, 0, 0, 0, LAHF }, { 0 } },
+	{ "v3", { V3_1C, V3_7B, 0, 0, LAHF | ABM }, { 0 } },
+	{ "host",
+	  { V2_1C, 0, 0, 0, LAHF },
+	  { V3_1C | PCLMUL | AES | RDRAND, V3_7B | RDSEED | ADX | CLFLUSHOPT | CLWB | SHA, GFNI | VAES | VPCLMUL | RDPID,
+	    0, ABM | SSE4A | PREFETCHW } },
+};
+
+static struct features host_features(void)
+{
+	struct features f = { 0 };
+	uint32_t a, b, c, d;
+
+	if (__get_cpuid(1, &a, &b, &c, &d))
+		f.l1_ecx = c;
+	if (!(f.l1_ecx & OSXSAVE)) /* no AVX state is kept: no AVX for anybody */
+		f.l1_ecx &= ~(AVX | FMA | F16C);
+	if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+		f.l7_ebx = b;
+		f.l7_ecx = c;
+		f.l7_edx = d;
+	}
+	if (!(f.l1_ecx & AVX)) {
+		f.l7_ebx &= ~AVX2;
+		f.l7_ecx &= ~(VAES | VPCLMUL);
+	}
+	if (__get_cpuid(0x80000001, &a, &b, &c, &d))
+		f.a1_ecx = c;
+	return f;
+}
+
+static void add(struct cpuid_model *m, uint32_t leaf, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
+{
+	m->entry[m->count++] = (struct cpuid_entry){ .leaf = leaf, .eax = eax, .ebx = ebx, .ecx = ecx, .edx = edx };
+}
+
+static void add_sub(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, uint32_t eax, uint32_t ebx, uint32_t ecx,
+		    uint32_t edx)
+{
+	m->entry[m->count++] = (struct cpuid_entry){ leaf, subleaf, true, eax, ebx, ecx, edx };
+}
+
+static void add_text(struct cpuid_model *m, uint32_t leaf, const char *text)
+{
+	uint32_t r[12] = { 0 };
+
+	memcpy(r, text, MIN(strlen(text), sizeof(r)));
+	for (unsigned i = 0; i < 3; i++)
+		add(m, leaf + i, r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
+}
+
+/* Bits of the APIC id that number CPUs within the one package. */
+static unsigned id_bits(unsigned ncpus)
+{
+	unsigned n = 0;
+
+	while (1u << n < ncpus)
+		n++;
+	return n;
+}
+
+static void add_basic(struct cpuid_model *m, const struct features *f, unsigned ncpus)
+{
+	bool avx = f->l1_ecx & AVX;
+
+	add(m, 0, 0xd, 0x68747541, 0x444d4163, 0x69746e65); /* AuthenticAMD */
+	add(m, 1, SIGNATURE, 8 << 8 | ncpus << 16, f->l1_ecx | PCID | X2APIC | DEADLINE | XSAVE | HYPERVISOR,
+	    BASE_EDX | (ncpus > 1 ? HTT : 0));
+	add(m, 6, 4, 0, 0, 0); /* the APIC timer never stops */
+	add_sub(m, 7, 0, 0, f->l7_ebx | FSGSBASE | TSC_ADJUST | SMEP | ERMS | INVPCID | SMAP, f->l7_ecx | UMIP,
+		f->l7_edx | FSRM);
+	add_sub(m, 0xb, 0, 0, 1, 0x100, 0);
+	add_sub(m, 0xb, 1, id_bits(ncpus), ncpus, 0x201, 0);
+	add_sub(m, 0xb, 2, 0, 0, 2, 0);
+	m->xcr0_allowed = avx ? 7 : 3;
+	add_sub(m, 0xd, 0, (uint32_t)m->xcr0_allowed, 0, avx ? 832 : 576, 0);
+	add_sub(m, 0xd, 1, XSAVE_FORMS, 0, 0, 0);
+	if (avx)
+		add_sub(m, 0xd, 2, 256, 576, 0, 0);
+}
+
+/* KVM's leaves: what stock guests look for and can use here. */
+static void add_hypervisor(struct cpuid_model *m)
+{
+	add(m, 0x40000000, 0x40000010, 0x4b4d564b, 0x564b4d56, 0x4d);
+	add(m, 0x40000001, B(0) | B(1) | B(3) | B(24), 0, 0, 0); /* kvm-clock (both), no I/O delay, stable TSC */
+	add(m, 0x40000010, (uint32_t)m->tsc_khz, 1000000, 0, 0);
+}
+
+static void add_extended(struct cpuid_model *m, const struct features *f, unsigned ncpus)
+{
+	add(m, 0x80000000, 0x80000021, 0x68747541, 0x444d4163, 0x69746e65);
+	add(m, 0x80000001, SIGNATURE, 0, f->a1_ecx | PREFETCHW | TOPOEXT, (BASE_EDX & AMD_SHARED_EDX) | AMD_EDX);
+	add_text(m, 0x80000002, "ospite virtual processor");
+	add(m, 0x80000005, 0xff40ff40, 0xff40ff40, 0x20080140, 0x20080140);
+	add(m, 0x80000006, 0, 0, 0x02006140, 0x00808140);
+	add(m, 0x80000007, 0, 0, 0, B(8)); /* invariant TSC */
+	m->phys_bits = 40;
+	add(m, 0x80000008, m->phys_bits | 48 << 8, B(26) | B(29), (ncpus - 1) | id_bits(ncpus) << 12, 0);
+	add_sub(m, 0x8000001d, 0, 0x121, 7 << 22 | 63, 63, 0);			    /* L1 data, 32 KiB */
+	add_sub(m, 0x8000001d, 1, 0x122, 7 << 22 | 63, 63, 0);			    /* L1 instruction */
+	add_sub(m, 0x8000001d, 2, 0x143, 7 << 22 | 63, 1023, 0);		    /* L2, 512 KiB */
+	add_sub(m, 0x8000001d, 3, 0x163 | (ncpus - 1) << 14, 15u << 22 | 63, 16383, 0); /* L3, 16 MiB, shared */
+	add(m, 0x8000001e, 0, 0, 0, 0);
+	/* no nested data breakpoints, LFENCE serialises, null selectors clear the base, automatic IBRS, SRSO_NO */
+	add(m, 0x80000021, B(0) | B(2) | B(6) | B(8) | B(29), 0, B(1) | B(2), 0);
+}
+
+static void decode(struct cpuid_model *m, const struct features *f)
+{
+	m->has_avx = f->l1_ecx & AVX;
+	m->has_avx2 = f->l7_ebx & AVX2;
+	m->has_fma = f->l1_ecx & FMA;
+	m->has_f16c = f->l1_ecx & F16C;
+	m->has_aes = f->l1_ecx & AES;
+	m->has_pclmul = f->l1_ecx & PCLMUL;
+	m->has_vaes = f->l7_ecx & VAES;
+	m->has_vpclmul = f->l7_ecx & VPCLMUL;
+	m->has_gfni = f->l7_ecx & GFNI;
+	m->has_sha = f->l7_ebx & SHA;
+	m->has_sse4a = f->a1_ecx & SSE4A;
+	m->has_rdrand = f->l1_ecx & RDRAND;
+	m->has_rdseed = f->l7_ebx & RDSEED;
+	m->has_pcid = m->has_invpcid = m->has_smep = m->has_smap = m->has_umip = true;
+	m->has_fsgsbase = m->has_xsave = m->has_rdtscp = m->has_1g_pages = true;
+	m->has_xsaveopt = m->has_xsavec = m->has_xsaves = true;
+}
+
+static bool covers(const struct features *host, const struct features *want)
+{
+	return !(want->l1_ecx & ~host->l1_ecx) && !(want->l7_ebx & ~host->l7_ebx) && !(want->l7_ecx & ~host->l7_ecx) &&
+	       !(want->l7_edx & ~host->l7_edx) && !(want->a1_ecx & ~host->a1_ecx);
+}
+
+int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_t tsc_khz, struct err *e)
+{
+	struct features host = host_features(), f;
+	unsigned i;
+
+	for (i = 0; i < ARRAY_LEN(models) && strcmp(models[i].name, name); i++)
+		;
+	if (i == ARRAY_LEN(models))
+		return err_set(e, EINVAL, "there is no CPU model %s; there are v2, v3 and host", name);
+	if (!covers(&host, &models[i].must))
+		return err_set(e, ENOTSUP, "this host's processor lacks instructions of CPU model %s; try --cpu host", name);
+	f = (struct features){
+		.l1_ecx = models[i].must.l1_ecx | (models[i].may.l1_ecx & host.l1_ecx),
+		.l7_ebx = models[i].must.l7_ebx | (models[i].may.l7_ebx & host.l7_ebx),
+		.l7_ecx = models[i].must.l7_ecx | (models[i].may.l7_ecx & host.l7_ecx),
+		.l7_edx = models[i].must.l7_edx | (models[i].may.l7_edx & host.l7_edx),
+		.a1_ecx = models[i].must.a1_ecx | (models[i].may.a1_ecx & host.a1_ecx),
+	};
+	memset(m, 0, sizeof(*m));
+	strncpy(m->name, name, sizeof(m->name) - 1);
+	m->tsc_khz = tsc_khz;
+	add_basic(m, &f, ncpus);
+	add_hypervisor(m);
+	add_extended(m, &f, ncpus);
+	decode(m, &f);
+	return 0;
+}
+
+/* Size of the XSAVE area for these components: the standard form has AVX at 576, the compacted one too. */
+static uint32_t xsave_size(uint64_t components)
+{
+	return components & 4 ? 832 : 576;
+}
+
+void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+	const struct cpuid_model *m = c->machine->cpuid;
+	const struct cpuid_entry *e = NULL;
+
+	for (unsigned i = 0; i < m->count && !e; i++)
+		if (m->entry[i].leaf == leaf && (!m->entry[i].has_subleaves || m->entry[i].subleaf == subleaf))
+			e = &m->entry[i];
+	memset(out, 0, 4 * sizeof(*out));
+	if (!e) { /* as AMD processors do; only leaf B goes on naming the CPU */
+		if (leaf == 0xb) {
+			out[2] = subleaf & 0xff;
+			out[3] = c->id;
+		}
+		return;
+	}
+	out[0] = e->eax;
+	out[1] = e->ebx;
+	out[2] = e->ecx;
+	out[3] = e->edx;
+	if (leaf == 1) {
+		out[1] |= c->id << 24;
+		if (c->s.cr4 & CR4_OSXSAVE)
+			out[2] |= OSXSAVE;
+	} else if (leaf == 0xb) {
+		out[3] = c->id;
+	} else if (leaf == 0xd && subleaf == 0) {
+		out[1] = xsave_size(c->s.xcr0);
+	} else if (leaf == 0xd && subleaf == 1) {
+		out[1] = xsave_size(c->s.xcr0 | c->s.xss);
+	} else if (leaf == 0x8000001e) {
+		out[0] = c->id;
+		out[1] = c->id & 0xff;
+	}
+}
