@@ -146,7 +146,7 @@ static uint64_t clock_ticks(const struct clock *c, bool *running)
 		*running = atomic_load_explicit(&c->running, memory_order_relaxed);
 		base = atomic_load_explicit(&c->base, memory_order_relaxed);
 		ticks = *running ? host_tsc() - base : base;
-		atomic_thread_fence(memory_order_acquire);
+		_mm_lfence(); /* the counter was read before what follows */
 		if (likely(!(seq & 1) && seq == atomic_load_explicit(&c->seq, memory_order_relaxed)))
 			return ticks;
 		_mm_pause();
@@ -212,15 +212,18 @@ uint64_t clock_to_host(const struct clock *c, uint64_t ns)
 
 /* ---- writing */
 
+/* From here to clock_publish readers wait, so that none has seen a later time than the one published. */
+static void clock_hold(struct clock *c)
+{
+	atomic_store_explicit(&c->seq, atomic_load_explicit(&c->seq, memory_order_relaxed) + 1, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 static void clock_publish(struct clock *c, bool running, uint64_t base)
 {
-	uint32_t seq = atomic_load_explicit(&c->seq, memory_order_relaxed);
-
-	atomic_store_explicit(&c->seq, seq + 1, memory_order_relaxed);
-	atomic_thread_fence(memory_order_release);
 	atomic_store_explicit(&c->running, running, memory_order_relaxed);
 	atomic_store_explicit(&c->base, base, memory_order_relaxed);
-	atomic_store_explicit(&c->seq, seq + 2, memory_order_release);
+	atomic_store_explicit(&c->seq, atomic_load_explicit(&c->seq, memory_order_relaxed) + 1, memory_order_release);
 }
 
 /*
@@ -252,7 +255,8 @@ void clock_pause(struct clock *c)
 
 	pthread_mutex_lock(&c->lock);
 	if (!c->manual && atomic_load(&c->running)) {
-		clock_publish(c, false, clock_tsc(c));
+		clock_hold(c);
+		clock_publish(c, false, host_tsc() - atomic_load_explicit(&c->base, memory_order_relaxed));
 		c->armed = TIMER_NEVER;
 		timerfd_settime(c->fd, 0, &never, NULL);
 	}
@@ -263,7 +267,8 @@ void clock_resume(struct clock *c)
 {
 	pthread_mutex_lock(&c->lock);
 	if (!c->manual && !atomic_load(&c->running)) {
-		clock_publish(c, true, host_tsc() - atomic_load(&c->base));
+		clock_hold(c);
+		clock_publish(c, true, host_tsc() - atomic_load_explicit(&c->base, memory_order_relaxed));
 		clock_program(c, true);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -274,6 +279,7 @@ void clock_set(struct clock *c, uint64_t ns)
 	unsigned __int128 ticks = ((unsigned __int128)ns * c->khz + 999999u) / 1000000u;
 
 	CHECK(!atomic_load(&c->running));
+	clock_hold(c);
 	clock_publish(c, false, saturate(ticks));
 }
 
