@@ -135,13 +135,12 @@ static int from_mmx(struct cpu *c, const struct insn *i, bool dbl)
 		else
 			d.ps[k] = f32_from_i32(b.sd[k]);
 	}
-	r = fp_commit(c, fp_leave());
-	if (r)
-		return r;
-	if (i->flags & INSN_MMX)
+	if (i->flags & INSN_MMX) /* comes before #XM */
 		mmx_enter(c);
-	memcpy(&c->s.v[i->reg], &d, 16);
-	return CPU_OK;
+	r = fp_commit(c, fp_leave());
+	if (!r)
+		memcpy(&c->s.v[i->reg], &d, 16);
+	return r;
 }
 
 static int to_mmx(struct cpu *c, const struct insn *i, bool dbl, bool truncate)
@@ -161,6 +160,7 @@ static int to_mmx(struct cpu *c, const struct insn *i, bool dbl, bool truncate)
 		else
 			d.sd[k] = truncate ? f32_trunc_i32(b.ps[k]) : f32_to_i32(b.ps[k]);
 	}
+	mmx_enter(c);
 	r = fp_commit(c, fp_leave());
 	if (!r)
 		mmx_set(c, i->reg, d.q[0]);

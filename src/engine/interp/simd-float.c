@@ -44,6 +44,20 @@ HANDLER(rcpss, lane_rcpps, SIMD_ONE4)
 HANDLER(rsqrtps, lane_rsqrtps, 0)
 HANDLER(rsqrtss, lane_rsqrtps, SIMD_ONE4)
 
+/* The smaller and the greater of two are not rounded, so a denormal one is no underflow. */
+LANE(minps, ps, f32_min(x, y))
+LANE(minpd, pd, f64_min(x, y))
+LANE(maxps, ps, f32_max(x, y))
+LANE(maxpd, pd, f64_max(x, y))
+HANDLER(minps, lane_minps, SIMD_FI)
+HANDLER(minpd, lane_minpd, SIMD_FI)
+HANDLER(minss, lane_minps, SIMD_FI | SIMD_ONE4)
+HANDLER(minsd, lane_minpd, SIMD_FI | SIMD_ONE8)
+HANDLER(maxps, lane_maxps, SIMD_FI)
+HANDLER(maxpd, lane_maxpd, SIMD_FI)
+HANDLER(maxss, lane_maxps, SIMD_FI | SIMD_ONE4)
+HANDLER(maxsd, lane_maxpd, SIMD_FI | SIMD_ONE8)
+
 /* ---- horizontal ---- */
 
 #define LANE_HORIZONTAL(name, T, op)                                                                            \
@@ -64,31 +78,77 @@ HANDLER(hsubps, lane_hsubps, SIMD_F32)
 HANDLER(haddpd, lane_haddpd, SIMD_F64)
 HANDLER(hsubpd, lane_hsubpd, SIMD_F64)
 
-/* Dot products: products chosen by imm[7:4], summed pairwise, to the elements chosen by imm[3:0]. */
-static void lane_dpps(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+/*
+ * Dot products: products chosen by imm[7:4], summed pairwise, to the elements chosen by imm[3:0]. Each step, for
+ * all lanes together, is an operation of its own: an unmasked exception in it stops the rest.
+ */
+static int step_commit(struct cpu *c, const union x86_vreg *v, unsigned bytes, unsigned how)
 {
-	float p[4], sum;
+	unsigned flags = fp_leave();
 
-	for (unsigned k = 0; k < 4; k++)
-		p[k] = imm >> (4 + k) & 1 ? f32_mul(a->ps[k], b->ps[k]) : 0;
-	sum = f32_add(f32_add(p[0], p[1]), f32_add(p[2], p[3]));
-	for (unsigned k = 0; k < 4; k++)
-		d->ps[k] = imm >> k & 1 ? sum : 0;
+	return fp_commit(c, flags | fp_tiny(c, v, bytes, how));
 }
 
-static void lane_dppd(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+/* Replace each lane's first n elements by sums of neighbours; the others become 0. */
+static int dot_sum(struct cpu *c, union x86_vreg *v, unsigned bytes, unsigned n, bool dbl)
 {
-	double p[2], sum;
+	union x86_vreg p = *v;
 
-	for (unsigned k = 0; k < 2; k++)
-		p[k] = imm >> (4 + k) & 1 ? f64_mul(a->pd[k], b->pd[k]) : 0;
-	sum = f64_add(p[0], p[1]);
-	for (unsigned k = 0; k < 2; k++)
-		d->pd[k] = imm >> k & 1 ? sum : 0;
+	memset(v, 0, sizeof(*v));
+	fp_enter(c);
+	for (unsigned l = 0; 16 * l < bytes; l++) {
+		for (unsigned k = 0; k < n / 2; k++) {
+			if (dbl)
+				v->pd[2 * l + k] = f64_add(p.pd[2 * (l + k)], p.pd[2 * (l + k) + 1]);
+			else
+				v->ps[4 * l + k] = f32_add(p.ps[4 * l + 2 * k], p.ps[4 * l + 2 * k + 1]);
+		}
+	}
+	return step_commit(c, v, bytes, dbl ? SIMD_F64 : SIMD_F32);
 }
 
-HANDLER(dpps, lane_dpps, SIMD_F32)
-HANDLER(dppd, lane_dppd, SIMD_F64)
+static int dot(struct cpu *c, const struct insn *i, bool dbl)
+{
+	unsigned bytes = simd_bytes(i), imm = (unsigned)i->imm, size = dbl ? 8 : 4, n = 16 / size;
+	union x86_vreg a, b, v = { 0 }, d = { 0 };
+	int r = simd_check(c, i, 0);
+
+	if (!r)
+		r = simd_load(c, i, &b, 0);
+	if (r)
+		return r;
+	a = *simd_first(c, i);
+	fp_enter(c);
+	for (unsigned k = 0; k < bytes / size; k++) {
+		if (!(imm >> (4 + k % n) & 1))
+			continue;
+		if (dbl)
+			v.pd[k] = f64_mul(a.pd[k], b.pd[k]);
+		else
+			v.ps[k] = f32_mul(a.ps[k], b.ps[k]);
+	}
+	r = step_commit(c, &v, bytes, dbl ? SIMD_F64 : SIMD_F32);
+	for (unsigned left = n; !r && left > 1; left /= 2)
+		r = dot_sum(c, &v, bytes, left, dbl);
+	if (r)
+		return r;
+	for (unsigned k = 0; k < bytes / size; k++) {
+		if (imm >> k % n & 1)
+			memcpy(&d.b[size * k], &v.b[size * (k - k % n)], size);
+	}
+	simd_store(c, i, i->reg, &d, bytes);
+	return CPU_OK;
+}
+
+int simd_dpps(struct cpu *c, const struct insn *i)
+{
+	return dot(c, i, false);
+}
+
+int simd_dppd(struct cpu *c, const struct insn *i)
+{
+	return dot(c, i, true);
+}
 
 /* ---- comparisons ---- */
 

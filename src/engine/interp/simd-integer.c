@@ -103,7 +103,7 @@ static void lane_phminposuw(union lane *d, const union lane *a, const union lane
 HANDLER(pmaddwd, SIMD_INT)
 HANDLER(pmaddubsw, SIMD_INT)
 HANDLER(psadbw, SIMD_INT)
-HANDLER(mpsadbw, SIMD_INT)
+HANDLER(mpsadbw, SIMD_INT | SIMD_IMM3)
 HANDLER(phminposuw, SIMD_INT)
 
 /*

@@ -292,6 +292,8 @@ int simd_maskmov(struct cpu *c, const struct insn *i)
 		data.q[0] = mmx_get(c, i->reg);
 		mask.q[0] = mmx_get(c, i->rm);
 	}
+	if (i->flags & INSN_MMX) /* before the memory access, so it stands after a fault */
+		mmx_enter(c);
 	memory.base = RDI;
 	memory.index = REG_NONE;
 	memory.disp = 0;
@@ -304,8 +306,6 @@ int simd_maskmov(struct cpu *c, const struct insn *i)
 		if (mask.sb[k] < 0)
 			r = cpu_write(c, at + k, &data.b[k], 1);
 	}
-	if (!r && i->flags & INSN_MMX)
-		mmx_enter(c);
 	return r;
 }
 
@@ -429,6 +429,7 @@ int simd_extrq(struct cpu *c, const struct insn *i)
 	c->s.v[dest].q[0] >>= at;
 	if (length)
 		c->s.v[dest].q[0] &= BIT(length) - 1;
+	c->s.v[dest].q[1] = 0; /* undefined; what processors do */
 	return CPU_OK;
 }
 
@@ -446,6 +447,7 @@ int simd_insertq(struct cpu *c, const struct insn *i)
 	at = (immediate ? i->imm2 : b->b[9]) & 63;
 	mask = (length ? BIT(length) - 1 : ~0ull) << at;
 	c->s.v[i->reg].q[0] = (c->s.v[i->reg].q[0] & ~mask) | (b->q[0] << at & mask);
+	c->s.v[i->reg].q[1] = 0;
 	return CPU_OK;
 }
 

@@ -145,7 +145,8 @@ int simd_op(struct cpu *c, const struct insn *i, lane_fn *fn, unsigned how)
 	if (how & SIMD_FP)
 		fp_enter(c);
 	for (unsigned l = 0; 16 * l < bytes; l++)
-		fn((union lane *)&d.b[l * to], simd_lane(&a, l), (union lane *)&b.b[l * from], n, imm);
+		fn((union lane *)&d.b[l * to], simd_lane(&a, l), (union lane *)&b.b[l * from], n,
+		   how & SIMD_IMM3 ? imm >> 3 * l : imm);
 	if (how & SIMD_FP) {
 		flags = fp_leave();
 		flags |= fp_tiny(c, &d, n < 16 ? n : bytes * to / 16, how);

@@ -58,6 +58,7 @@ enum simd_feature {
 #define SIMD_WIDEN8 0x1800
 #define SIMD_WIDEN_SHIFT 11
 #define SIMD_NARROW 0x2000    /* results have half the size */
+#define SIMD_IMM3 0x4000      /* the second lane takes the next 3 bits of the immediate */
 #define SIMD_FP (SIMD_F32 | SIMD_F64 | SIMD_FI)
 
 /* CPU_OK, or #UD, #NM, #MF. */

@@ -83,7 +83,6 @@ int x87_fcmov(struct cpu *c, const struct insn *i)
 			x87_set(f, 0, x87_indefinite());
 		return CPU_OK;
 	}
-	x87_flags(f, 0, X87_C1);
 	if (holds != (i->opcode == 0xdb))
 		x87_set(f, 0, x87_get(f, st));
 	return CPU_OK;
@@ -96,9 +95,10 @@ int x87_ffree(struct cpu *c, const struct insn *i) /* and FFREEP */
 
 	if (r)
 		return r;
+	x87_flags(f, 0, X87_C1);
 	x87_free(f, i->modrm & 7);
 	if (i->op == OP_FFREEP)
-		x87_move_top(f, 1);
+		x87_pop(f);
 	return CPU_OK;
 }
 

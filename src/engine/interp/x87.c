@@ -56,7 +56,7 @@ static int push_result(struct cpu *c, struct x87_unit *u, x87_unit_fn *fn)
 	if (fn)
 		fn(u);
 	x87_flags(f, u->sw, X87_C1);
-	if (!x87_refused(u))
+	if (!(u->sw & ~u->cw & X87_IE)) /* an unmasked denormal is loaded all the same */
 		x87_push(f, u->r0);
 	return CPU_OK;
 }
@@ -85,7 +85,7 @@ int x87_fld(struct cpu *c, const struct insn *i)
 	r = begin(c, i, NULL, 0);
 	if (r)
 		return r;
-	if (x87_empty(f, i->modrm & 7) && x87_empty(f, 7)) {
+	if (x87_empty(f, i->modrm & 7)) {
 		if (x87_stack_fault(f, false))
 			x87_push(f, x87_indefinite());
 		return CPU_OK;
@@ -188,6 +188,7 @@ int x87_fst(struct cpu *c, const struct insn *i) /* and FSTP */
 	const struct store dbl = { unit_store_d, offsetof(struct x87_unit, d), 8, pop, false };
 	const struct store extended = { NULL, offsetof(struct x87_unit, r0), 10, true, false };
 	struct x86_fpu *f = &c->s.fpu;
+	bool empty;
 	int r;
 
 	if (i->flags & INSN_MEM)
@@ -195,13 +196,15 @@ int x87_fst(struct cpu *c, const struct insn *i) /* and FSTP */
 	r = begin(c, i, NULL, 0);
 	if (r)
 		return r;
-	if (x87_empty(f, 0)) {
+	empty = x87_empty(f, 0);
+	if (empty && i->op != OP_FSTPNCE) {
 		if (!x87_stack_fault(f, false))
 			return CPU_OK;
 		x87_set(f, i->modrm & 7, x87_indefinite());
 	} else {
 		x87_flags(f, 0, X87_C1);
-		x87_set(f, i->modrm & 7, x87_get(f, 0));
+		if (!empty) /* FSTPNCE, "no check for empty", then only pops */
+			x87_set(f, i->modrm & 7, x87_get(f, 0));
 	}
 	if (pop)
 		x87_pop(f);
@@ -307,7 +310,7 @@ static int compare(struct cpu *c, const struct insn *i, bool quiet, bool to_flag
 	const unsigned cc = X87_C0 | X87_C2 | X87_C3;
 	struct x86_fpu *f = &c->s.fpu;
 	struct x87_unit u = { .cw = f->cw };
-	bool memory = i->flags & INSN_MEM;
+	bool memory = i->flags & INSN_MEM, deliver;
 	x87_unit_fn *fn = quiet ? unit_ucom : unit_com;
 	unsigned other = pops == 2 ? 1 : i->modrm & 7, result = cc;
 	int r = x87_check(c, i, true);
@@ -331,24 +334,22 @@ static int compare(struct cpu *c, const struct insn *i, bool quiet, bool to_flag
 		return r;
 	x87_note(c, i);
 	if (x87_empty(f, 0) || (!memory && x87_empty(f, other))) {
-		if (!x87_stack_fault(f, false))
-			return CPU_OK;
+		deliver = x87_stack_fault(f, false);
 	} else {
 		u.x = x87_get(f, 0);
 		if (!memory)
 			u.y = x87_get(f, other);
 		fn(&u);
-		x87_flags(f, u.sw, X87_C1);
-		if (x87_refused(&u))
-			return CPU_OK;
-		result = u.sw & cc;
+		x87_flags(f, u.sw, to_flags ? 0 : X87_C1); /* FCOMI leaves C1 alone on AMD */
+		deliver = !x87_refused(&u);
+		result = u.sw & X87_IE ? cc : u.sw & cc;
 	}
 	if (to_flags)
 		c->s.rflags = (c->s.rflags & ~FLAGS_ARITH) | (result & X87_C3 ? FLAG_ZF : 0) |
 			      (result & X87_C2 ? FLAG_PF : 0) | (result & X87_C0 ? FLAG_CF : 0);
 	else
 		f->sw = (uint16_t)((f->sw & ~cc) | result);
-	while (pops--)
+	while (deliver && pops--) /* the result stands also when an exception is to be taken */
 		x87_pop(f);
 	return CPU_OK;
 }
@@ -383,13 +384,13 @@ int x87_ftst(struct cpu *c, const struct insn *i)
 	if (r)
 		return r;
 	if (x87_empty(f, 0)) {
-		if (x87_stack_fault(f, false))
-			f->sw |= X87_C0 | X87_C2 | X87_C3;
+		x87_stack_fault(f, false);
+		f->sw |= X87_C0 | X87_C2 | X87_C3;
 		return CPU_OK;
 	}
 	u.x = x87_get(f, 0);
 	unit_tst(&u);
-	x87_flags(f, u.sw, x87_refused(&u) ? X87_C1 : X87_CC);
+	x87_flags(f, u.sw, X87_CC);
 	return CPU_OK;
 }
 
@@ -419,6 +420,7 @@ static int function(struct cpu *c, const struct insn *i, x87_unit_fn *fn, bool t
 	if (r)
 		return r;
 	if (x87_empty(f, 0) || (two && x87_empty(f, 1))) {
+		f->sw &= (uint16_t)~(cc & X87_C2);
 		if (!x87_stack_fault(f, false))
 			return CPU_OK;
 		u.r0 = x87_indefinite();
@@ -426,7 +428,8 @@ static int function(struct cpu *c, const struct insn *i, x87_unit_fn *fn, bool t
 		u.x = x87_get(f, 0);
 		u.y = two ? x87_get(f, 1) : 0;
 		fn(&u);
-		x87_flags(f, u.sw, cc);
+		/* no quotient bits in C0 and C3 without a quotient */
+		x87_flags(f, u.sw, u.r0 != u.r0 || x87_refused(&u) ? cc & (X87_C1 | X87_C2) : cc);
 		if (x87_refused(&u))
 			return CPU_OK;
 	}
@@ -463,6 +466,7 @@ static int function_push(struct cpu *c, const struct insn *i, x87_unit_fn *fn, u
 	if (r)
 		return r;
 	if (x87_empty(f, 0) || !x87_empty(f, 7)) {
+		f->sw &= (uint16_t)~(cc & X87_C2);
 		if (!x87_stack_fault(f, !x87_empty(f, 0)))
 			return CPU_OK;
 		u.r0 = u.r1 = x87_indefinite();
