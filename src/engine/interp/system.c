@@ -5,6 +5,7 @@
  */
 #include <time.h>
 #include "engine/interp/private.h"
+#include "engine/interp/xsave.h"
 #include "x86/event.h"
 #include "x86/msr.h"
 
@@ -454,9 +455,9 @@ int sys_xgetbv(struct cpu *c, const struct insn *i)
 
 	if (!(c->s.cr4 & CR4_OSXSAVE))
 		return raise_ud(c);
-	if (index > 1) /* 1: XINUSE, for which everything enabled may be said */
+	if (index > 1)
 		return raise_gp0(c);
-	pair_out(c, c->s.xcr0);
+	pair_out(c, index ? c->s.xcr0 & xsave_in_use(&c->s) : c->s.xcr0);
 	return CPU_OK;
 }
 int sys_xsetbv(struct cpu *c, const struct insn *i)
