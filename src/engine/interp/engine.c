@@ -6,7 +6,6 @@
 #include "engine/engine.h"
 #include "engine/interp/cache.h"
 #include "engine/interp/loop.h"
-#include "x86/cpu-trace.h"
 
 static int probe(struct err *e)
 {
@@ -25,11 +24,6 @@ static void vm_detach(struct machine *m)
 	m->engine_data = NULL;
 }
 
-static void traced(void *opaque, struct cpu *c, const struct insn *i)
-{
-	trace_insn(c, i);
-}
-
 static int cpu_create(struct cpu *c, struct err *e)
 {
 	struct interp *in = interp_create(c, e);
@@ -42,8 +36,6 @@ static int cpu_create(struct cpu *c, struct err *e)
 		return err_set(e, ENOMEM, "interpreter: no memory for decoded instructions");
 	}
 	in->registry = c->machine->engine_data;
-	if (cpu_traces(c, TRACE_insn))
-		in->trace = traced;
 	registry_join(in->registry, in->cache, c);
 	c->engine_data = in;
 	return 0;

@@ -10,6 +10,7 @@
 #include "engine/interp/cache.h"
 #include "engine/interp/loop.h"
 #include "engine/interp/private.h"
+#include "x86/cpu-trace.h"
 #include "x86/event.h"
 
 #define DR6_BS BIT(14)
@@ -180,27 +181,37 @@ static bool step_traps(const struct cpu *c, const struct insn *i)
 	return c->s.rflags & FLAG_TF;
 }
 
-static int step_finish(struct cpu *c, const struct insn *i, int r, uint64_t start, uint64_t flags, uint8_t shadow)
+/* A trap after the instruction: data breakpoints met (DR6 bits noted by watch.c) and single step. */
+static int step_trap(struct cpu *c, const struct insn *i, uint64_t flags)
 {
-	bool paused = i->class == CLASS_STRING && c->s.rip == start;
+	uint64_t dr6 = c->data_hits;
+	int r;
 
-	if (paused && flags & FLAG_RF)
+	c->data_hits = 0;
+	atomic_fetch_and(&c->attention, ~(uint32_t)ATT_DEBUG);
+	if (flags & FLAG_TF && step_traps(c, i))
+		dr6 |= DR6_BS;
+	if (!dr6)
+		return CPU_OK;
+	r = event_debug_trap(c, dr6);
+	return r == CPU_FAULT ? event_deliver_fault(c) : r;
+}
+
+static int step_finish(struct cpu *c, const struct insn *i, int r, uint64_t start, uint64_t flags)
+{
+	/* a repeated string instruction that pauses has not been completed: RF holds until it is */
+	if (i->class == CLASS_STRING && c->s.rip == start && flags & FLAG_RF)
 		c->s.rflags |= FLAG_RF;
 	if (r == CPU_STOP)
 		return r;
-	if (flags & FLAG_TF && step_traps(c, i)) {
-		r = event_debug_trap(c, DR6_BS);
-		if (r == CPU_FAULT)
-			r = event_deliver_fault(c);
-		if (r == CPU_STOP)
-			return r;
-	}
-	if (c->debug.active && c->debug.step) {
+	if (step_trap(c, i, flags) == CPU_STOP)
+		return CPU_STOP;
+	if (c->debug.active && (c->debug.step || c->debug.was_hit)) {
+		c->debug.was_hit = false;
 		c->stop = STOP_DEBUG;
 		return CPU_STOP;
 	}
-	/* what had to be exact may be over */
-	return CPU_BOUNDARY;
+	return CPU_BOUNDARY; /* what had to be exact may be over */
 }
 
 /* One instruction, with everything that belongs to it. CPU_BOUNDARY or CPU_STOP. */
@@ -208,7 +219,6 @@ static int step_exact(struct interp *in, struct cpu *c)
 {
 	struct where w = where_now(c);
 	uint64_t start = c->s.rip, flags = c->s.rflags;
-	uint8_t shadow = c->s.shadow;
 	struct insn i;
 	int r = breakpoints(in, c, linear_of(&w, start));
 
@@ -217,14 +227,14 @@ static int step_exact(struct interp *in, struct cpu *c)
 	if (!r)
 		r = fetch_one(c, &w, &i);
 	if (!r) {
-		if (unlikely(in->trace))
-			in->trace(in->trace_opaque, c, &i);
+		if (cpu_traces(c, TRACE_insn))
+			trace_insn(c, &i);
 		c->s.shadow = SHADOW_NONE;
 		c->s.rflags &= ~FLAG_RF; /* IRET may set it anew, for what follows */
 		c->insns++;
 		r = interp_exec(c, &i);
 		if (r != CPU_FAULT)
-			return step_finish(c, &i, r, start, flags, shadow);
+			return step_finish(c, &i, r, start, flags);
 		c->s.rflags |= flags & FLAG_RF;
 	}
 	return event_deliver_fault(c);
@@ -237,7 +247,8 @@ int interp_step(struct interp *in, struct cpu *c)
 
 static bool needs_exact(const struct interp *in, const struct cpu *c)
 {
-	return c->s.shadow || c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.dr[7] & 0xff || c->debug.active || in->trace;
+	return c->s.shadow || c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.dr[7] & 0xff || c->debug.active ||
+	       cpu_traces(c, TRACE_insn);
 }
 
 /* The block at rip's instruction crosses the page: NULL when it cannot be kept, or on a fault (*r). */

@@ -14,8 +14,6 @@ struct interp {
 	struct code_registry *registry;
 	uint32_t watched; /* attention bits that end the quick way */
 	bool resumed;     /* a debugger's breakpoint at the first instruction was where it stopped us */
-	void (*trace)(void *opaque, struct cpu *c, const struct insn *i);
-	void *trace_opaque;
 };
 
 enum cpu_stop interp_run(struct interp *in, struct cpu *c);

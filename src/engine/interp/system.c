@@ -6,6 +6,7 @@
 #include <time.h>
 #include "engine/interp/private.h"
 #include "engine/interp/xsave.h"
+#include "x86/cpu-trace.h"
 #include "x86/event.h"
 #include "x86/msr.h"
 
@@ -378,6 +379,8 @@ int sys_cpuid(struct cpu *c, const struct insn *i)
 	uint32_t out[4];
 
 	cpuid_query(c, (uint32_t)c->s.gpr[RAX], (uint32_t)c->s.gpr[RCX], out);
+	if (cpu_traces(c, TRACE_cpuid))
+		trace_cpuid(c, (uint32_t)c->s.gpr[RAX], (uint32_t)c->s.gpr[RCX], out);
 	c->s.gpr[RAX] = out[0];
 	c->s.gpr[RBX] = out[1];
 	c->s.gpr[RCX] = out[2];
