@@ -404,7 +404,7 @@ static void take_evex(struct insn *i, const ZydisDecodedInstruction *z)
 		i->opmask = (uint8_t)ZydisRegisterGetId(z->avx.mask.reg);
 	i->zeroing = z->avx.mask.mode == ZYDIS_MASK_MODE_ZEROING;
 	i->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID && !z->avx.broadcast.is_static;
-	i->rounding = (uint8_t)z->avx.rounding.mode;
+	i->rounding = z->avx.rounding.mode & 7;
 	if (!i->rounding && z->avx.has_sae)
 		i->rounding = 5;
 }
@@ -476,7 +476,7 @@ enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t avai
 		return decode_bad(out, mode, 0);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoders[mode], &context, &z, operands, z.operand_count)))
 		return decode_bad(out, mode, 0);
-	op = op_split(&z, operands);
+	op = z.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ? OP_INVALID : op_split(&z, operands); /* Knights Corner's */
 	if (op == OP_INVALID)
 		return decode_bad(out, mode, z.length);
 

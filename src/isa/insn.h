@@ -101,7 +101,8 @@ struct insn {
 	uint8_t cond;   /* condition code 0..15 of Jcc, SETcc, CMOVcc */
 	uint8_t form;   /* enum insn_form */
 	/* EVEX: rounding is 0 none, 1 nearest, 2 down, 3 up, 4 zero, 5 only suppress exceptions */
-	uint8_t opmask, zeroing, broadcast, rounding;
+	uint8_t opmask;
+	uint8_t zeroing : 1, broadcast : 1, rounding : 3;
 	/*
 	 * Arithmetic flags (FLAG_* | DF) read, and certainly or possibly written; undefined counts as written. Where
 	 * the write may not happen (shift by CL, REP with count 0) the flag is in flags_read too: it passes through.
@@ -117,6 +118,9 @@ struct insn {
 	uint8_t bytes[15];
 	uint8_t slot;   /* the engine's own */
 };
+
+/* Engines keep many thousands of them. */
+_Static_assert(sizeof(struct insn) == 80, "struct insn has grown");
 
 enum insn_status { INSN_OK, INSN_UD, INSN_TRUNCATED, INSN_TOO_LONG };
 /*
