@@ -47,7 +47,7 @@ static const char *wrong(const struct x86_state *s)
 		return "EFER.LMA";
 	if (lma && !(s->cr4 & CR4_PAE))
 		return "long mode without PAE";
-	if (s->efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE))
+	if (s->efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | BIT(21)))
 		return "bits of EFER";
 	if (s->cr4 & ~CR4_DEFINED)
 		return "bits of CR4";
