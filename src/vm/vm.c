@@ -259,20 +259,20 @@ int vm_start(struct vm *vm, struct err *e)
 
 	if (vm->state != VM_INACTIVE || vm->exiting)
 		return err_set(e, EINVAL, "the machine has been started already");
-	r = evloop_start(vm->loop, e);
-	if (r)
-		return r;
 	vm_reset_all(vm, RESET_COLD);
 	r = vm_start_threads(vm, e);
 	if (r)
 		return r;
+	/* whatever the loop calls and asks for the machine's state finds it started */
 	pthread_mutex_lock(&vm->lock);
-	vm->state = vm->start_paused ? VM_PAUSED : VM_RUNNING;
+	r = evloop_start(vm->loop, e);
+	if (!r)
+		vm->state = vm->start_paused ? VM_PAUSED : VM_RUNNING;
 	if (vm->state == VM_RUNNING)
 		clock_resume(vm->clock);
 	pthread_cond_broadcast(&vm->changed);
 	pthread_mutex_unlock(&vm->lock);
-	return 0;
+	return r;
 }
 
 /* ---- making and breaking */

@@ -81,6 +81,7 @@ struct vm {
 	char end_reason[200];
 	struct err start_error;
 
+	struct gdb *gdb; /* the debugger stub, NULL if none */
 	/* A CPU ran into what its cpu->debug asks for. On its thread; it parks next. */
 	void (*debug_hook)(void *opaque, struct vcpu *v);
 	void *debug_opaque;
