@@ -35,11 +35,14 @@ void xsave_x87_pack(const struct x86_fpu *f, uint8_t *image, bool wide)
 	memcpy(image, &f->cw, 2);
 	memcpy(image + 2, &f->sw, 2);
 	image[4] = f->tag;
-	memcpy(image + 6, &f->opcode, 2);
-	if (wide) {
+	if (!(f->sw & X87_ES)) {
+		/* AMD's way: without an exception waiting there is nothing to point at (FSTENV still does) */
+	} else if (wide) {
+		memcpy(image + 6, &f->opcode, 2);
 		memcpy(image + 8, &f->ip, 8);
 		memcpy(image + 16, &f->dp, 8);
 	} else {
+		memcpy(image + 6, &f->opcode, 2);
 		memcpy(image + 8, &ip, 4);
 		memcpy(image + 12, &f->cs, 2);
 		memcpy(image + 16, &dp, 4);
@@ -51,6 +54,11 @@ void xsave_x87_pack(const struct x86_fpu *f, uint8_t *image, bool wide)
 		memset(to, 0, 16);
 		memcpy(to, &f->reg[x87_physical(f, k)], 10);
 	}
+}
+
+static inline uint64_t canonical(uint64_t v)
+{
+	return (uint64_t)((int64_t)(v << 7) >> 7); /* 57 bits */
 }
 
 void xsave_x87_unpack(struct x86_fpu *f, const uint8_t *image, bool wide)
@@ -66,6 +74,8 @@ void xsave_x87_unpack(struct x86_fpu *f, const uint8_t *image, bool wide)
 	if (wide) {
 		memcpy(&f->ip, image + 8, 8);
 		memcpy(&f->dp, image + 16, 8);
+		f->ip = canonical(f->ip);
+		f->dp = canonical(f->dp);
 	} else {
 		memcpy(&ip, image + 8, 4);
 		memcpy(&f->cs, image + 12, 2);
