@@ -20,8 +20,8 @@
 static void table_clear(struct tlb_table *t)
 {
 	for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-		__atomic_store_n(&t->read_tag[i], TLB_NONE, __ATOMIC_RELAXED);
-		__atomic_store_n(&t->write_tag[i], TLB_NONE, __ATOMIC_RELAXED);
+		__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELAXED);
+		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELAXED);
 	}
 }
 
@@ -122,8 +122,8 @@ static void space_flush(struct tlb_space *s, bool keep_global)
 		for (unsigned i = 0; (s->filled & 1u << m) && i < TLB_ENTRIES; i++) {
 			if (t->global[i])
 				continue;
-			__atomic_store_n(&t->read_tag[i], TLB_NONE, __ATOMIC_RELAXED);
-			__atomic_store_n(&t->write_tag[i], TLB_NONE, __ATOMIC_RELAXED);
+			__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELAXED);
+			__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELAXED);
 		}
 	}
 	if (s->filled & TLB_FILLED_FETCH) {
@@ -157,9 +157,9 @@ static void space_flush_page(struct tlb_space *s, gva_t page)
 
 	for (unsigned m = 0; m < TLB_MODES; m++) {
 		if (s->table[m]->read_tag[i] == page)
-			__atomic_store_n(&s->table[m]->read_tag[i], TLB_NONE, __ATOMIC_RELAXED);
+			__atomic_store_n(&s->table[m]->read_tag[i], tlb_none(i), __ATOMIC_RELAXED);
 		if (s->table[m]->write_tag[i] == page)
-			__atomic_store_n(&s->table[m]->write_tag[i], TLB_NONE, __ATOMIC_RELAXED);
+			__atomic_store_n(&s->table[m]->write_tag[i], tlb_none(i), __ATOMIC_RELAXED);
 	}
 	for (unsigned k = 0; k < 2; k++)
 		if (s->fetch[k]->tag[f] == page)
@@ -255,10 +255,10 @@ bool tlb_revoke_page(struct tlb *t, const uint8_t *host_page)
 		for (unsigned n = 0; n < TLB_ENTRIES; n++) {
 			uint64_t tag = __atomic_load_n(&table->write_tag[n], __ATOMIC_SEQ_CST);
 
-			if (tag == TLB_NONE ||
+			if (tag == tlb_none(n) ||
 			    tag + __atomic_load_n(&table->addend[n], __ATOMIC_RELAXED) != (uintptr_t)host_page)
 				continue;
-			__atomic_compare_exchange_n(&table->write_tag[n], &tag, TLB_NONE, false, __ATOMIC_SEQ_CST,
+			__atomic_compare_exchange_n(&table->write_tag[n], &tag, tlb_none(n), false, __ATOMIC_SEQ_CST,
 						    __ATOMIC_SEQ_CST);
 			found = true;
 		}
@@ -272,7 +272,7 @@ void tlb_revoke_writes(struct cpu *c)
 		struct tlb_space *s = &c->tlb.spaces[i / TLB_MODES];
 
 		for (unsigned n = 0; (s->filled & 1u << i % TLB_MODES) && n < TLB_ENTRIES; n++)
-			__atomic_store_n(&s->table[i % TLB_MODES]->write_tag[n], TLB_NONE, __ATOMIC_RELAXED);
+			__atomic_store_n(&s->table[i % TLB_MODES]->write_tag[n], tlb_none(n), __ATOMIC_RELAXED);
 	}
 }
 
@@ -297,15 +297,15 @@ static void entry_make(struct cpu *c, gva_t page, const struct pgwalk *w, const 
 	s->has_global |= w->global;
 	large_remember(s, page, w->size);
 	/* The entry may be another page's: first it must be nobody's. */
-	__atomic_store_n(&t->write_tag[i], TLB_NONE, __ATOMIC_RELEASE);
-	__atomic_store_n(&t->read_tag[i], TLB_NONE, __ATOMIC_RELEASE);
+	__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELEASE);
+	__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&t->addend[i], (uintptr_t)host - page, __ATOMIC_RELEASE);
 	t->global[i] = w->global;
 	__atomic_store_n(&t->read_tag[i], page, __ATOMIC_RELEASE);
 	if (write) {
 		__atomic_store_n(&t->write_tag[i], page, __ATOMIC_SEQ_CST);
 		if (!plain_write(c->mem, offset >> 12))
-			__atomic_store_n(&t->write_tag[i], TLB_NONE, __ATOMIC_SEQ_CST);
+			__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
 	}
 }
 

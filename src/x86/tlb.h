@@ -24,11 +24,20 @@
 
 #define TLB_BITS 10
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define TLB_NONE 0xfffull /* never equal to a page, and far from any: gva - tag is > 4096 - size */
+#define TLB_NONE 0xfffull /* no page: empty entries of struct tlb_fetch, which compares for equality */
 #define TLB_SPACES 8      /* address spaces kept at a time */
 
 enum tlb_mode { TLB_USER, TLB_SUPER, TLB_SUPER_AC, TLB_MODES };
 enum tlb_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
+
+/*
+ * The tag of an empty entry: a page that belongs into the neighbouring entry. No constant would do: an access within 4 KiB
+ * above it, in the one entry where that address belongs, would pass for a hit.
+ */
+static inline uint64_t tlb_none(unsigned entry)
+{
+	return (uint64_t)(entry ^ 1) << 12;
+}
 
 struct tlb_table {
 	uint64_t read_tag[TLB_ENTRIES];
