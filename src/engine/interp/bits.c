@@ -135,12 +135,16 @@ int bits_bsr(struct cpu *c, const struct insn *i)
 	return scan(c, i, true);
 }
 
+/* A processor without them ignores the prefix: BSR and BSF. */
 static int zero_count(struct cpu *c, const struct insn *i, bool leading)
 {
 	unsigned width = 8u * i->opsize;
 	uint64_t v, r;
-	int e = rm_get(c, i, i->opsize, &v);
+	int e;
 
+	if (!c->machine->cpuid->has_avx2)
+		return scan(c, i, leading);
+	e = rm_get(c, i, i->opsize, &v);
 	if (e)
 		return e;
 	if (!v)

@@ -319,7 +319,7 @@ static bool crossing_holds(struct cpu *c, const struct where *w, const struct bl
 {
 	gpa_t second;
 
-	*r = fetch_translate(c, linear_of(w, (c->s.rip | 0xfff) + 1), &second);
+	*r = fetch_translate(c, (linear_of(w, c->s.rip) | 0xfff) + 1, &second);
 	return !*r && second == b->page[1];
 }
 
@@ -346,7 +346,7 @@ INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct whe
  * The block that follows b, when it was found before and lies in the same page: between boundaries the translation
  * of a page does not change, so its physical place follows from b's.
  */
-INLINE struct block *block_linked(const struct block *b, uint64_t from, uint64_t to)
+INLINE struct block *block_linked(const struct block *b, gva_t from, gva_t to)
 {
 	unsigned offset = (unsigned)(to & 0xfff);
 
@@ -357,7 +357,7 @@ INLINE struct block *block_linked(const struct block *b, uint64_t from, uint64_t
 	return b->link_offset[1] == offset ? b->link[1] : NULL;
 }
 
-static void block_link(struct block *b, uint64_t from, uint64_t to, struct block *next)
+static void block_link(struct block *b, gva_t from, gva_t to, struct block *next)
 {
 	if ((from ^ to) >> 12 || next->page[0] != b->page[0] || b->page[1] != PAGE_NONE ||
 	    next->page[1] != PAGE_NONE)
@@ -400,28 +400,29 @@ static int run_blocks(struct interp *in, struct cpu *c)
 	const struct where w = where_now(c);
 	const uint32_t watched = in->watched;
 	struct block *b = NULL;
-	uint64_t from = 0;
+	gva_t from = 0;
 
 	while (!(atomic_load_explicit(&c->attention, memory_order_relaxed) & watched)) {
 		const struct insn *i;
 		struct block *next;
 		uint64_t rip;
+		gva_t to;
 		int r;
 
 		if (w.mode != MODE_64)
 			c->s.rip = (uint32_t)c->s.rip;
-		rip = c->s.rip;
-		next = b ? block_linked(b, from, rip) : NULL;
+		to = linear_of(&w, c->s.rip);
+		next = b ? block_linked(b, from, to) : NULL;
 		if (unlikely(!next || next->dead ||
-			     (w.mode != MODE_64 && rip + next->bytes - 1 > w.limit))) {
+			     (w.mode != MODE_64 && c->s.rip + next->bytes - 1 > w.limit))) {
 			next = block_at(in, c, &w, &r);
 			if (unlikely(!next))
 				return r ? event_deliver_fault(c) : step_exact(in, c);
 			if (b && !b->dead)
-				block_link(b, from, rip, next);
+				block_link(b, from, to, next);
 		}
 		b = next;
-		from = rip;
+		from = to;
 		r = block_run(c, b, &i, &rip);
 		if (unlikely(r)) {
 			if (r != CPU_FAULT)

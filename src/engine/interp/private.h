@@ -321,10 +321,10 @@ INLINE int raise_ud(struct cpu *c)
 {
 	return cpu_raise(c, VEC_UD);
 }
-/* VEX-encoded integer instructions: protected mode and AVX state on are asked by the processor only for the mode. */
+/* VEX-encoded integer instructions, which the model offers with AVX: protected mode, but no need of XCR0. */
 INLINE int vex_check(struct cpu *c)
 {
-	return likely(cpu_protected(c)) ? CPU_OK : raise_ud(c);
+	return likely(cpu_protected(c) && c->machine->cpuid->has_avx2) ? CPU_OK : raise_ud(c);
 }
 
 /* The stack: width by SS.B, or 64 bits. */

@@ -29,10 +29,10 @@ insn_fn stack_bind(const struct insn *i)
 {
 	if (i->form == FORM_REG && i->mode == MODE_64 && i->opsize == 8)
 		return i->op == OP_PUSH ? push_reg_64 : pop_reg_64;
-	return i->op == OP_PUSH ? stack_push : stack_pop;
+	return i->op == OP_PUSH ? stk_push : stk_pop;
 }
 
-int stack_push(struct cpu *c, const struct insn *i)
+int stk_push(struct cpu *c, const struct insn *i)
 {
 	uint64_t v = i->imm;
 	int r;
@@ -48,7 +48,7 @@ int stack_push(struct cpu *c, const struct insn *i)
 }
 
 /* A memory destination addressed by the stack pointer sees it incremented already. */
-int stack_pop(struct cpu *c, const struct insn *i)
+int stk_pop(struct cpu *c, const struct insn *i)
 {
 	uint64_t v, sp = c->s.gpr[RSP];
 	int r = stack_load(c, i, sp, i->opsize, &v);
@@ -67,12 +67,12 @@ int stack_pop(struct cpu *c, const struct insn *i)
 }
 
 /* In 16 of the 32 bits of a 32-bit push the processor writes nothing; four bytes are written here as AMD's do. */
-int stack_push_sreg(struct cpu *c, const struct insn *i)
+int stk_push_sreg(struct cpu *c, const struct insn *i)
 {
 	return stack_push_value(c, i, i->opsize, c->s.seg[i->reg].selector);
 }
 
-int stack_pop_sreg(struct cpu *c, const struct insn *i)
+int stk_pop_sreg(struct cpu *c, const struct insn *i)
 {
 	uint64_t v, sp = c->s.gpr[RSP];
 	unsigned width = stack_width(c, i);
@@ -89,7 +89,7 @@ int stack_pop_sreg(struct cpu *c, const struct insn *i)
 	return CPU_BOUNDARY;
 }
 
-int stack_pusha(struct cpu *c, const struct insn *i)
+int stk_pusha(struct cpu *c, const struct insn *i)
 {
 	uint64_t sp = c->s.gpr[RSP], width = stack_width(c, i);
 	unsigned size = i->opsize;
@@ -104,7 +104,7 @@ int stack_pusha(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
-int stack_popa(struct cpu *c, const struct insn *i)
+int stk_popa(struct cpu *c, const struct insn *i)
 {
 	uint64_t v[8], sp = c->s.gpr[RSP];
 	unsigned size = i->opsize;
@@ -123,7 +123,7 @@ int stack_popa(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
-int stack_pushf(struct cpu *c, const struct insn *i)
+int stk_pushf(struct cpu *c, const struct insn *i)
 {
 	uint64_t f = c->s.rflags & ~(FLAG_VM | FLAG_RF);
 
@@ -158,7 +158,7 @@ static int popf_vme(struct cpu *c, uint64_t *v, uint64_t *mask)
 	return CPU_OK;
 }
 
-int stack_popf(struct cpu *c, const struct insn *i)
+int stk_popf(struct cpu *c, const struct insn *i)
 {
 	uint64_t v, sp = c->s.gpr[RSP], old = c->s.rflags, mask = popf_mask(c, i->opsize);
 	bool vme = cpu_v86(c) && cpu_iopl(c) < 3;
@@ -186,7 +186,7 @@ int stack_popf(struct cpu *c, const struct insn *i)
 }
 
 /* Level 0..31 of nesting copies frame pointers. */
-int stack_enter(struct cpu *c, const struct insn *i)
+int stk_enter(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, level = i->imm2 & 31, width = stack_width(c, i);
 	uint64_t sp = c->s.gpr[RSP], bp = c->s.gpr[RBP], frame, v;
@@ -220,7 +220,7 @@ int stack_enter(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
-int stack_leave(struct cpu *c, const struct insn *i)
+int stk_leave(struct cpu *c, const struct insn *i)
 {
 	unsigned width = stack_width(c, i);
 	uint64_t bp = c->s.gpr[RBP], v;
