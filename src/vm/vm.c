@@ -212,6 +212,16 @@ int vm_resume(struct vm *vm, struct err *e)
 	return r;
 }
 
+enum vm_state vm_state_now(struct vm *vm)
+{
+	enum vm_state state;
+
+	pthread_mutex_lock(&vm->lock);
+	state = vm->state;
+	pthread_mutex_unlock(&vm->lock);
+	return state;
+}
+
 enum vm_end vm_wait(struct vm *vm)
 {
 	enum vm_end end;

@@ -107,6 +107,7 @@ void vm_set_trace(struct vm *vm, struct trace *t); /* before vm_start; the vm ow
 /* Any thread, also a vCPU's own: the machine is to end, or to reset. Returns at once. */
 void vm_request_end(struct vm *vm, enum vm_end why, int status, const char *reason);
 void vm_request_reset(struct vm *vm);
+enum vm_state vm_state_now(struct vm *vm);
 enum vm_end vm_wait(struct vm *vm); /* until it has ended and all vCPUs are parked */
 
 /* vcpu.c */

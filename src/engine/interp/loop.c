@@ -151,7 +151,7 @@ int interp_exec(struct cpu *c, const struct insn *i)
 /* Instruction breakpoints: the debugger's stop before, DR0..3's are faults that RF holds off. */
 static int breakpoints(struct interp *in, struct cpu *c, gva_t at)
 {
-	if (c->debug.active && !in->resumed) {
+	if (c->debug.active && !(in->resumed && c->s.rip == in->resumed_rip)) {
 		for (unsigned n = 0; n < c->debug.nbreaks; n++) {
 			if (c->debug.breaks[n] != at)
 				continue;
@@ -464,8 +464,10 @@ enum cpu_stop interp_run(struct interp *in, struct cpu *c)
 {
 	int r;
 
+	/* after a halt or a kick the first instruction's breakpoint has not been reported yet */
+	in->resumed = c->debug.active && c->stop == STOP_DEBUG;
+	in->resumed_rip = c->s.rip; /* an interrupt taken first goes elsewhere */
 	c->stop = STOP_NONE;
-	in->resumed = c->debug.active;
 	if (in->registry)
 		registry_enter(in->registry, c);
 	for (;;) {

@@ -256,9 +256,9 @@ static void test_session(void **state)
 	ASK(fd, "z1,1700,1", "OK");
 	/* Ctrl-C */
 	put(fd, "vCont;c");
-	for (int i = 0; i < 1000 && vm->state != VM_RUNNING; i++)
+	for (int i = 0; i < 1000 && vm_state_now(vm) != VM_RUNNING; i++)
 		usleep(1000);
-	assert_int_equal(vm->state, VM_RUNNING);
+	assert_int_equal(vm_state_now(vm), VM_RUNNING);
 	put_raw(fd, "\3", 1);
 	assert_string_equal(get(fd), "T02thread:2;");
 	ASK(fd, "D", "OK");
@@ -269,9 +269,9 @@ static void test_session(void **state)
 	ASK(fd, "?", "T05thread:1;");
 	ASK(fd, "Z0,1100,1", "OK");
 	close(fd);
-	for (int i = 0; i < 1000 && (vm->state != VM_RUNNING || vm->vcpus[0].cpu.debug.nbreaks); i++)
+	for (int i = 0; i < 1000 && (vm_state_now(vm) != VM_RUNNING || vm->vcpus[0].cpu.debug.nbreaks); i++)
 		usleep(1000);
-	assert_int_equal(vm->state, VM_RUNNING);
+	assert_int_equal(vm_state_now(vm), VM_RUNNING);
 	assert_int_equal(vm->vcpus[0].cpu.debug.nbreaks, 0);
 	vm_destroy(vm);
 }

@@ -290,7 +290,7 @@ static void test_pause(void **state)
 			uint64_t runs[CPUS], now;
 
 			assert_int_equal(vm_pause(vm, &e), 0);
-			assert_int_equal(vm->state, VM_PAUSED);
+			assert_int_equal(vm_state_now(vm), VM_PAUSED);
 			assert_int_equal(vm->stopped_vcpus, CPUS);
 			now = clock_now(vm->clock);
 			for (c = 0; c < CPUS; c++)
@@ -336,7 +336,7 @@ static void test_pausers(void **state)
 	}
 	for (i = 0; i < 3; i++)
 		pthread_join(t[i], NULL);
-	assert_int_equal(vm->state, VM_RUNNING);
+	assert_int_equal(vm_state_now(vm), VM_RUNNING);
 	pthread_create(&t[0], NULL, pauser, vm);
 	vm_request_end(vm, VM_END_POWER_OFF, 0, "test");
 	pthread_join(t[0], NULL);
@@ -404,7 +404,7 @@ static void test_reset_and_end(void **state)
 	vm_request_reset(vm);
 	assert_true(until(&lab.resets, 3));
 	sleep_ms(1);
-	assert_int_equal(vm->state, VM_PAUSED);
+	assert_int_equal(vm_state_now(vm), VM_PAUSED);
 	assert_int_equal(vm_resume(vm, NULL), 0);
 	vm_request_end(vm, VM_END_EXIT_PORT, 33, "exit port");
 	vm_request_end(vm, VM_END_CRASH, 1, "too late");
@@ -482,7 +482,7 @@ static void test_debug(void **state)
 	hooked = 0;
 	assert_int_equal(vm_start(vm, NULL), 0);
 	sleep_ms(1);
-	assert_int_equal(vm->state, VM_PAUSED);
+	assert_int_equal(vm_state_now(vm), VM_PAUSED);
 	assert_int_equal(lab.runs[0], 0);
 	assert_int_equal(clock_now(vm->clock), 0);
 	lab.script = DEBUG_POINT;
