@@ -185,7 +185,7 @@ int cpu_write_as(struct cpu *c, unsigned cpl, gva_t at, const void *buf, unsigne
 	return access_write_slow(c, at, buf, size, mode_of(c, cpl));
 }
 
-int cpu_probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access)
+static int probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access, enum tlb_mode mode)
 {
 	struct piece p[2];
 
@@ -193,7 +193,17 @@ int cpu_probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access)
 		at = (uint32_t)at;
 	if (check_address(c, at, size))
 		return CPU_FAULT;
-	return pieces_find(c, p, at, size, access, c->tlb.mode) < 0 ? CPU_FAULT : CPU_OK;
+	return pieces_find(c, p, at, size, access, mode) < 0 ? CPU_FAULT : CPU_OK;
+}
+
+int cpu_probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access)
+{
+	return probe(c, at, size, access, c->tlb.mode);
+}
+
+int cpu_probe_system(struct cpu *c, gva_t at, unsigned size, enum tlb_access access)
+{
+	return probe(c, at, size, access, system_mode(c));
 }
 
 int cpu_rmw(struct cpu *c, gva_t at, unsigned size, void **host)

@@ -59,6 +59,7 @@ int cpu_write_as(struct cpu *c, unsigned cpl, gva_t at, const void *buf, unsigne
 
 /* Would [at, at+size) be writable (readable)? Faults without touching data: for several-store instructions. */
 int cpu_probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access);
+int cpu_probe_system(struct cpu *c, gva_t at, unsigned size, enum tlb_access access);
 
 /*
  * Read-modify-write. Gives in *host a pointer through which `size` bytes may be changed with host atomics, after all

@@ -2,7 +2,7 @@
 /* Control, debug and extended control registers: what may be written when, and what follows from it. */
 #include "x86/cpuid.h"
 #include "x86/msr.h"
-#include "x86/segment.h"
+#include "x86/private.h"
 
 #define CR0_WRITABLE (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 #define CR3_PCID 0xfffull
@@ -90,6 +90,12 @@ static int cr3_write(struct cpu *c, uint64_t value)
 	c->s.cr3 = value;
 	tlb_switch(c, value, noflush);
 	return CPU_BOUNDARY;
+}
+
+void cr3_load(struct cpu *c, uint64_t value)
+{
+	c->s.cr3 = value;
+	tlb_switch(c, value, false);
 }
 
 static uint64_t cr4_offered(const struct cpuid_model *m)
