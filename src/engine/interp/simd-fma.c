@@ -4,11 +4,12 @@
  * rounds and raises flags as MXCSR asks but knows neither DAZ nor FTZ nor the order of NaNs: those are done here.
  */
 #include <math.h>
+#include "engine/interp/simd-fma.h"
 #include "engine/interp/simd.h"
 
 #define NEGATE_PRODUCT 1u
 #define NEGATE_ADDEND 2u
-#define ALTERNATE 4u /* the addend has the other sign in even elements */
+#define ALTERNATE 4u /* the addend has the other sign in odd elements */
 
 /* One element x * y + z; NaNs are chosen in that order. */
 typedef float fma_f32(float x, float y, float z);
@@ -26,6 +27,38 @@ static double host_f64(double x, double y, double z)
 	return z;
 }
 
+static inline uint32_t f32_bits(float x)
+{
+	uint32_t v;
+
+	memcpy(&v, &x, 4);
+	return v;
+}
+
+static inline uint64_t f64_bits(double x)
+{
+	uint64_t v;
+
+	memcpy(&v, &x, 8);
+	return v;
+}
+
+static inline float f32_of(uint64_t v)
+{
+	float x;
+
+	memcpy(&x, &v, 4);
+	return x;
+}
+
+static inline double f64_of(uint64_t v)
+{
+	double x;
+
+	memcpy(&x, &v, 8);
+	return x;
+}
+
 static inline uint32_t csr_get(void)
 {
 	uint32_t csr;
@@ -39,71 +72,92 @@ static inline void csr_set(uint32_t csr)
 	__asm__ volatile("ldmxcsr %0" : : "m"(csr) : "memory");
 }
 
-/* A denormal, or its value under DAZ. True if it is to be reported. */
-static bool soft_operand(double *v, uint32_t csr, double tiniest)
+/* On the bits: comparing would raise flags. */
+struct format {
+	uint64_t exponent, fraction;
+};
+static const struct format single = { 0x7f800000, 0x7fffff }, dbl_format = { 0x7ff0000000000000, 0xfffffffffffff };
+
+static bool is_nan(uint64_t v, const struct format *f)
 {
-	if (*v == 0 || !(fabs(*v) < tiniest))
-		return false;
-	if (csr & MXCSR_DAZ)
-		*v = copysign(0, *v);
-	return !(csr & MXCSR_DAZ);
+	return (v & f->exponent) == f->exponent && v & f->fraction;
 }
 
-static double soft_result(double v, uint32_t csr, double tiniest, bool denormal)
+static bool is_denormal(uint64_t v, const struct format *f)
 {
-	uint32_t raised = csr_get() & MXCSR_FLAGS;
+	return !(v & f->exponent) && v & f->fraction;
+}
 
-	if (csr & MXCSR_FTZ && v != 0 && fabs(v) < tiniest) {
-		v = copysign(0, v);
+/*
+ * Operands of an operation without NaNs: denormals become zeros under DAZ, else they are to be reported.
+ * MXCSR becomes what libm understands.
+ */
+static uint32_t soft_begin(uint64_t v[3], uint32_t csr, const struct format *f)
+{
+	uint32_t raised = 0;
+
+	for (unsigned k = 0; k < 3; k++) {
+		if (!is_denormal(v[k], f))
+			continue;
+		if (csr & MXCSR_DAZ)
+			v[k] &= ~f->fraction;
+		else
+			raised = MXCSR_DE;
+	}
+	csr_set(csr & ~(MXCSR_DAZ | MXCSR_FTZ | MXCSR_FLAGS));
+	return raised;
+}
+
+static uint64_t soft_end(uint64_t v, uint32_t csr, uint32_t denormal, const struct format *f)
+{
+	uint32_t raised = csr_get() & (MXCSR_FLAGS & ~MXCSR_DE); /* libm's own operands may be denormal */
+
+	if (csr & MXCSR_FTZ && (is_denormal(v, f) || raised & MXCSR_UE)) { /* tiny, though it may round to normal */
+		v &= ~(f->fraction | f->exponent);
 		raised |= MXCSR_UE | MXCSR_PE;
 	}
-	csr_set(csr | raised | (denormal && !(raised & MXCSR_IE) ? MXCSR_DE : 0));
+	csr_set(csr | raised | (raised & MXCSR_IE ? 0 : denormal));
 	return v;
 }
 
 /*
- * The fallback. Operands that are NaN go through an addition, whose NaN is the one wanted and which
- * raises what a signalling one must. libm is called through a volatile pointer to stay where it is.
+ * Operands that are NaN go through an addition, whose NaN is the one wanted and which raises what a
+ * signalling one must. libm is called through a volatile pointer to stay where it is.
  */
-static double soft_f64(double x, double y, double z)
+double fma_soft_f64(double x, double y, double z)
 {
 	fma_f64 *volatile exact = fma;
-	uint32_t csr = csr_get();
-	bool denormal;
+	uint64_t v[3] = { f64_bits(x), f64_bits(y), f64_bits(z) };
+	uint32_t csr = csr_get(), denormal;
+	double r;
 
-	if (isnan(x) || isnan(y) || isnan(z)) {
-		double first = isnan(x) ? x : isnan(y) ? y : z, second = isnan(z) ? z : y, third = x;
+	if (is_nan(v[0], &dbl_format) || is_nan(v[1], &dbl_format) || is_nan(v[2], &dbl_format)) {
+		double first = is_nan(v[0], &dbl_format) ? x : is_nan(v[1], &dbl_format) ? y : z;
 
-		__asm__ volatile("addsd %1, %0\n\taddsd %2, %0" : "+x"(first) : "x"(y), "x"(second));
-		(void)third;
+		__asm__ volatile("addsd %1, %0\n\taddsd %2, %0" : "+x"(first) : "x"(y), "x"(z));
 		return first;
 	}
-	csr_set(csr & ~(MXCSR_DAZ | MXCSR_FTZ));
-	denormal = soft_operand(&x, csr, 0x1p-1022) | soft_operand(&y, csr, 0x1p-1022) |
-		   soft_operand(&z, csr, 0x1p-1022);
-	return soft_result(exact(x, y, z), csr, 0x1p-1022, denormal);
+	denormal = soft_begin(v, csr, &dbl_format);
+	r = exact(f64_of(v[0]), f64_of(v[1]), f64_of(v[2]));
+	return f64_of(soft_end(f64_bits(r), csr, denormal, &dbl_format));
 }
 
-static float soft_f32(float x, float y, float z)
+float fma_soft_f32(float x, float y, float z)
 {
-	float (*volatile exact)(float, float, float) = fmaf;
-	uint32_t csr = csr_get();
-	double dx, dy, dz;
-	bool denormal;
+	fma_f32 *volatile exact = fmaf;
+	uint64_t v[3] = { f32_bits(x), f32_bits(y), f32_bits(z) };
+	uint32_t csr = csr_get(), denormal;
+	float r;
 
-	if (isnan(x) || isnan(y) || isnan(z)) {
-		float first = isnan(x) ? x : isnan(y) ? y : z, second = isnan(z) ? z : y;
+	if (is_nan(v[0], &single) || is_nan(v[1], &single) || is_nan(v[2], &single)) {
+		float first = is_nan(v[0], &single) ? x : is_nan(v[1], &single) ? y : z;
 
-		__asm__ volatile("addss %1, %0\n\taddss %2, %0" : "+x"(first) : "x"(y), "x"(second));
+		__asm__ volatile("addss %1, %0\n\taddss %2, %0" : "+x"(first) : "x"(y), "x"(z));
 		return first;
 	}
-	csr_set(csr & ~(MXCSR_DAZ | MXCSR_FTZ));
-	dx = x;
-	dy = y;
-	dz = z;
-	denormal = soft_operand(&dx, csr, 0x1p-126) | soft_operand(&dy, csr, 0x1p-126) |
-		   soft_operand(&dz, csr, 0x1p-126);
-	return (float)soft_result((double)exact((float)dx, (float)dy, (float)dz), csr, 0x1p-126, denormal);
+	denormal = soft_begin(v, csr, &single);
+	r = exact(f32_of(v[0]), f32_of(v[1]), f32_of(v[2]));
+	return f32_of(soft_end(f32_bits(r), csr, denormal, &single));
 }
 
 static uint32_t negate32(uint32_t v, bool negate)
@@ -123,21 +177,20 @@ static uint64_t negate64(uint64_t v, bool negate)
 static void fma_element(union x86_vreg *d, const union x86_vreg *x, const union x86_vreg *y,
 			const union x86_vreg *z, unsigned k, bool dbl, unsigned signs)
 {
-	bool host = __builtin_cpu_supports("fma");
-	bool product = signs & NEGATE_PRODUCT;
-	bool addend = (signs & NEGATE_ADDEND) && !(signs & ALTERNATE && k & 1);
+	bool host = __builtin_cpu_supports("fma"), product = signs & NEGATE_PRODUCT;
+	bool addend = signs & NEGATE_ADDEND;
 	union lane a;
 
-	if (signs & ALTERNATE && !(signs & NEGATE_ADDEND))
-		addend = k & 1;
+	if (signs & ALTERNATE && k & 1)
+		addend = !addend;
 	if (dbl) {
 		a.q[0] = negate64(x->q[k], product);
 		a.q[1] = negate64(z->q[k], addend);
-		d->pd[k] = (host ? host_f64 : soft_f64)(a.pd[0], y->pd[k], a.pd[1]);
+		d->pd[k] = (host ? host_f64 : fma_soft_f64)(a.pd[0], y->pd[k], a.pd[1]);
 	} else {
 		a.d[0] = negate32(x->d[k], product);
 		a.d[1] = negate32(z->d[k], addend);
-		d->ps[k] = (host ? host_f32 : soft_f32)(a.ps[0], y->ps[k], a.ps[1]);
+		d->ps[k] = (host ? host_f32 : fma_soft_f32)(a.ps[0], y->ps[k], a.ps[1]);
 	}
 }
 

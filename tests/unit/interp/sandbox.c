@@ -246,6 +246,7 @@ bool sandbox_create(struct sandbox *s, uint64_t seed)
 	c->s.xcr0 = 7;
 	c->s.efer = EFER_LMA | EFER_LME;
 	c->s.seg[SEG_CS].attr = SEG_ATTR_L;
+	c->s.seg[SEG_CS].selector = 0x33; /* Linux's, for FNSTENV */
 	return true;
 }
 

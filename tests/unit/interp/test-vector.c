@@ -101,42 +101,62 @@ static bool compare(struct test *t, const struct insn *i, const struct native_st
 	return bad;
 }
 
+/* Indices of a gather: small enough to stay about the page. */
+static void small_indices(struct test *t, const struct insn *i, struct native_state *in)
+{
+	bool wide = i->op == OP_VPGATHERQD || i->op == OP_VPGATHERQQ || i->op == OP_VGATHERQPS || i->op == OP_VGATHERQPD;
+	unsigned size = wide ? 8 : 4;
+
+	in->gpr[RSI] = (uint64_t)t->s.memory + 1024 * (1 + sandbox_pick(&t->s, 3));
+	for (unsigned k = 0; k < 32; k += size) {
+		int64_t v = (int64_t)sandbox_pick(&t->s, 128) - 64;
+
+		memcpy(in->xsave + (k < 16 ? 160 : 576 - 16) + 16 * (i->index & 15) + k, &v, size);
+	}
+}
+
+static void prepare(struct test *t, const struct insn *i, struct native_state *in)
+{
+	const char *name = sandbox_name(i->op);
+
+	sandbox_randomize(&t->s, in);
+	in->gpr[RSI] = random_address(t, i->memsize);
+	/* MASKMOV: whether bytes that are not written fault is left open */
+	in->gpr[RDI] = (uint64_t)t->s.memory + sandbox_pick(&t->s, PAGE - 16);
+	if (i->flags & INSN_VSIB)
+		small_indices(t, i, in);
+	if ((!strcmp(name, "LDMXCSR") || !strcmp(name, "VLDMXCSR")) && in->gpr[RSI] % PAGE <= PAGE - 4)
+		((uint8_t *)in->gpr[RSI])[2] &= (uint8_t)~2; /* AMD's misaligned mode exists there, not here */
+	memcpy(t->before, t->s.memory, PAGE);
+}
+
+/* One instruction on both sides; x87 ones often followed by FNSTENV, which shows the instruction pointers too. */
 static bool run(struct test *t, const struct insn *i, bool quiet)
 {
+	static const uint8_t fnstenv[15] = { 0xd9, 0xb6, 0x80, 0, 0, 0 }; /* FNSTENV [RSI + 128] */
 	static struct native_state in, want, got;
 	struct cpu *c = t->s.cpu;
-	bool bad;
+	struct insn env;
 	enum native_result sig;
+	uint8_t code[30];
+	bool bad, with_env;
 	int r;
 
-	in = want; /* keep the compiler from thinking them constant */
-	sandbox_randomize(&t->s, &in);
-	in.gpr[RSI] = random_address(t, i->memsize);
-	in.gpr[RDI] = (uint64_t)t->s.memory + sandbox_pick(&t->s, PAGE - 16); /* MASKMOV: bytes not written may fault or not */
-	if (i->flags & INSN_VSIB) { /* indices small enough to stay about the page */
-		in.gpr[RSI] = (uint64_t)t->s.memory + 1024 * (1 + sandbox_pick(&t->s, 3));
-		for (unsigned k = 0; k < 4; k++)
-			((uint32_t *)(in.xsave + 160 + 16 * (i->index & 15)))[k] = (sandbox_random(&t->s) & 0x7f) - 64;
-		if (i->op == OP_VPGATHERQD || i->op == OP_VPGATHERQQ || i->op == OP_VGATHERQPS || i->op == OP_VGATHERQPD) {
-			for (unsigned k = 0; k < 2; k++) {
-				((int64_t *)(in.xsave + 160 + 16 * (i->index & 15)))[k] = (int64_t)(sandbox_random(&t->s) & 0x7f) - 64;
-				((int64_t *)(in.xsave + 576 + 16 * (i->index & 15)))[k] = (int64_t)(sandbox_random(&t->s) & 0x7f) - 64;
-			}
-		} else {
-			for (unsigned k = 0; k < 4; k++)
-				((uint32_t *)(in.xsave + 576 + 16 * (i->index & 15)))[k] = (sandbox_random(&t->s) & 0x7f) - 64;
-		}
-	}
-	if (!strcmp(sandbox_name(i->op) + (i->flags & INSN_VEX ? 1 : 0), "LDMXCSR") && in.gpr[RSI] % PAGE < PAGE - 4)
-		((uint8_t *)in.gpr[RSI])[2] &= (uint8_t)~2; /* AMD's misaligned mode exists there, not here */
-	memcpy(t->before, t->s.memory, PAGE);
-	sig = native_run(t->s.native, i->bytes, i->len, &in, &want);
+	prepare(t, i, &in);
+	with_env = i->class == CLASS_X87 && in.gpr[RSI] % PAGE < 2048 && sandbox_pick(&t->s, 2);
+	insn_decode(&env, fnstenv, sizeof(fnstenv), MODE_64);
+	memcpy(code, i->bytes, i->len);
+	memcpy(code + i->len, fnstenv, env.len);
+	sig = native_run(t->s.native, code, i->len + (with_env ? env.len : 0), &in, &want);
 	memcpy(t->after, t->s.memory, PAGE);
 	memcpy(t->s.memory, t->before, PAGE);
 
 	sandbox_load(&t->s, &in);
 	c->s.rip = native_rip(t->s.native) + i->len;
 	r = sandbox_handler(i->op)(c, i);
+	c->s.rip += env.len;
+	if (!r && with_env)
+		r = sandbox_handler(env.op)(c, &env);
 	sandbox_store(&t->s, &got);
 	t->runs++;
 	if (sig == NATIVE_ILLEGAL && r == CPU_OK) {
@@ -151,9 +171,10 @@ static bool run(struct test *t, const struct insn *i, bool quiet)
 	if (bad && !quiet) {
 		char text[128];
 
-		insn_format(i, c->s.rip - i->len, text, sizeof(text));
-		printf("^ %s  mxcsr %08x fcw %04x fsw %04x ftw %02x rsi %lx rdi %lx\n", text, *(uint32_t *)(in.xsave + 24),
-		       *(uint16_t *)in.xsave, *(uint16_t *)(in.xsave + 2), in.xsave[4], in.gpr[RSI] & 4095, in.gpr[RDI] & 4095);
+		insn_format(i, native_rip(t->s.native), text, sizeof(text));
+		printf("^ %s  mxcsr %08x fcw %04x fsw %04x ftw %02x rsi %lx rdi %lx rip %lx\n", text,
+		       *(uint32_t *)(in.xsave + 24), *(uint16_t *)in.xsave, *(uint16_t *)(in.xsave + 2), in.xsave[4],
+		       in.gpr[RSI], in.gpr[RDI], native_rip(t->s.native));
 	}
 	return !bad;
 }
@@ -251,10 +272,13 @@ static void try_x87(struct test *t)
 		for (unsigned modrm = 0; modrm < 256; modrm++) {
 			uint8_t b[15] = { (uint8_t)opcode, (uint8_t)modrm };
 
-			if (modrm >= 0xc0 || (modrm & 0xc7) == RSI) {
-				for (unsigned k = 0; k < 8; k++)
-					try(t, b);
-			}
+			uint8_t wide[15] = { 0x66, (uint8_t)opcode, (uint8_t)modrm };
+
+			if (modrm < 0xc0 && (modrm & 0xc7) != RSI)
+				continue;
+			for (unsigned k = 0; k < 8; k++)
+				try(t, b);
+			try(t, wide); /* the 16-bit environment */
 		}
 	}
 	try(t, (const uint8_t[15]){ 0x9b });

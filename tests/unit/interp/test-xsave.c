@@ -52,7 +52,7 @@ static void plant_image(struct sandbox *s, uint8_t *at, bool compact)
 	}
 	switch (sandbox_pick(s, 12)) { /* what must be refused, or just might be */
 	case 0:
-		header[sandbox_pick(s, 8)] |= BIT(sandbox_pick(s, 64)) & ~0x2e0ull; /* AVX-512, PKRU: the host has them */
+		header[sandbox_pick(s, 8)] |= BIT(sandbox_pick(s, 64));
 		break;
 	case 1:
 		at[24 + sandbox_pick(s, 4)] |= (uint8_t)BIT(sandbox_pick(s, 8));
@@ -123,6 +123,8 @@ static void against_host(struct sandbox *s, const uint8_t *bytes, unsigned round
 		in.gpr[RSI] = (uint64_t)s->memory + at;
 		in.gpr[RAX] = sandbox_pick(s, 8);
 		in.gpr[RDX] = 0;
+		if (at < PAGE - AREA)
+			*(uint64_t *)(s->memory + at + HEADER) &= ~0x2e0ull; /* AVX-512, PKRU: the host has them */
 		if (at + 26 < PAGE)
 			s->memory[at + 26] &= (uint8_t)~2; /* MXCSR.MM, which is AMD's */
 		/* what the host starts from, as an image */
