@@ -39,6 +39,7 @@ static void fake_serve(struct cpu *c)
 
 static enum cpu_stop fake_stop(struct cpu *c, enum cpu_stop why)
 {
+	c->s.activity = why == STOP_HLT ? ACTIVITY_HLT : ACTIVITY_RUN;
 	c->stop = why;
 	return why;
 }
