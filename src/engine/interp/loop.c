@@ -214,37 +214,6 @@ static int step_finish(struct cpu *c, const struct insn *i, int r, uint64_t star
 	return CPU_BOUNDARY; /* what had to be exact may be over */
 }
 
-/* One instruction, with everything that belongs to it. CPU_BOUNDARY or CPU_STOP. */
-static int step_exact(struct interp *in, struct cpu *c)
-{
-	struct where w = where_now(c);
-	uint64_t start = c->s.rip, flags = c->s.rflags;
-	struct insn i;
-	int r = breakpoints(in, c, linear_of(&w, start));
-
-	if (r == CPU_STOP)
-		return r;
-	if (!r)
-		r = fetch_one(c, &w, &i);
-	if (!r) {
-		if (cpu_traces(c, TRACE_insn))
-			trace_insn(c, &i);
-		c->s.shadow = SHADOW_NONE;
-		c->s.rflags &= ~FLAG_RF; /* IRET may set it anew, for what follows */
-		c->insns++;
-		r = interp_exec(c, &i);
-		if (r != CPU_FAULT)
-			return step_finish(c, &i, r, start, flags);
-		c->s.rflags |= flags & FLAG_RF;
-	}
-	return event_deliver_fault(c);
-}
-
-int interp_step(struct interp *in, struct cpu *c)
-{
-	return step_exact(in, c);
-}
-
 static bool needs_exact(const struct interp *in, const struct cpu *c)
 {
 	return c->s.shadow || c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.dr[7] & 0xff || c->debug.active ||
@@ -340,6 +309,58 @@ INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct whe
 	if (unlikely(b && w->mode != MODE_64 && c->s.rip + b->bytes - 1 > w->limit))
 		return NULL;
 	return b;
+}
+
+/*
+ * The instruction at rip: from the cache where only a shadow ends up here (STI and what follows it recur), else fresh, so
+ * that stepping through code does not fill the cache with a block for each instruction.
+ */
+static int step_fetch(struct interp *in, struct cpu *c, const struct where *w, const struct insn **i, struct insn *fresh)
+{
+	if (c->s.shadow && !(c->s.rflags & FLAG_TF) && !c->debug.active && !cpu_traces(c, TRACE_insn)) {
+		int r;
+		const struct block *b = block_at(in, c, w, &r);
+
+		if (r)
+			return r;
+		if (b) {
+			*i = b->insns;
+			return CPU_OK;
+		}
+	}
+	return fetch_one(c, w, fresh);
+}
+
+/* One instruction, with everything that belongs to it. CPU_BOUNDARY or CPU_STOP. */
+static int step_exact(struct interp *in, struct cpu *c)
+{
+	struct where w = where_now(c);
+	uint64_t start = c->s.rip, flags = c->s.rflags;
+	struct insn fresh;
+	const struct insn *i = &fresh;
+	int r = breakpoints(in, c, linear_of(&w, start));
+
+	if (r == CPU_STOP)
+		return r;
+	if (!r)
+		r = step_fetch(in, c, &w, &i, &fresh);
+	if (!r) {
+		if (cpu_traces(c, TRACE_insn))
+			trace_insn(c, i);
+		c->s.shadow = SHADOW_NONE;
+		c->s.rflags &= ~FLAG_RF; /* IRET may set it anew, for what follows */
+		c->insns++;
+		r = interp_exec(c, i);
+		if (r != CPU_FAULT)
+			return step_finish(c, i, r, start, flags);
+		c->s.rflags |= flags & FLAG_RF;
+	}
+	return event_deliver_fault(c);
+}
+
+int interp_step(struct interp *in, struct cpu *c)
+{
+	return step_exact(in, c);
 }
 
 /*
