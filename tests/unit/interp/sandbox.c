@@ -212,7 +212,7 @@ enum native_result sandbox_fault(const struct sandbox *s)
 	}
 }
 
-bool sandbox_create(struct sandbox *s, uint64_t seed)
+bool sandbox_create(struct sandbox *s, uint64_t seed, bool low)
 {
 	struct cpu *c;
 	uint64_t page;
@@ -223,7 +223,8 @@ bool sandbox_create(struct sandbox *s, uint64_t seed)
 	s->native = native_create();
 	s->cpu = c = calloc(1, sizeof(*c));
 	s->table = malloc(sizeof(*s->table));
-	s->memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	s->memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1,
+			 0);
 	if (!s->native || !c || !s->table || s->memory == MAP_FAILED)
 		return false;
 	mprotect(s->memory + PAGE, PAGE, PROT_NONE);

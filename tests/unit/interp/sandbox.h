@@ -22,8 +22,8 @@ struct sandbox {
 	uint64_t seed;
 };
 
-/* False: the host cannot run the native side (it moves state by XSAVE with AVX). */
-bool sandbox_create(struct sandbox *s, uint64_t seed);
+/* low: memory below 4 GiB. False: the host cannot run the native side (it moves state by XSAVE with AVX). */
+bool sandbox_create(struct sandbox *s, uint64_t seed, bool low);
 void sandbox_destroy(struct sandbox *s);
 
 uint64_t sandbox_random(struct sandbox *s);

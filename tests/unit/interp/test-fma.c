@@ -31,7 +31,7 @@ int main(void)
 	unsigned differ = 0, runs = 0;
 	struct sandbox s;
 
-	if (!sandbox_create(&s, 0) || !__builtin_cpu_supports("fma"))
+	if (!sandbox_create(&s, 0, false) || !__builtin_cpu_supports("fma"))
 		return 77;
 	for (; runs < 60000; runs++) {
 		uint32_t csr = normal | sandbox_pick(&s, 4) << 13 | (sandbox_pick(&s, 3) ? 0 : 0x8000) |

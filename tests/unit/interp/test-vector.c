@@ -308,7 +308,7 @@ int main(int argc, char **argv)
 	struct test t = { .rounds = 4 };
 	unsigned missing = 0;
 
-	if (!sandbox_create(&t.s, argc > 2 ? strtoull(argv[2], NULL, 0) : 0))
+	if (!sandbox_create(&t.s, argc > 2 ? strtoull(argv[2], NULL, 0) : 0, false))
 		return 77;
 	if (argc > 1)
 		t.rounds = (unsigned)atoi(argv[1]);

@@ -321,7 +321,7 @@ int main(int argc, char **argv)
 	};
 	struct sandbox s;
 
-	if (!sandbox_create(&s, argc > 2 ? strtoull(argv[2], NULL, 0) : 0))
+	if (!sandbox_create(&s, argc > 2 ? strtoull(argv[2], NULL, 0) : 0, false))
 		return 77;
 	s.cpu->s.cpl = 3;
 	for (unsigned k = 0; k < ARRAY_LEN(forms); k++)
