@@ -20,7 +20,8 @@ struct engine_ops {
 	void (*cpu_destroy)(struct cpu *c);
 	/*
 	 * Execute until something needs the caller; returns cpu->stop. Port, MMIO, MSR and interrupt
-	 * traffic goes through machine->mem, machine->ports and cpu->bus without returning.
+	 * traffic goes through machine->mem, machine->ports and cpu->bus without returning. For STOP_HLT
+	 * activity, nmi_mask and RFLAGS.IF in cpu->s are current: they say what ends the halt.
 	 */
 	enum cpu_stop (*run)(struct cpu *c);
 	/* Make a running CPU look at its attention word soon. Any thread, async-signal-safe. */

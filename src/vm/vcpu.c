@@ -54,7 +54,8 @@ static void vcpu_halt(struct vcpu *v)
 	uint64_t deadline = UINT64_MAX;
 	bool timer = false;
 
-	if (v->lapic && c->s.activity != ACTIVITY_WAIT_SIPI)
+	/* with interrupts off the timer's could not wake the guest, and its deadline would stay in the past */
+	if (v->lapic && c->s.activity == ACTIVITY_HLT && c->s.rflags & FLAG_IF)
 		deadline = lapic_timer_deadline(v->lapic);
 	v->halts++;
 	atomic_store(&c->run_state, CPU_HALTED);
