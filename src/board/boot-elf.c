@@ -45,8 +45,10 @@ int elf_parse(struct elf_file *f, const uint8_t *data, uint64_t size, struct err
 	uint64_t phoff, phentsize, phnum;
 
 	*f = (struct elf_file){ 0 };
-	if (!elf_is(data, size) || size < ELF32_HEADER)
+	if (!elf_is(data, size))
 		return err_set(e, ENOEXEC, "is not an ELF file");
+	if (size < ELF32_HEADER)
+		return err_set(e, ENOEXEC, "is cut short (inside its ELF header); fetch it again");
 	f->is64 = data[ELF_CLASS] == 2;
 	if (data[ELF_DATA] != 1 || (!f->is64 && data[ELF_CLASS] != 1) ||
 	    (f->is64 && size < ELF64_HEADER))

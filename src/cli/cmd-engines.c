@@ -9,8 +9,8 @@ int cmd_engines(int argc, char **argv)
 
 	if (options_want_help(argc, argv)) {
 		puts("Usage: ospite engines\n"
-		     "Lists the engines in the order --engine auto prefers them, and whether each works on\n"
-		     "this host. All give the guest the same machine; they differ in speed.");
+		     "Lists the engines in the order --engine auto prefers them, and whether each\n"
+		     "works on this host. All give the guest the same machine at different speeds.");
 		return 0;
 	}
 	if (argc > 1)

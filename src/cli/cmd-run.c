@@ -17,6 +17,7 @@
 #include "base/trace.h"
 #include "board/pc.h"
 #include "cli/cli.h"
+#include "vm/gdb.h"
 #include "vm/vm.h"
 
 #define MEMORY_MIN (2ull << 20)
@@ -28,8 +29,7 @@ struct run_options {
 	struct pc_module module[MODULES_MAX];
 	char *module_text[MODULES_MAX];
 	bool append_given, stats, require_kvm;
-	const char *log, *trace;
-	uint64_t gdb_port; /* 0: none */
+	const char *log, *trace, *gdb;
 };
 
 /* ---- options ---- */
@@ -47,6 +47,7 @@ SET_STRING(set_initrd, pc.initrd)
 SET_STRING(set_firmware, pc.firmware)
 SET_STRING(set_log, log)
 SET_STRING(set_trace, trace)
+SET_STRING(set_gdb, gdb)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -159,11 +160,6 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 	return r;
 }
 
-static int set_gdb(void *into, const char *value, struct err *e)
-{
-	return parse_number(value, 1, 65535, &((struct run_options *)into)->gdb_port, e);
-}
-
 #define SET_FLAG(fn, field)                                                                        \
 	static int fn(void *into, const char *value, struct err *e)                                \
 	{                                                                                          \
@@ -176,7 +172,7 @@ SET_FLAG(set_stats, stats)
 SET_FLAG(set_require_kvm, require_kvm)
 
 static const struct option_def run_options[] = {
-	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, or Multiboot kernel", set_kernel },
+	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, Multiboot kernel", set_kernel },
 	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd },
 	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append },
 	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module },
@@ -184,15 +180,15 @@ static const struct option_def run_options[] = {
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
 	{ "cpus", "N", "virtual CPUs, 1 to 64 [1]", set_cpus },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
-	{ "engine", "NAME", "auto, interp, dbt, kvm; see 'ospite engines' [auto]", set_engine },
+	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
-	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 ports [stdio]", set_serial },
+	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
-	{ "no-reboot", NULL, "end when the guest resets instead of starting again", set_no_reboot },
+	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "name", "NAME", "what to call the machine", set_name },
-	{ "log", "FILE", "write messages and traces there, not to standard error", set_log },
+	{ "log", "FILE", "messages and traces go there, not to standard error", set_log },
 	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace },
-	{ "gdb", "PORT", "wait for a debugger on 127.0.0.1:PORT", set_gdb },
+	{ "gdb", "[ADDR:]PORT", "start paused, wait for gdb there [127.0.0.1]", set_gdb },
 	{ "stats", NULL, "show the engine's counters at the end", set_stats },
 	{ NULL, NULL, NULL, NULL },
 };
@@ -201,8 +197,8 @@ static int show_help(void)
 {
 	puts("Usage: ospite run --kernel FILE [OPTION...]     (options with '=' or a blank)");
 	options_print(stdout, run_options);
-	puts("Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off, reset or\n"
-	     "leaving; the exit port's; 125 our error, 126 guest crash, 128+N ended by signal N.\n"
+	puts("Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off,\n"
+	     "reset, leaving; the exit port's; 125 our error, 126 guest crash, 128+N signal N.\n"
 	     "Example: ospite run --kernel vmlinuz --initrd initrd --append console=ttyS0");
 	return 0;
 }
@@ -301,8 +297,8 @@ static void say_engine(const struct run *run)
 
 			e = (struct err){ 0 };
 			if ((*list)->probe && (*list)->probe(&e))
-				snprintf(why + n, sizeof(why) - n, "%s%s: %s", n ? "; " : "", (*list)->name,
-					 e.text);
+				snprintf(why + n, sizeof(why) - n, "%s%s: %.120s", n ? "; " : "",
+					 (*list)->name, e.text);
 		}
 		if (!why[0])
 			snprintf(why, sizeof(why), "the fastest that works here");
@@ -378,11 +374,15 @@ static int run_machine(struct run *run, struct err *e)
 		r = trace_start(run, e);
 	if (!r)
 		r = pc_create(&run->pc, run->vm, &o->pc, e);
+	if (!r && o->gdb)
+		r = gdb_start(run->vm, o->gdb, e) ? err_prefix(e, "--gdb %.100s", o->gdb) : 0;
 	if (!r)
 		r = signals_watch(run, &ends, e);
 	if (r)
 		return r;
 	say_engine(run);
+	if (o->gdb)
+		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
 	r = vm_start(run->vm, e);
 	if (r)
 		return r;
@@ -426,6 +426,7 @@ int cmd_run(int argc, char **argv)
 		status = options_check(&run.options, &e);
 	if (!status && run.options.log && log_open(run.options.log))
 		status = err_errno(&e, "--log %s: cannot open", run.options.log);
+	log_set_level(run.options.log ? LOG_INFO : LOG_WARN);
 	if (!status)
 		status = run_machine(&run, &e);
 	run_dispose(&run);

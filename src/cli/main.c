@@ -6,6 +6,8 @@
 #include "cli/cli.h"
 
 const struct command commands[] = {
+	{ "run", "start a machine with its console in this terminal", cmd_run },
+	{ "engines", "list the engines and whether they work on this host", cmd_engines },
 	{ "help", "show this, or the help of a command: ospite help run", cmd_help },
 	{ "version", "show the version", cmd_version },
 	{ NULL, NULL, NULL },

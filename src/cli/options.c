@@ -121,7 +121,7 @@ void options_print(FILE *out, const struct option_def *defs)
 		int n = fprintf(out, " --%s%s%s", defs->name, defs->arg ? " " : "",
 				defs->arg ? defs->arg : "");
 
-		fprintf(out, "%*s%s\n", MAX(21 - n, 1), "", defs->help);
+		fprintf(out, "%*s%s\n", MAX(22 - n, 1), "", defs->help);
 	}
 }
 

@@ -6,9 +6,9 @@
 # By hand, after ./check or ./try has fetched the kernel:
 #   tests/boot/linux.sh build/ospite linux-image-cloud-amd64 build/tests/boot/selftest64 interp 2
 set -u
-ospite=$1
+ospite=$(realpath "$1")
 package=$2
-selftest=$3
+selftest=$(realpath "$3" 2>/dev/null || echo none)
 engine=$4
 cpus=$5
 shift 5
