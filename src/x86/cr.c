@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Control, debug and extended control registers: what may be written when, and what follows from it. */
+#include <stdio.h>
+#include "x86/cpu-trace.h"
 #include "x86/cpuid.h"
 #include "x86/msr.h"
 #include "x86/private.h"
@@ -135,8 +137,18 @@ static int cr4_write(struct cpu *c, uint64_t value)
 	return CPU_BOUNDARY;
 }
 
+static void trace_number(struct cpu *c, const char *kind, unsigned number, uint64_t value)
+{
+	char name[8];
+
+	snprintf(name, sizeof(name), "%s%u", kind, number & 15);
+	trace_control(c, name, value);
+}
+
 int cr_write(struct cpu *c, unsigned number, uint64_t value)
 {
+	if (cpu_traces(c, TRACE_cr))
+		trace_number(c, "cr", number, value);
 	switch (number) {
 	case 0:
 		return cr0_write(c, value);
@@ -204,6 +216,8 @@ static int dr_check(struct cpu *c, unsigned *number)
 
 int dr_write(struct cpu *c, unsigned number, uint64_t value)
 {
+	if (cpu_traces(c, TRACE_cr))
+		trace_number(c, "dr", number, value);
 	if (dr_check(c, &number))
 		return CPU_FAULT;
 	if (number >= 6 && value >> 32)
@@ -227,6 +241,8 @@ int dr_read(struct cpu *c, unsigned number, uint64_t *value)
 
 int xcr0_write(struct cpu *c, uint64_t value)
 {
+	if (cpu_traces(c, TRACE_cr))
+		trace_control(c, "xcr0", value);
 	if (!(value & 1) || (value & ~c->machine->cpuid->xcr0_allowed) || ((value & 4) && !(value & 2)))
 		return gp(c);
 	c->s.xcr0 = value;

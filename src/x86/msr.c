@@ -3,6 +3,7 @@
  * MSRs: one table of rows sorted by index. A row holds a plain value of x86_state, or a constant, or functions for what
  * does something. What is in no row belongs to a device (the local APIC) or faults.
  */
+#include "x86/cpu-trace.h"
 #include "x86/cpuid.h"
 #include "x86/msr.h"
 #include "x86/pv.h"
@@ -243,7 +244,7 @@ static const struct row *find(uint32_t index)
 	return NULL;
 }
 
-int msr_read(struct cpu *c, uint32_t index, uint64_t *value)
+static int row_read(struct cpu *c, uint32_t index, uint64_t *value)
 {
 	const struct row *r = find(index);
 
@@ -264,7 +265,7 @@ int msr_read(struct cpu *c, uint32_t index, uint64_t *value)
 	}
 }
 
-int msr_write(struct cpu *c, uint32_t index, uint64_t value)
+static int row_write(struct cpu *c, uint32_t index, uint64_t value)
 {
 	const struct row *r = find(index);
 
@@ -290,4 +291,22 @@ int msr_write(struct cpu *c, uint32_t index, uint64_t value)
 	}
 	*(uint64_t *)((char *)&c->s + r->offset) = value;
 	return CPU_OK;
+}
+
+int msr_read(struct cpu *c, uint32_t index, uint64_t *value)
+{
+	int r = row_read(c, index, value);
+
+	if (cpu_traces(c, TRACE_msr))
+		trace_msr(c, false, index, r ? 0 : *value, r == CPU_FAULT);
+	return r;
+}
+
+int msr_write(struct cpu *c, uint32_t index, uint64_t value)
+{
+	int r = row_write(c, index, value);
+
+	if (cpu_traces(c, TRACE_msr))
+		trace_msr(c, true, index, value, r == CPU_FAULT);
+	return r;
 }
