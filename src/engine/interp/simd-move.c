@@ -453,10 +453,13 @@ int simd_insertq(struct cpu *c, const struct insn *i)
 
 int simd_vzero(struct cpu *c, const struct insn *i) /* VZEROALL (VEX.256), VZEROUPPER */
 {
-	unsigned keep = i->op == OP_VZEROALL ? 0 : 16;
+	unsigned count = i->mode == MODE_64 ? 16 : 8;
 	int r = simd_check(c, i, 0);
 
-	for (unsigned k = 0; !r && k < (i->mode == MODE_64 ? 16 : 8); k++)
-		memset(&c->s.v[k].b[keep], 0, sizeof(c->s.v[k]) - keep);
+	for (unsigned k = 0; !r && k < count; k++) {
+		if (i->op == OP_VZEROALL)
+			memset(&c->s.v[k].b[0], 0, 16);
+		memset(&c->s.v[k].b[16], 0, 48);
+	}
 	return r;
 }

@@ -42,7 +42,7 @@ int simd_check(struct cpu *c, const struct insn *i, unsigned how)
 {
 	const uint64_t avx_state = 6; /* XCR0: SSE and AVX */
 
-	if (unlikely(i->flags & INSN_LOCK) || unlikely(!feature_offered(c, i, how)))
+	if (unlikely(i->flags & (INSN_LOCK | INSN_EVEX)) || unlikely(!feature_offered(c, i, how)))
 		return cpu_raise(c, VEC_UD);
 	if (i->flags & INSN_VEX) {
 		if (!(c->s.cr0 & CR0_PE) || c->s.rflags & FLAG_VM || !(c->s.cr4 & CR4_OSXSAVE) ||

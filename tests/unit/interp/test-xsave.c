@@ -201,6 +201,7 @@ static const uint8_t fadd[] = { 0xd8, 0xc1 };                    /* FADD ST0, ST
 static const uint8_t fnstsw[] = { 0xdf, 0xe0 };
 static const uint8_t vfmadd[] = { 0xc4, 0xe2, 0x71, 0x98, 0xc2 };
 static const uint8_t aesenc[] = { 0x66, 0x0f, 0x38, 0xdc, 0xc1 };
+static const uint8_t vaddps_evex[] = { 0x62, 0xf1, 0x7c, 0x08, 0x58, 0xc1 };
 static const uint8_t fwait_[] = { 0x9b };
 
 static int vector_of(struct sandbox *s, const uint8_t *bytes, size_t n)
@@ -244,6 +245,9 @@ static void availability(struct sandbox *s)
 	EXPECT(VECTOR(vpaddb) == VEC_UD && VECTOR(vfmadd) == VEC_UD && VECTOR(aesenc) == VEC_UD);
 	s->model.has_avx2 = s->model.has_fma = s->model.has_aes = true;
 	EXPECT(VECTOR(vpaddb) == -1 && VECTOR(vfmadd) == -1 && VECTOR(aesenc) == -1);
+
+	/* EVEX forms share rows with VEX ones, but AVX-512 is not there */
+	EXPECT(VECTOR(vaddps_evex) == VEC_UD || VECTOR(vaddps_evex) == -2);
 
 	x->fpu.cw = 0x37e; /* invalid operation unmasked and pending */
 	x->fpu.sw = 0x8081;
