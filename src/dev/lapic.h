@@ -23,6 +23,8 @@ void lapic_bus_pic_changed(struct lapic_bus *b, int level);
 
 struct lapic *lapic_create(struct lapic_bus *b, struct cpu *c, struct err *e);
 struct device *lapic_device(struct lapic *l);
+/* The calling thread is that of l's CPU: its accesses to the APIC page are l's. */
+void lapic_own_thread(struct lapic *l);
 
 /* Deliver a message (MSI address/data, or what an IOAPIC entry says). Any thread. False: nobody accepts. */
 struct lapic_msg {
