@@ -124,6 +124,8 @@ static void vcpu_loop(struct vcpu *v)
 				return;
 			vcpu_take_over(v);
 		}
+		if (v->lapic)
+			lapic_own_thread(v->lapic);
 		atomic_store(&c->run_state, CPU_RUNNING);
 		stop = engine->run(c);
 		atomic_store(&c->run_state, CPU_READY);
