@@ -28,6 +28,22 @@ static inline uint64_t operand_offset(const struct cpu *c, const struct insn *i)
 	return ea;
 }
 
+/*
+ * seg_linear() for the legacy modes, with the usual case inline: an expand-up data segment (writable, if it is to be
+ * written) and an access within its limit. ea is at most 32 bits wide.
+ */
+static inline int operand_segment(struct cpu *c, enum x86_seg seg, uint64_t ea, unsigned size, bool write, gva_t *at)
+{
+	const struct x86_segment *s = &c->s.seg[seg];
+	unsigned want = SEG_ATTR_P | SEG_ATTR_S | (write ? 2u : 0), care = want | 0xc;
+
+	if (likely(ea + size - 1 <= s->limit && (s->attr & care) == want)) {
+		*at = (uint32_t)(s->base + ea);
+		return CPU_OK;
+	}
+	return seg_linear(c, seg, ea, size, write, at);
+}
+
 /* Linear address of the ModRM memory operand; limit checks for legacy modes. */
 static inline int operand_linear(struct cpu *c, const struct insn *i, unsigned size, bool write,
 				 gva_t *at)
@@ -38,7 +54,7 @@ static inline int operand_linear(struct cpu *c, const struct insn *i, unsigned s
 		*at = i->seg >= SEG_FS ? ea + c->s.seg[i->seg].base : ea;
 		return CPU_OK;
 	}
-	return seg_linear(c, (enum x86_seg)i->seg, ea, size, write, at);
+	return operand_segment(c, (enum x86_seg)i->seg, ea, size, write, at);
 }
 
 /* The memory operand's bytes. */

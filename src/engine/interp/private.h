@@ -348,7 +348,7 @@ INLINE int stack_linear(struct cpu *c, const struct insn *i, uint64_t sp, unsign
 		*at = sp;
 		return CPU_OK;
 	}
-	return seg_linear(c, SEG_SS, sp & size_mask(stack_width(c, i)), size, write, at);
+	return operand_segment(c, SEG_SS, sp & size_mask(stack_width(c, i)), size, write, at);
 }
 INLINE int stack_store(struct cpu *c, const struct insn *i, uint64_t sp, unsigned size, uint64_t v)
 {

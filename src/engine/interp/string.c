@@ -33,7 +33,7 @@ static int string_linear(struct cpu *c, const struct string *s, enum x86_seg seg
 {
 	offset &= s->mask;
 	if (!s->flat)
-		return seg_linear(c, seg, offset, size, write, at);
+		return operand_segment(c, seg, offset, size, write, at);
 	*at = seg >= SEG_FS ? offset + c->s.seg[seg].base : offset;
 	return CPU_OK;
 }
