@@ -96,8 +96,14 @@ static void watched(void *opaque, uint32_t events)
 	atomic_store(&w->inside, 0);
 }
 
+static void count(void *opaque)
+{
+	atomic_fetch_add((_Atomic unsigned *)opaque, 1);
+}
+
 static void test_sources(void **state)
 {
+	_Atomic unsigned posted = 0;
 	struct evloop *l = evloop_create(NULL);
 	struct watch level = { .fd = eventfd(1, EFD_NONBLOCK) }, self = { .fd = eventfd(1, 0), .remove_self = true };
 	struct watch quiet = { .fd = eventfd(0, EFD_NONBLOCK), .drain = true };
@@ -116,7 +122,10 @@ static void test_sources(void **state)
 	evloop_modify(level.s, EPOLLIN);
 	assert_true(wait_for(&level.n, 10)); /* never drained: called again and again */
 	evloop_modify(level.s, 0);
-	sleep_ms(2);
+	evloop_post(l, count, &posted); /* events fetched already are through when this is called the second time */
+	assert_true(wait_for(&posted, 1));
+	evloop_post(l, count, &posted);
+	assert_true(wait_for(&posted, 2));
 	n = level.n;
 	assert_int_equal(write(quiet.fd, &one, 8), 8);
 	assert_true(wait_for(&quiet.n, 1));

@@ -287,7 +287,7 @@ static void test_two(void **state)
 				       "swbreak+;hwbreak+");
 	ASK(fd, "QStartNoAckMode", "OK");
 	ASK(fd, "Z0,1100,1", "OK");
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < 3000 && (seen[0] < 5 || seen[1] < 5); i++) {
 		const char *r = ask(fd, "c");
 
 		if (!strcmp(r, "T05thread:1;swbreak:;"))
