@@ -88,6 +88,9 @@ struct machine {
 #define ATT_FLUSH BIT(6)  /* the engine's own: code or TLB invalidation is waiting */
 #define ATT_DEBUG BIT(7)
 
+/* Room for the engine's own hot data, next to the state so that generated code reaches both from one base. */
+#define CPU_HOT_SIZE (1u << 20)
+
 /* Where the CPU's thread is; decides which notification a posted request needs. */
 enum cpu_run_state { CPU_READY, CPU_RUNNING, CPU_HALTED };
 
@@ -129,6 +132,7 @@ struct cpu {
 	/* Wake the halted thread, whose run_state has just been made CPU_READY; any thread, async-signal-safe. */
 	void (*wake)(struct cpu *c);
 	struct kick_thread *thread; /* for engines that need a signal to stop; see base/kick.h */
+	uint8_t hot[CPU_HOT_SIZE] __attribute__((aligned(64))); /* untouched by other engines */
 };
 
 /*

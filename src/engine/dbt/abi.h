@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The contract between generated code and C: which host register holds what, and the data reached through GS.
+ *
+ * In translated code GS points at struct cpu. Guest RAX..R12 (RSP included) are in the host registers of the same
+ * name; guest R13..R15 are in cpu->s.gpr[]. The host's R13 and R14 are scratch (S0, S1), R15 points at the TLB table
+ * of the current privilege (cpu->tlb.data). Arithmetic flags are in the host's flags ("H") or, where the lowering had
+ * to clobber those, in hot->flags ("M"), as LAHF and SETO left them in AX. The other RFLAGS bits, DF too, are in
+ * cpu->s.rflags. Vector and x87 registers are in the host's when hot->vec_live, hot->x87_live say so.
+ */
+#ifndef ENGINE_DBT_ABI_H
+#define ENGINE_DBT_ABI_H
+
+#include "x86/cpu.h"
+
+enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
+
+#define JC_BITS 12
+#define JC_ENTRIES (1u << JC_BITS)
+#define LINK_SLOTS 65536u
+
+/* Jump cache: where translated code of a guest address begins (entry for flags state M). */
+struct jc_entry {
+	uint64_t key; /* guest rip with hot->jc_id for its low 12 bits, which the index implies */
+	uint64_t host;
+};
+
+/* Per-vCPU data of the engine that generated code touches: cpu->hot. */
+struct dbt_hot {
+	uint64_t host_rsp;  /* C stack while in translated code */
+	uint64_t self;      /* struct cpu * */
+	uint64_t flags;     /* M: AL = OF, AH = SF ZF AF PF CF */
+	uint64_t exit_code; /* enum dbt_exit */
+	uint64_t exit_arg;
+	uint64_t resume;    /* where the slow path goes on */
+	uint64_t jc_id;     /* 1..4095: address space, mode and their generation */
+	uint64_t tmp;       /* a value between two accesses of one instruction */
+	uint64_t rax;       /* RAX while flags are restored */
+	uint64_t stack_addend; /* host - guest of the checked stack page of the running block */
+	uint32_t epoch;     /* odd: may hold pointers to blocks or execute them; see cache.c */
+	uint32_t kick;      /* set by the kick signal: leave at the next instruction boundary */
+	uint8_t vec_live, x87_live;
+	uint8_t pad[6];
+	struct jc_entry jc[JC_ENTRIES];
+	uint64_t slot[LINK_SLOTS]; /* cross-page links: host address to jump to */
+};
+_Static_assert(sizeof(struct dbt_hot) <= CPU_HOT_SIZE, "cpu->hot is too small");
+
+static inline struct dbt_hot *dbt_hot(struct cpu *c)
+{
+	return (struct dbt_hot *)c->hot;
+}
+
+/* Why translated code came back to C. */
+enum dbt_exit {
+	EXIT_LINK,     /* a direct exit that is not linked yet; argument: its number */
+	EXIT_INDIRECT, /* rip was not in the jump cache */
+	EXIT_LOOKUP,   /* rip is set, nothing else to be done */
+	EXIT_FAULT,    /* cpu->fault is to be delivered */
+	EXIT_STOP,     /* cpu->stop says why */
+	EXIT_BOUNDARY, /* mode, paging, IF or code may have changed */
+	EXIT_KICK,
+	EXIT_STEP,     /* execute the instruction at rip by the interpreter */
+};
+
+/* Offsets from GS */
+#define OFF_GPR(n) ((int32_t)(offsetof(struct cpu, s.gpr) + 8 * (unsigned)(n)))
+#define OFF_RIP ((int32_t)offsetof(struct cpu, s.rip))
+#define OFF_RFLAGS ((int32_t)offsetof(struct cpu, s.rflags))
+#define OFF_SEG_BASE(n) ((int32_t)(offsetof(struct cpu, s.seg) + sizeof(struct x86_segment) * (n) + \
+				   offsetof(struct x86_segment, base)))
+#define OFF_TLB_DATA ((int32_t)offsetof(struct cpu, tlb.data))
+#define OFF_ATTENTION ((int32_t)offsetof(struct cpu, attention))
+#define OFF_HOT(f) ((int32_t)(offsetof(struct cpu, hot) + offsetof(struct dbt_hot, f)))
+#define OFF_SLOT(n) ((int32_t)(OFF_HOT(slot) + 8 * (int32_t)(n)))
+
+/* Offsets in the TLB table, from TB */
+#define OFF_READ_TAG ((int32_t)offsetof(struct tlb_table, read_tag))
+#define OFF_WRITE_TAG ((int32_t)offsetof(struct tlb_table, write_tag))
+#define OFF_ADDEND ((int32_t)offsetof(struct tlb_table, addend))
+
+_Static_assert(offsetof(struct cpu, s) == 0, "generated code uses small offsets to the state");
+_Static_assert(OFF_GPR(15) < 128, "guest R13..R15 take one-byte displacements");
+_Static_assert(sizeof(struct jc_entry) == 16, "the inline look-up scales by 16");
+_Static_assert(sizeof(struct cpu) < INT32_MAX, "everything is in reach of a 32-bit displacement");
+
+#endif

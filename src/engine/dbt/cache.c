@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code cache: one memfd mapped twice, writable and executable, cut into regions that are filled in turn. When
+ * the last is full the oldest is emptied: nothing leads into it any more, every vCPU has been seen outside of
+ * translated code since, then its room is used again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "engine/dbt/dbt.h"
+
+#define TRAMPOLINES 4096u
+
+int cache_create(struct dbt *d, size_t size, struct err *e)
+{
+	uint32_t each;
+
+	d->fd = memfd_create("ospite-code", MFD_CLOEXEC);
+	if (d->fd < 0)
+		return err_errno(e, "translator: memfd_create");
+	if (ftruncate(d->fd, (off_t)size))
+		return err_errno(e, "translator: code cache of %zu bytes", size);
+	d->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
+	d->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, d->fd, 0);
+	if (d->rw == MAP_FAILED || d->rx == MAP_FAILED)
+		return err_errno(e, "translator: mapping the code cache");
+	d->size = size;
+	each = (uint32_t)((size - TRAMPOLINES) / CACHE_REGIONS) & ~63u;
+	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
+		d->regions[n].start = TRAMPOLINES + n * each;
+		d->regions[n].size = each;
+	}
+	return 0;
+}
+
+static void region_free_blocks(struct dbt *d, struct region *r)
+{
+	for (unsigned n = 0; n < r->nblocks; n++) {
+		struct block *b = r->blocks[n];
+
+		for (unsigned k = 0; k < b->nexits; k++)
+			exit_slot_detach(d, &b->exits[k]);
+		block_free(b);
+	}
+	r->nblocks = 0;
+	r->used = 0;
+}
+
+void cache_destroy(struct dbt *d)
+{
+	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
+		region_free_blocks(d, &d->regions[n]);
+		free(d->regions[n].blocks);
+	}
+	if (d->rw && d->rw != MAP_FAILED)
+		munmap(d->rw, d->size);
+	if (d->rx && d->rx != MAP_FAILED)
+		munmap(d->rx, d->size);
+	if (d->fd >= 0)
+		close(d->fd);
+}
+
+/*
+ * A vCPU's epoch is odd while it may execute blocks or hold pointers to them, or be between a TLB check and its store;
+ * it changes at points where it does neither. Wait until every other vCPU (or one) has passed such a point. The lock
+ * is dropped while waiting: a vCPU may be in a helper that wants it.
+ */
+void quiesce_cpu(struct dbt *d, struct cpu *c)
+{
+	uint32_t *epoch = &dbt_hot(c)->epoch, seen = __atomic_load_n(epoch, __ATOMIC_ACQUIRE);
+
+	while ((seen & 1) && __atomic_load_n(epoch, __ATOMIC_ACQUIRE) == seen) {
+		engine_dbt.kick(c);
+		pthread_mutex_unlock(&d->lock);
+		nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
+		pthread_mutex_lock(&d->lock);
+	}
+}
+
+static void quiesce(struct dbt *d, struct cpu *self)
+{
+	for (unsigned n = 0; n < d->machine->ncpus; n++) {
+		struct cpu *c = d->machine->cpus[n];
+
+		if (c && c->engine_data && c != self)
+			quiesce_cpu(d, c);
+	}
+}
+
+static void region_evict(struct dbt *d, struct cpu *c, struct region *r)
+{
+	d->evicting = true;
+	for (unsigned n = 0; n < r->nblocks; n++) {
+		struct block *b = r->blocks[n];
+
+		block_kill(d, b);
+		for (unsigned k = 0; k < b->nexits; k++)
+			exit_unlink(d, &b->exits[k]);
+	}
+	quiesce(d, c);
+	region_free_blocks(d, r);
+	d->counters.evictions++;
+	d->evicting = false;
+	pthread_cond_broadcast(&d->evicted);
+}
+
+uint8_t *cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room)
+{
+	struct region *r;
+
+	while (d->evicting)
+		pthread_cond_wait(&d->evicted, &d->lock);
+	r = &d->regions[d->region];
+	if (r->size - r->used < need) {
+		d->region = (d->region + 1) % CACHE_REGIONS;
+		r = &d->regions[d->region];
+		if (r->used)
+			region_evict(d, c, r);
+	}
+	if (r->nblocks == r->room) {
+		unsigned more = r->room ? r->room * 2 : 1024;
+		struct block **grown = realloc(r->blocks, more * sizeof(*grown));
+
+		if (!grown)
+			return NULL;
+		r->blocks = grown;
+		r->room = more;
+	}
+	r->used = (r->used + 63) & ~63u; /* blocks are often loop heads */
+	if (r->size < need || r->used > r->size - need)
+		return NULL;
+	*room = r->size - r->used;
+	return d->rw + r->start + r->used;
+}
+
+void cache_commit(struct dbt *d, struct block *b, uint32_t end)
+{
+	struct region *r = &d->regions[d->region];
+
+	r->blocks[r->nblocks++] = b;
+	r->used = end - r->start;
+}
+
+struct block *cache_find_host(const struct dbt *d, uintptr_t host_pc)
+{
+	uint32_t at = (uint32_t)(host_pc - (uintptr_t)d->rx);
+
+	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
+		const struct region *r = &d->regions[n];
+		unsigned lo = 0, hi = r->nblocks;
+
+		if (!hi || at < r->start || at - r->start >= r->used)
+			continue;
+		while (hi - lo > 1) {
+			unsigned mid = (lo + hi) / 2;
+
+			if (r->blocks[mid]->start <= at)
+				lo = mid;
+			else
+				hi = mid;
+		}
+		return at >= r->blocks[lo]->start && at < r->blocks[lo]->end ? r->blocks[lo] : NULL;
+	}
+	return NULL;
+}

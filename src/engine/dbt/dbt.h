@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator's own structures: the code cache and its blocks, shared by a machine's vCPUs, and what each vCPU adds.
+ *
+ * Locking: dbt->lock guards every structure here but the per-vCPU ones and the generated code itself, which runs
+ * without locks; links and slots are patched by single aligned stores. Memory of dead blocks is reused only
+ * after every vCPU has been seen outside of translated code.
+ */
+#ifndef ENGINE_DBT_DBT_H
+#define ENGINE_DBT_DBT_H
+
+#include <pthread.h>
+#include "engine/dbt/abi.h"
+#include "engine/engine.h"
+#include "engine/interp/interp.h"
+
+#define BLOCK_INSNS 64u /* guest instructions in one block */
+#define BLOCK_EXITS 24u
+#define CACHE_REGIONS 8u
+#define BLOCK_HASH_BITS 16
+#define CODE_PAGES_HASH 4096u
+#define SLOT_TARGETS 8192u
+#define JC_EMPTY 0ull /* id 0 is never in use */
+
+/* What code is specialised for; part of a block's key. */
+#define MODE_CPL 3u
+#define MODE_LONG 4u    /* 64-bit code */
+#define MODE_X87 8u     /* x87 and MMX instructions may run: CR0.EM and TS clear */
+#define MODE_SSE 0x10u
+#define MODE_AVX 0x20u
+#define MODE_AVX512 0x40u
+#define MODE_TSD 0x80u  /* RDTSC faults */
+#define MODE_STEPWISE 0x100u /* stack accesses checked one by one */
+#define MODE_NONE UINT32_MAX /* not for translation: the interpreter runs it */
+
+enum flags_state { FL_DEAD, FL_H, FL_M };
+
+/* Host code of one guest instruction. */
+struct insn_map {
+	uint32_t host;  /* offset in the cache of its first byte */
+	uint16_t guest; /* offset in the guest page */
+	uint8_t zone;   /* at host .. host + zone the state is still that before the instruction */
+	uint8_t flags;  /* enum flags_state at `host` */
+};
+
+struct block;
+
+/* A way out of a block to a known guest address. */
+struct exit {
+	struct block *from;
+	struct block *to;     /* linked directly (same page) */
+	struct exit *next_in; /* of to->incoming */
+	struct exit *next_slot;
+	uint64_t target;
+	uint32_t patch; /* offset of the rel32 that leads here: to `stub` while unlinked */
+	uint32_t stub;
+	int32_t slot;   /* cross-page: index in hot->slot; -1 for a patched jump */
+	uint8_t flags;  /* FL_H or FL_M when it is taken */
+};
+
+struct block {
+	struct block *hash_next;
+	struct block *page_next, **page_link; /* blocks of the same RAM page */
+	struct exit *incoming;
+	uint64_t va;   /* of the first instruction */
+	uint64_t serial; /* never twice the same */
+	uint64_t page; /* guest-physical page */
+	uint64_t page2; /* of the last instruction's tail, ~0 when it does not straddle */
+	const uint8_t *code; /* host view of the guest page */
+	uint64_t ram_page;
+	uint32_t mode;
+	uint32_t start, entry_m, end; /* offsets in the cache; start is the entry for flags in H */
+	uint16_t lo, hi; /* guest bytes [lo, hi) of the page */
+	uint8_t ninsns, nexits;
+	bool dead;
+	bool uses_fp;
+	struct insn_map *map;
+	struct exit *exits;
+};
+
+/* RAM page that has blocks. */
+struct code_page {
+	struct code_page *next;
+	uint64_t ram_page;
+	struct block *blocks;
+};
+
+struct region {
+	uint32_t start, used, size;
+	struct block **blocks; /* in order of their code */
+	unsigned nblocks, room;
+};
+
+#define DBT_COUNTERS(X) \
+	X(blocks) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
+	X(interp_helpers) X(interp_steps) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
+	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets)
+
+struct dbt_counters {
+#define X(name) uint64_t name;
+	DBT_COUNTERS(X)
+#undef X
+};
+
+/* The engine's part of a machine: machine->engine_data. */
+struct dbt {
+	pthread_mutex_t lock;
+	struct machine *machine;
+	int fd;
+	uint8_t *rw, *rx; /* two views of the cache */
+	size_t size;
+	/* trampolines at the start of the cache, offsets */
+	uint32_t tramp_exit_h, tramp_exit_m, tramp_link_h, tramp_link_m, tramp_slow, tramp_indirect;
+	struct region regions[CACHE_REGIONS];
+	unsigned region; /* being filled */
+	struct block *hash[1u << BLOCK_HASH_BITS];
+	struct code_page *pages[CODE_PAGES_HASH]; /* hashed by RAM page */
+	struct exit **slot_of; /* by slot number */
+	int32_t slot_free;     /* list through slot_next */
+	int32_t *slot_next;
+	struct exit *slots_by_target[SLOT_TARGETS];
+	bool evicting;
+	pthread_cond_t evicted;
+	struct mem_listener listener;
+	void *perf_map; /* FILE *, or NULL */
+	struct tr *tr; /* workspace */
+	uint64_t serial;
+	struct dbt_counters counters;
+};
+
+#define WANT_FLUSH_TLB 1u
+#define WANT_REVOKE_WRITES 2u
+#define INSN_CACHE 512u
+/* cpu->engine_data */
+struct dbt_cpu {
+	struct cpu *c;
+	struct dbt *d;
+	struct interp *interp;
+	uint32_t mode; /* jump cache and slots hold for this mode, address space and TLB generation */
+	const struct tlb_space *space;
+	uint64_t generation;
+	bool indirect;   /* the jump cache is to learn where rip leads */
+	uint32_t wanted; /* WANT_*: by other threads */
+	int32_t *slots_used;   /* slots that hold more than their stub */
+	unsigned nslots_used;
+	struct {
+		uint64_t serial, rip;
+		struct insn insn;
+	} insns[INSN_CACHE];
+	struct dbt_counters counters;
+};
+
+static inline struct dbt *dbt_of(const struct cpu *c)
+{
+	return c->machine->engine_data;
+}
+static inline struct dbt_cpu *dbt_cpu(const struct cpu *c)
+{
+	return c->engine_data;
+}
+static inline const void *dbt_exec(const struct dbt *d, uint32_t offset)
+{
+	return d->rx + offset;
+}
+
+/* cache.c */
+int cache_create(struct dbt *d, size_t size, struct err *e);
+void cache_destroy(struct dbt *d);
+/* Writable room for at least `need` bytes; may evict, in which case the lock is dropped for a while. */
+uint8_t *cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room);
+void cache_commit(struct dbt *d, struct block *b, uint32_t end);
+void quiesce_cpu(struct dbt *d, struct cpu *c);
+struct block *cache_find_host(const struct dbt *d, uintptr_t host_pc);
+
+/* block.c: look-up by guest-physical address and mode, life and death */
+struct block *block_find(const struct dbt *d, uint64_t page, uint64_t va, uint32_t mode);
+void block_insert(struct dbt *d, struct block *b);
+void block_kill(struct dbt *d, struct block *b); /* nothing leads to it any more; memory stays */
+void block_free(struct block *b);
+struct block *block_first_on_page(struct dbt *d, uint64_t ram_page);
+int block_insn_at(const struct dbt *d, const struct block *b, uintptr_t host_pc);
+static inline uint64_t block_rip(const struct block *b, unsigned idx)
+{
+	return (b->va & ~0xfffull) | b->map[idx].guest;
+}
+
+/* translate.c. NULL: not for us (the interpreter has to run the instruction at va). Called with the lock held. */
+struct tr;
+struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode);
+
+struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode);
+
+/* chain.c */
+void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to);
+void exit_unlink(struct dbt *d, struct exit *x);
+void unlink_incoming(struct dbt *d, struct block *b);
+void exit_slot_attach(struct dbt *d, struct exit *x);
+void exit_slot_detach(struct dbt *d, struct exit *x);
+void jc_insert(struct cpu *c, uint64_t rip, const void *host);
+void jc_remove(struct dbt *d, uint64_t rip);
+void chain_flush(struct cpu *c); /* jump cache and slots of this vCPU */
+static inline unsigned jc_index(uint64_t rip)
+{
+	return (unsigned)(rip ^ rip >> 9) & (JC_ENTRIES - 1);
+}
+
+/* smc.c */
+void smc_start(struct dbt *d);
+void smc_stop(struct dbt *d);
+bool smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page);
+
+/* mode.c */
+uint32_t mode_of(const struct cpu *c);
+
+/* entry.c: generated code's ways in and out */
+void dbt_enter(struct cpu *c, const void *host);
+void dbt_stub_exit_h(void);
+void dbt_stub_exit_m(void);
+void dbt_stub_link_h(void);
+void dbt_stub_link_m(void);
+void dbt_stub_indirect(void);
+void dbt_stub_slow(void);
+void dbt_stub_kicked(void);
+void dbt_stub_return(void);
+/* Between these a kick is answered at dbt_stub_kicked. */
+extern const char dbt_enter_check[], dbt_enter_go[], dbt_slow_check[], dbt_slow_go[];
+
+/* run.c */
+enum cpu_stop dbt_run(struct cpu *c);
+
+/* slow.c */
+uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param);
+#define SLOW_INTERP 0u
+#define SLOW_READ 1u
+#define SLOW_WRITE 2u
+#define SLOW_STACK 3u
+#define SLOW_FP 4u
+#define SLOW_PARAM(block, idx, kind, size) \
+	((uint64_t)(uintptr_t)(block) | (uint64_t)(idx) << 48 | (uint64_t)(kind) << 56 | (uint64_t)(size_code(size)) << 60)
+static inline unsigned size_code(unsigned size) /* of sizes that the inline check takes */
+{
+	return size == 10 ? 7 : (unsigned)__builtin_ctz(size);
+}
+
+/* fpstate.c */
+void fp_release(struct cpu *c); /* host's vector and x87 registers to cpu->s, and the host's own settings back */
+void fp_load_vec(struct cpu *c);
+void fp_load_x87(struct cpu *c);
+
+extern const struct engine_ops engine_dbt;
+
+/* signals.c */
+int signals_install(struct err *e);
+void signals_attach(struct dbt_cpu *dc); /* on the vCPU's thread */
+void signals_detach(struct dbt_cpu *dc);
+
+/* Flags: LAHF/SETO form from RFLAGS and back. */
+static inline uint64_t flags_to_m(uint64_t rflags)
+{
+	return (rflags & 0xff) << 8 | (rflags >> 11 & 1);
+}
+static inline uint64_t flags_from_m(uint64_t rflags, uint64_t m)
+{
+	const uint64_t low = FLAGS_ARITH & 0xff;
+
+	return (rflags & ~FLAGS_ARITH) | (m >> 8 & low) | (m & 1) << 11;
+}
+
+#endif

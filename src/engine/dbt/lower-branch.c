@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Near branches. A conditional jump is a side exit, the block goes on with what follows it; an unconditional one is
+ * followed within the page where that helps, else it is the end. Direct exits are jumps patched when their target is known
+ * (same page), or jumps through a slot of the vCPU (other pages: which mapping holds is each vCPU's own). Indirect ones look
+ * into the jump cache inline. Host RET and the host's stack play no part.
+ */
+#include "engine/dbt/translate.h"
+
+/* Where an unlinked exit goes: name it and leave. */
+static void exit_stub_emit(struct tr *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+	struct exit *x = k->exit;
+
+	if (x->slot < 0)
+		emit_label_here(e, k->from);
+	x->stub = emit_offset(e);
+	emit_imm(e, S1, (uint64_t)(uintptr_t)(t->exits_final + (x - t->exits)));
+	emit_jmp_to(e, t->d->rw + (x->flags == FL_H ? t->d->tramp_link_h : t->d->tramp_link_m));
+}
+
+static struct exit *exit_new(struct tr *t, uint64_t target)
+{
+	struct exit *x = &t->exits[t->nexits++];
+
+	*x = (struct exit){ .from = t->b, .target = target, .slot = -1,
+			    .flags = t->fl == FL_M ? FL_M : FL_H };
+	if ((target & ~0xfffull) != t->page_va)
+		x->slot = -2; /* wanted */
+	return x;
+}
+
+static void slot_jump_emit(struct tr *t, const struct cold *k)
+{
+	emit_label_here(&t->e, k->from);
+	emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(k->exit->slot)));
+}
+
+static int32_t slot_take(struct dbt *d)
+{
+	int32_t s = d->slot_free;
+
+	if (s >= 0)
+		d->slot_free = d->slot_next[s];
+	return s;
+}
+
+/* cc < 0: always. */
+static void exit_emit(struct tr *t, int cc, uint64_t target)
+{
+	struct exit *x = exit_new(t, target);
+	struct cold *k;
+
+	if (x->slot == -2)
+		x->slot = slot_take(t->d);
+	if (x->slot >= 0) {
+		if (cc < 0) {
+			emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(x->slot)));
+		} else {
+			k = tr_cold(t, slot_jump_emit, emit_jcc(&t->e, (unsigned)cc));
+			k->exit = x;
+		}
+		k = tr_cold(t, exit_stub_emit, 0);
+	} else {
+		label l = cc < 0 ? emit_jmp(&t->e) : emit_jcc(&t->e, (unsigned)cc);
+
+		x->patch = l;
+		k = tr_cold(t, exit_stub_emit, l);
+	}
+	k->exit = x;
+}
+
+void lower_exit_direct(struct tr *t, uint64_t target)
+{
+	exit_emit(t, -1, target);
+	t->ended = true;
+}
+
+static void indirect_miss_emit(struct tr *t, const struct cold *k)
+{
+	emit_label_here(&t->e, k->from);
+	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_indirect);
+}
+
+/*
+ * Jump cache: the index is (rip ^ rip >> 9) & mask, as jc_index() has it, so that page number and index imply the low
+ * bits and the key has room for the id. The whole page number is compared: no address a guest makes up can match
+ * what is another address space's or privilege's.
+ */
+void lower_exit_indirect(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct opnd s0 = opnd_reg(S0), s1 = opnd_reg(S1), m = opnd_gs(OFF_HOT(jc_id));
+
+	emit_store(e, opnd_gs(OFF_RIP), S0);
+	emit_mov(e, S1, S0);
+	enc(e, ENC_W, 0xc1, 5, &s1);
+	emit8(e, 9);
+	enc(e, 0, X_XOR, S1, &s0);
+	emit_alu_imm(e, 0, 4, s1, JC_ENTRIES - 1);
+	emit_alu_imm(e, ENC_W, 4, s0, -4096);
+	enc(e, 0, 0xc1, 4, &s1);
+	emit8(e, 4);
+	enc(e, ENC_W, X_OR, S0, &m);
+	m = opnd_mem(S1, OFF_HOT(jc));
+	m.gs = true;
+	enc(e, ENC_W, X_CMP, S0, &m);
+	tr_cold(t, indirect_miss_emit, emit_jcc(e, CC_NE));
+	m.disp += 8;
+	emit_jmp_mem(e, m);
+	t->ended = true;
+}
+
+void lower_leave(struct tr *t, enum dbt_exit why, uint64_t rip)
+{
+	struct emit *e = &t->e;
+
+	emit_imm(e, S0, rip);
+	emit_store(e, opnd_gs(OFF_RIP), S0);
+	emit_imm(e, S0, (unsigned)why);
+	emit_jmp_to(e, t->d->rw + (t->fl == FL_M ? t->d->tramp_exit_m : t->d->tramp_exit_h));
+	t->ended = true;
+}
+
+/* Push the return address. S0, S1 are free again afterwards. */
+static void push_return(struct tr *t, const struct insn *i, bool second)
+{
+	struct emit *e = &t->e;
+	uint64_t back = tr_next_rip(t);
+	struct opnd m;
+
+	mem_stack(t, -8, 8, SLOW_WRITE, second, &m);
+	if (back == (uint64_t)(int64_t)(int32_t)back) {
+		tr_commit(t, i);
+		emit_store_imm32(e, m, (int32_t)back);
+	} else {
+		emit_imm(e, S0, back);
+		tr_commit(t, i);
+		emit_store(e, m, S0);
+	}
+	emit_lea(e, RSP, opnd_mem(RSP, -8));
+}
+
+static bool canonical(uint64_t v)
+{
+	return (uint64_t)((int64_t)(v << 16) >> 16) == v;
+}
+
+/* Target of JMP, CALL through register or memory into S0. */
+static void load_target(struct tr *t, const struct insn *i)
+{
+	struct opnd m;
+
+	if (i->flags & INSN_MEM) {
+		mem_operand(t, i, 8, SLOW_READ, &m);
+		emit_load(&t->e, S0, m);
+	} else if (i->rm >= GUEST_HOST_REGS) {
+		emit_load(&t->e, S0, opnd_gs(OFF_GPR(i->rm)));
+	} else {
+		emit_mov(&t->e, S0, i->rm);
+	}
+}
+
+static enum lowered lower_call(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+
+	if (i->form == FORM_IMM) {
+		uint64_t target = tr_next_rip(t) + i->imm;
+
+		if (!canonical(target) || i->opsize != 8)
+			return LOWER_LEAVE;
+		push_return(t, i, false);
+		lower_exit_direct(t, target);
+		return LOWERED;
+	}
+	if (i->opsize != 8 || i->form != FORM_RM)
+		return LOWER_LEAVE;
+	load_target(t, i);
+	emit_store(e, opnd_gs(OFF_HOT(tmp)), S0);
+	push_return(t, i, true);
+	emit_load(e, S0, opnd_gs(OFF_HOT(tmp)));
+	lower_exit_indirect(t);
+	return LOWERED;
+}
+
+static enum lowered lower_ret(struct tr *t, const struct insn *i)
+{
+	struct opnd m;
+
+	if (i->opsize != 8)
+		return LOWER_LEAVE;
+	mem_stack(t, 0, 8, SLOW_READ, false, &m);
+	emit_load(&t->e, S0, m);
+	tr_commit(t, i);
+	emit_lea(&t->e, RSP, opnd_mem(RSP, 8 + (int32_t)(i->form == FORM_IMM ? (uint16_t)i->imm : 0)));
+	lower_exit_indirect(t);
+	return LOWERED;
+}
+
+static enum lowered lower_jmp(struct tr *t, const struct insn *i)
+{
+	if (i->form == FORM_IMM) {
+		uint64_t target = tr_next_rip(t) + i->imm;
+
+		if (!canonical(target) || i->opsize != 8)
+			return LOWER_LEAVE;
+		tr_commit(t, i);
+		lower_exit_direct(t, target);
+		return LOWERED;
+	}
+	if (i->opsize != 8 || i->form != FORM_RM)
+		return LOWER_LEAVE;
+	load_target(t, i);
+	tr_commit(t, i);
+	lower_exit_indirect(t);
+	return LOWERED;
+}
+
+/* JRCXZ and LOOP: RCX without touching the flags. */
+static enum lowered lower_counted(struct tr *t, const struct insn *i, uint64_t target)
+{
+	struct emit *e = &t->e;
+	uint8_t *over;
+
+	if (i->addrsize != 8 || (i->op != OP_JRCXZ && i->op != OP_LOOP))
+		return LOWER_LEAVE;
+	tr_commit(t, i);
+	if (i->op == OP_LOOP)
+		emit_lea(e, RCX, opnd_mem(RCX, -1));
+	/* jrcxz has one byte of reach only */
+	if (i->op == OP_JRCXZ) {
+		emit8(e, 0xe3);
+		emit8(e, 2);
+		emit8(e, 0xeb);
+		emit8(e, 0);
+		over = e->p;
+		exit_emit(t, -1, target);
+		if (!e->full)
+			over[-1] = (uint8_t)(e->p - over);
+	} else {
+		emit8(e, 0xe3);
+		emit8(e, 0);
+		over = e->p;
+		exit_emit(t, -1, target);
+		if (!e->full)
+			over[-1] = (uint8_t)(e->p - over);
+	}
+	return LOWERED;
+}
+
+enum lowered lower_branch(struct tr *t, const struct insn *i)
+{
+	uint64_t target;
+
+	switch (i->op) {
+	case OP_JMP:
+		return lower_jmp(t, i);
+	case OP_CALL:
+		return lower_call(t, i);
+	case OP_RET:
+		return lower_ret(t, i);
+	default:
+		break;
+	}
+	target = tr_next_rip(t) + i->imm;
+	if (!canonical(target))
+		return LOWER_LEAVE;
+	if (i->op >= OP_JCXZ && i->op <= OP_LOOPNE)
+		return lower_counted(t, i, target);
+	tr_commit(t, i);
+	exit_emit(t, i->cond, target);
+	return LOWERED;
+}

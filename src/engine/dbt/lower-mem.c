@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory operands of translated code: guest-virtual address to host address through the software TLB, inline.
+ *
+ *	lea  S0, [ea]
+ *	rorx S1, S0, 12 ; and S1d, 1023		index
+ *	sub  S0, [TB + S1*8 + tag]
+ *	cmp  S0, 4096 - size			tag and page crossing in one compare
+ *	ja   slow				out of line: fill and retry, or the interpreter
+ *	mov  S1, [TB + S1*8 + addend]
+ *	op   [ea + S1]
+ *
+ * Where the address is base + displacement it is used as it stands in the last step, otherwise it is computed a
+ * second time (cheaper than keeping it, there is no third register). Constant addresses need no index and one
+ * compare. This file is the seam for other ways of reaching memory.
+ */
+#include "engine/dbt/translate.h"
+
+static bool spilled(unsigned g)
+{
+	return g >= GUEST_HOST_REGS && g < 16;
+}
+
+static bool ea_constant(const struct tr *t, const struct insn *i, uint64_t *ea)
+{
+	if (i->seg >= SEG_FS || i->index != REG_NONE)
+		return false;
+	if (i->base == REG_RIP)
+		*ea = tr_next_rip(t) + (uint64_t)i->disp;
+	else if (i->base == REG_NONE)
+		*ea = (uint64_t)i->disp;
+	else
+		return false;
+	if (i->addrsize == 4)
+		*ea = (uint32_t)*ea;
+	return true;
+}
+
+/* Usable as [base + S1 + disp] without computing it. */
+static bool ea_direct(const struct insn *i)
+{
+	return i->seg < SEG_FS && i->index == REG_NONE && i->addrsize == 8 && i->base < GUEST_HOST_REGS;
+}
+
+/* Parts that live in memory are loaded into S0 (and S1, for LEA: flags may be live there). */
+void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flags)
+{
+	struct emit *e = &t->e;
+	unsigned base = i->base, index = i->index;
+	struct opnd m;
+
+	if (base == REG_RIP || (base == REG_NONE && index == REG_NONE)) {
+		uint64_t ea = base == REG_RIP ? tr_next_rip(t) + (uint64_t)i->disp : (uint64_t)i->disp;
+
+		emit_imm(e, reg, i->addrsize == 4 || !(enc_flags & ENC_W) ? (uint32_t)ea : ea);
+		return;
+	}
+	if (index != REG_NONE && spilled(index)) {
+		emit_load(e, S0, opnd_gs(OFF_GPR(index)));
+		index = S0;
+		if (base != REG_NONE && spilled(base)) { /* no register left for an access: S1 is the addend's */
+			emit_lea(e, S0, opnd_sib(OPND_NONE, S0, i->scale, (int32_t)i->disp));
+			m = opnd_gs(OFF_GPR(base));
+			enc(e, ENC_W, X_ADD, S0, &m);
+			m = opnd_reg(S0);
+			if (reg != S0 || !(enc_flags & ENC_W))
+				enc(e, enc_flags, X_MOV_LOAD, reg, &m);
+			return;
+		}
+	} else if (base != REG_NONE && spilled(base)) {
+		emit_load(e, S0, opnd_gs(OFF_GPR(base)));
+		base = S0;
+	}
+	m = opnd_sib(base, index, index == REG_NONE ? 0 : i->scale, (int32_t)i->disp);
+	if (index != REG_NONE || i->disp || base != reg || !(enc_flags & ENC_W))
+		enc(e, enc_flags, X_LEA, reg, &m);
+}
+
+/* Linear address into S0. */
+static void ea_emit(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	unsigned flags = i->addrsize == 8 ? ENC_W : 0;
+	struct opnd base;
+
+	if (i->seg < SEG_FS) {
+		mem_lea(t, i, S0, flags);
+		return;
+	}
+	base = opnd_gs(OFF_SEG_BASE(i->seg));
+	if (flags && i->index == REG_NONE && i->base == REG_NONE) {
+		emit_load(e, S0, base);
+		if (i->disp)
+			emit_lea(e, S0, opnd_mem(S0, (int32_t)i->disp));
+	} else if (flags && i->index == REG_NONE && i->base < GUEST_HOST_REGS) {
+		emit_load(e, S0, base);
+		emit_lea(e, S0, opnd_sib(S0, i->base, 0, (int32_t)i->disp));
+	} else {
+		mem_lea(t, i, S0, flags);
+		enc(e, ENC_W, X_ADD, S0, &base);
+	}
+}
+
+static void slow_emit(struct tr *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+
+	emit_label_here(e, k->from);
+	if (k->rbp)
+		emit_mov(e, S0, RBP);
+	else if (k->stack)
+		emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
+	else if (k->kind != SLOW_INTERP)
+		ea_emit(t, &t->insn[k->idx]);
+	emit_imm(e, S1, SLOW_PARAM(t->b, k->idx, k->kind, k->size));
+	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
+}
+
+static struct cold *slow_jump(struct tr *t, unsigned cc, unsigned kind, unsigned size)
+{
+	struct cold *k = tr_cold(t, slow_emit, emit_jcc(&t->e, cc));
+
+	k->kind = (uint8_t)kind;
+	k->size = (uint8_t)size;
+	return k;
+}
+
+static void constant_operand(struct tr *t, uint64_t ea, unsigned size, unsigned kind, struct opnd *out)
+{
+	struct emit *e = &t->e;
+	int32_t row = (int32_t)(ea >> 12 & (TLB_ENTRIES - 1)) * 8;
+	int32_t tag = (kind == SLOW_WRITE ? OFF_WRITE_TAG : OFF_READ_TAG) + row;
+	uint64_t page = ea & ~0xfffull;
+	struct opnd m = opnd_mem(TB, tag);
+
+	if ((ea & 0xfff) > 4096 - size) { /* crosses a page: never inline */
+		struct cold *k = tr_cold(t, slow_emit, emit_jmp(e));
+
+		k->kind = SLOW_INTERP;
+		k->size = (uint8_t)size;
+		*out = opnd_mem(S0, 0);
+		return;
+	}
+	if (page == (uint64_t)(int64_t)(int32_t)page && ea == (uint64_t)(int64_t)(int32_t)ea) {
+		emit_alu_imm(e, ENC_W, 7, m, (int32_t)page);
+		*out = opnd_mem(S1, (int32_t)ea);
+	} else {
+		emit_imm(e, S0, page);
+		enc(e, ENC_W, X_CMP, S0, &m);
+		*out = opnd_sib(S0, S1, 0, (int32_t)(ea & 0xfff));
+	}
+	slow_jump(t, CC_NE, kind, size);
+	emit_load(e, S1, opnd_mem(TB, OFF_ADDEND + row));
+}
+
+/* S0 = address on entry (`from` is a register that has it too, or S0). S1 = addend at the end. */
+static void tlb_check(struct tr *t, unsigned from, unsigned size, bool write)
+{
+	struct emit *e = &t->e;
+	struct opnd m = opnd_sib(TB, S1, 3, write ? OFF_WRITE_TAG : OFF_READ_TAG);
+
+	emit_rorx(e, S1, from, 12);
+	emit_alu_imm(e, 0, 4, opnd_reg(S1), TLB_ENTRIES - 1);
+	if (from != S0)
+		emit_mov(e, S0, from);
+	enc(e, ENC_W, X_SUB, S0, &m);
+	emit_alu_imm(e, ENC_W, 7, opnd_reg(S0), (int32_t)(4096 - size));
+}
+
+void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kind, struct opnd *out)
+{
+	struct emit *e = &t->e;
+	bool direct = ea_direct(i);
+	uint64_t ea;
+
+	if (ea_constant(t, i, &ea)) {
+		constant_operand(t, ea, size, kind, out);
+		return;
+	}
+	if (direct && !i->disp) {
+		tlb_check(t, i->base, size, kind == SLOW_WRITE);
+	} else {
+		ea_emit(t, i);
+		tlb_check(t, S0, size, kind == SLOW_WRITE);
+	}
+	slow_jump(t, CC_A, kind, size);
+	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	if (direct) {
+		*out = opnd_sib(i->base, S1, 0, (int32_t)i->disp);
+		return;
+	}
+	ea_emit(t, i);
+	*out = opnd_sib(S0, S1, 0, 0);
+}
+
+unsigned mem_scratch(struct tr *t, struct opnd *m)
+{
+	if (m->kind != OPND_MEM || m->gs)
+		return S0;
+	if (m->base != S0 && m->index != S0)
+		return S0;
+	if (m->base != S1 && m->index != S1)
+		return S1;
+	emit_lea(&t->e, S0, *m);
+	*m = opnd_mem(S0, 0);
+	return S1;
+}
+
+void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool second, struct opnd *out)
+{
+	struct emit *e = &t->e;
+	struct cold *k;
+
+	if (offset)
+		emit_lea(e, S0, opnd_mem(RSP, offset));
+	tlb_check(t, offset ? S0 : RSP, size, kind == SLOW_WRITE);
+	/* after an earlier access of the same instruction a fill and retry could go round for ever */
+	k = slow_jump(t, CC_A, second ? SLOW_INTERP : kind, size);
+	k->stack = true;
+	k->arg = (uint64_t)(int64_t)offset;
+	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	*out = opnd_sib(RSP, S1, 0, offset);
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop around translated code: attend to requests, find or make the block at rip, enter, see why it came back.
+ * Built with general registers only: the guest's vector registers are in the host's while this runs, and
+ * are put by before anything else is called.
+ */
+#include "engine/dbt/dbt.h"
+#include "x86/access.h"
+#include "x86/event.h"
+
+static void epoch_odd(struct cpu *c) /* blocks found from here on stay until the next change */
+{
+	uint32_t *epoch = &dbt_hot(c)->epoch;
+
+	__atomic_store_n(epoch, *epoch + (*epoch & 1 ? 2 : 1), __ATOMIC_SEQ_CST);
+}
+
+static void epoch_even(struct cpu *c)
+{
+	uint32_t *epoch = &dbt_hot(c)->epoch;
+
+	if (*epoch & 1)
+		__atomic_store_n(epoch, *epoch + 1, __ATOMIC_SEQ_CST);
+}
+
+static void fp_by(struct cpu *c)
+{
+	if (dbt_hot(c)->vec_live || dbt_hot(c)->x87_live)
+		fp_release(c);
+}
+
+static void gs_set(struct cpu *c)
+{
+	uintptr_t now;
+
+	__asm__ volatile("rdgsbase %0" : "=r"(now));
+	if (now != (uintptr_t)c)
+		__asm__ volatile("wrgsbase %0" ::"r"(c));
+}
+
+/* What other threads want done by the owner of the TLB. */
+static void wanted(struct cpu *c)
+{
+	uint32_t what = __atomic_exchange_n(&dbt_cpu(c)->wanted, 0, __ATOMIC_SEQ_CST);
+
+	if (what & WANT_FLUSH_TLB)
+		tlb_flush_all(c);
+	if (what & WANT_REVOKE_WRITES)
+		tlb_revoke_writes(c);
+}
+
+/* At a boundary: CPU_OK goes on, CPU_STOP leaves. */
+static int boundary(struct cpu *c)
+{
+	struct dbt_hot *h = dbt_hot(c);
+
+	for (;;) {
+		uint32_t attention;
+		int r;
+
+		__atomic_store_n(&h->kick, 0, __ATOMIC_SEQ_CST);
+		attention = atomic_load(&c->attention);
+		if (attention & ATT_FLUSH) {
+			atomic_fetch_and(&c->attention, ~(uint32_t)ATT_FLUSH);
+			fp_by(c);
+			wanted(c);
+			attention &= ~(uint32_t)ATT_FLUSH;
+		}
+		if (!attention && c->s.activity == ACTIVITY_RUN &&
+		    !(c->s.rflags & FLAG_IF && event_interrupt_waiting(c)))
+			return CPU_OK;
+		fp_by(c);
+		r = event_attend(c);
+		if (r != CPU_BOUNDARY)
+			return r;
+	}
+}
+
+/* Interpret one instruction at rip. */
+static int step(struct cpu *c)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	int r;
+
+	fp_by(c);
+	dc->counters.interp_steps++;
+	epoch_odd(c);
+	r = interp_step(dc->interp, c);
+	epoch_even(c);
+	return r;
+}
+
+/* Mapping or mode are not what the jump cache and slots stand for any more. */
+static void chain_check(struct cpu *c, uint32_t mode)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	uint64_t generation = c->tlb.flushes + c->tlb.switches;
+
+	if (dc->mode == mode && dc->generation == generation && dc->space == c->tlb.space)
+		return;
+	dc->mode = mode;
+	dc->generation = generation;
+	dc->space = c->tlb.space;
+	pthread_mutex_lock(&dc->d->lock);
+	chain_flush(c);
+	pthread_mutex_unlock(&dc->d->lock);
+}
+
+/* Physical page of the code at rip. */
+static int fetch(struct cpu *c, gpa_t *page)
+{
+	const struct tlb_fetch *f = c->tlb.fetch;
+	gva_t at = c->s.rip & ~0xfffull;
+	unsigned n = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
+	int r;
+
+	if (f->tag[n] == at) {
+		*page = f->page[n] & ~0xfffull;
+		return CPU_OK;
+	}
+	fp_by(c);
+	r = cpu_fetch_page(c, c->s.rip, page);
+	*page &= ~0xfffull;
+	return r;
+}
+
+/*
+ * The block at rip; the exit that led here, if any, is linked to it. The epoch is odd from before x was read and stays so if
+ * a block is returned. NULL with CPU_OK: interpret. Translating may wait for others, so x is forgotten there.
+ */
+static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	struct dbt *d = dc->d;
+	struct block *b;
+	gpa_t page;
+	int r = fetch(c, &page);
+
+	*out = NULL;
+	if (r) {
+		epoch_even(c);
+		return r;
+	}
+	pthread_mutex_lock(&d->lock);
+	dc->counters.lookups++;
+	b = block_find(d, page, c->s.rip, mode);
+	if (b && x) {
+		link_exit(d, c, x, b);
+	} else if (!b) {
+		epoch_even(c);
+		fp_by(c);
+		b = translate_timed(d, c, c->s.rip, page, mode);
+	}
+	if (b) {
+		epoch_odd(c);
+		*out = b;
+	} else {
+		epoch_even(c);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return CPU_OK;
+}
+
+enum after { AFTER_FIND, AFTER_BOUNDARY, AFTER_STOP };
+
+/* Into the block and out again; *x is the exit taken that could be linked. */
+static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	struct dbt_hot *h = dbt_hot(c);
+	struct dbt_counters *n = &dc->counters;
+
+	h->flags = flags_to_m(c->s.rflags);
+	dbt_enter(c, dbt_exec(dc->d, b->start));
+	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
+	*x = NULL;
+	switch ((enum dbt_exit)h->exit_code) {
+	case EXIT_LINK:
+		n->exits_link++;
+		*x = (struct exit *)(uintptr_t)h->exit_arg;
+		c->s.rip = (*x)->target;
+		return AFTER_FIND;
+	case EXIT_INDIRECT:
+		n->exits_indirect++;
+		dc->indirect = true;
+		return AFTER_FIND;
+	case EXIT_LOOKUP:
+		return AFTER_FIND;
+	case EXIT_FAULT:
+		n->exits_fault++;
+		epoch_even(c);
+		fp_by(c);
+		return event_deliver_fault(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
+	case EXIT_STEP:
+		return step(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
+	case EXIT_STOP:
+		return AFTER_STOP;
+	case EXIT_KICK:
+		n->exits_kick++;
+		return AFTER_BOUNDARY;
+	case EXIT_BOUNDARY:
+		n->exits_boundary++;
+		break;
+	}
+	return AFTER_BOUNDARY;
+}
+
+/* Translated code until something needs a boundary. CPU_STOP or CPU_BOUNDARY. */
+static int run_blocks(struct cpu *c, uint32_t mode)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	struct exit *x = NULL;
+	struct block *b;
+	enum after a;
+	int r;
+
+	for (;;) {
+		r = find(c, mode, x, &b);
+		if (r) {
+			fp_by(c);
+			return event_deliver_fault(c);
+		}
+		if (!b)
+			return step(c);
+		if (dc->indirect)
+			jc_insert(c, b->va, dbt_exec(dc->d, b->entry_m));
+		dc->indirect = false;
+		a = enter(c, b, &x);
+		if (a == AFTER_FIND)
+			continue;
+		epoch_even(c);
+		return a == AFTER_STOP ? CPU_STOP : CPU_BOUNDARY;
+	}
+}
+
+enum cpu_stop dbt_run(struct cpu *c)
+{
+	int r;
+
+	c->stop = STOP_NONE;
+	gs_set(c);
+	for (;;) {
+		uint32_t mode;
+
+		r = boundary(c);
+		if (r == CPU_STOP)
+			break;
+		mode = c->s.shadow || c->s.rflags & FLAG_RF ? MODE_NONE : mode_of(c);
+		if (mode == MODE_NONE) {
+			r = step(c);
+		} else {
+			chain_check(c, mode);
+			r = run_blocks(c, mode);
+		}
+		if (r == CPU_STOP && (c->stop != STOP_HLT || c->s.activity == ACTIVITY_RUN))
+			break;
+	}
+	epoch_even(c);
+	fp_by(c);
+	return c->stop;
+}

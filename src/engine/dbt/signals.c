@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Host signals in translated code.
+ *
+ * A kick finds the guest instruction whose host code was interrupted. While that has not changed guest state yet (the
+ * first `zone` bytes, see struct insn_map) the state is that before the instruction: the thread is sent to the exit
+ * with rip there. Otherwise it is single-stepped on until it is. In C code the kick is only noted: every way back
+ * into translated code looks at hot->kick.
+ *
+ * A fault of the host (division, alignment of SSE operands, unmasked floating-point exceptions) leaves the same way, and the
+ * interpreter executes the instruction: it knows which exception is the guest's.
+ *
+ * The handlers run on the thread's alternate stack, RSP being the guest's. The interrupted thread holds no lock when it
+ * is in translated code, so taking dbt->lock here is safe.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+#undef REG_RIP /* an enumerator of <ucontext.h> too: used here by the names below */
+#include "base/err.h"
+#include "base/kick.h"
+#include "engine/dbt/dbt.h"
+
+#define HOST_TF 0x100
+
+enum { UC_R13 = REG_R13, UC_R14 = REG_R14, UC_RIP = REG_CR2 - 6, UC_EFL = REG_EFL };
+_Static_assert(UC_EFL == UC_RIP + 1, "order of gregs");
+
+/* Signal dispositions are the process's; which vCPU the thread runs is found here. */
+static _Thread_local struct dbt_cpu *signal_self;
+
+static bool between(uintptr_t pc, const char *from, const char *to)
+{
+	return pc >= (uintptr_t)from && pc < (uintptr_t)to;
+}
+
+static bool in_cache(const struct dbt_cpu *dc, uintptr_t pc)
+{
+	return pc - (uintptr_t)dc->d->rx < dc->d->size;
+}
+
+/* Leave translated code with rip at instruction idx of b. */
+static void redirect(struct dbt_cpu *dc, ucontext_t *uc, const struct block *b, int idx, enum dbt_exit why)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+	struct dbt_hot *h = dbt_hot(dc->c);
+
+	if (b->map[idx].flags == FL_H)
+		h->flags = flags_to_m((uint64_t)g[UC_EFL]);
+	dc->c->s.rip = block_rip(b, (unsigned)idx);
+	g[UC_R13] = why;
+	g[UC_R14] = 0;
+	g[UC_RIP] = (greg_t)(uintptr_t)dbt_stub_exit_m;
+	g[UC_EFL] &= ~HOST_TF;
+}
+
+/* At or in the instruction, before it changed anything? */
+static bool boundary_at(const struct dbt_cpu *dc, uintptr_t pc, const struct block **b, int *idx)
+{
+	*b = cache_find_host(dc->d, pc);
+	if (!*b)
+		return false;
+	*idx = block_insn_at(dc->d, *b, pc);
+	return *idx >= 0 && pc <= (uintptr_t)dbt_exec(dc->d, (*b)->map[*idx].host) + (*b)->map[*idx].zone;
+}
+
+static void kicked(struct dbt_cpu *dc, ucontext_t *uc)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+	uintptr_t pc = (uintptr_t)g[UC_RIP];
+	const struct block *b;
+	int idx;
+
+	g[UC_EFL] &= ~HOST_TF;
+	if (between(pc, dbt_enter_check, dbt_enter_go) || between(pc, dbt_slow_check, dbt_slow_go)) {
+		g[UC_RIP] = (greg_t)(uintptr_t)dbt_stub_kicked;
+		return;
+	}
+	if (!in_cache(dc, pc))
+		return;
+	pthread_mutex_lock(&dc->d->lock);
+	if (boundary_at(dc, pc, &b, &idx))
+		redirect(dc, uc, b, idx, EXIT_KICK);
+	else
+		g[UC_EFL] |= HOST_TF;
+	pthread_mutex_unlock(&dc->d->lock);
+}
+
+static void kick_handler(void *opaque, void *ucontext)
+{
+	struct dbt_cpu *dc = opaque;
+
+	__atomic_store_n(&dbt_hot(dc->c)->kick, 1, __ATOMIC_RELAXED);
+	kicked(dc, ucontext);
+}
+
+/* Not ours: what would have happened without us. */
+static void not_ours(int number)
+{
+	signal(number, SIG_DFL);
+	raise(number);
+}
+
+static void fault_handler(int number, siginfo_t *info, void *ucontext)
+{
+	struct dbt_cpu *dc = signal_self;
+	ucontext_t *uc = ucontext;
+	uintptr_t pc = (uintptr_t)uc->uc_mcontext.gregs[UC_RIP];
+	const struct block *b = NULL;
+	int saved = errno, idx = -1;
+
+	if (number == SIGTRAP && dc && uc->uc_mcontext.gregs[UC_EFL] & HOST_TF) {
+		kicked(dc, uc);
+		errno = saved;
+		return;
+	}
+	if (dc && in_cache(dc, pc)) {
+		pthread_mutex_lock(&dc->d->lock);
+		b = cache_find_host(dc->d, pc);
+		idx = b ? block_insn_at(dc->d, b, pc) : -1;
+		if (idx >= 0)
+			redirect(dc, uc, b, idx, EXIT_STEP);
+		pthread_mutex_unlock(&dc->d->lock);
+	}
+	if (idx < 0)
+		not_ours(number);
+	errno = saved;
+}
+
+int signals_install(struct err *e)
+{
+	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
+	struct sigaction sa = { .sa_sigaction = fault_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	sigfillset(&sa.sa_mask);
+	for (unsigned n = 0; n < ARRAY_LEN(numbers); n++) {
+		if (sigaction(numbers[n], &sa, NULL))
+			return err_errno(e, "translator: cannot handle signal %d", numbers[n]);
+	}
+	return 0;
+}
+
+void signals_attach(struct dbt_cpu *dc)
+{
+	signal_self = dc;
+	if (dc->c->thread)
+		kick_set(dc->c->thread, kick_handler, dc);
+}
+
+void signals_detach(struct dbt_cpu *dc)
+{
+	if (dc->c->thread)
+		kick_set(dc->c->thread, NULL, NULL);
+	signal_self = NULL;
+}

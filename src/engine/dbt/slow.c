@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where translated code goes when its inline way does not do: TLB misses, and whole instructions through the interpreter.
+ * Built with general registers only, and careful to save the guest's vector and x87 registers before calling what is not.
+ */
+#include "engine/dbt/dbt.h"
+#include "x86/access.h"
+
+struct fp_was {
+	bool vec, x87;
+};
+
+static struct fp_was fp_put_by(struct cpu *c)
+{
+	struct dbt_hot *h = dbt_hot(c);
+	struct fp_was was = { h->vec_live, h->x87_live };
+
+	if (was.vec || was.x87)
+		fp_release(c);
+	return was;
+}
+
+static void fp_take_up(struct cpu *c, struct fp_was was)
+{
+	if (was.vec)
+		fp_load_vec(c);
+	if (was.x87)
+		fp_load_x87(c);
+}
+
+static uint64_t leave(struct cpu *c, enum dbt_exit why)
+{
+	dbt_hot(c)->exit_code = why;
+	return 0;
+}
+
+/* The instruction decoded, from a small cache: guest code of a live block has not changed since its translation. */
+static const struct insn *insn_of(struct dbt_cpu *dc, const struct block *b, unsigned idx)
+{
+	unsigned n = (unsigned)((uintptr_t)b / 64 + idx * 7) % INSN_CACHE;
+	uint64_t rip = block_rip(b, idx);
+
+	if (dc->insns[n].serial != b->serial || dc->insns[n].rip != rip) {
+		unsigned at = (unsigned)(rip & 0xfff);
+
+		if (insn_decode(&dc->insns[n].insn, b->code + at, 4096 - at, MODE_64) != INSN_OK)
+			return NULL;
+		interp_bind(&dc->insns[n].insn);
+		dc->insns[n].serial = b->serial;
+		dc->insns[n].rip = rip;
+	}
+	return &dc->insns[n].insn;
+}
+
+static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	struct dbt_hot *h = dbt_hot(c);
+	struct fp_was was = fp_put_by(c);
+	const struct insn *i = insn_of(dc, b, idx);
+	int r;
+
+	dc->counters.interp_helpers++;
+	if (!i) /* just been overwritten */
+		return leave(c, EXIT_STEP);
+	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
+	r = interp_exec(c, i);
+	h->flags = flags_to_m(c->s.rflags);
+	switch (r) {
+	case CPU_OK:
+		break;
+	case CPU_FAULT:
+		return leave(c, EXIT_FAULT);
+	case CPU_STOP:
+		return leave(c, EXIT_STOP);
+	default:
+		return leave(c, EXIT_BOUNDARY);
+	}
+	if (b->dead || i->class == CLASS_BRANCH || i->class == CLASS_FAR)
+		return leave(c, EXIT_LOOKUP);
+	fp_take_up(c, was);
+	return (uint64_t)(uintptr_t)dbt_exec(dc->d, b->map[idx + 1].host);
+}
+
+/* Make the inline check succeed. False: it cannot, or the access faults. */
+static bool fill(struct cpu *c, uint64_t ea, unsigned size, bool write)
+{
+	if ((ea & 0xfff) > 4096 - size)
+		return false;
+	if (cpu_probe(c, ea, size, write ? ACCESS_WRITE : ACCESS_READ))
+		return false;
+	return write ? tlb_write_hit(c->tlb.data, ea, size) : tlb_read_hit(c->tlb.data, ea, size);
+}
+
+static void load_fp(struct cpu *c, unsigned what)
+{
+	if (what & 1 && !dbt_hot(c)->vec_live)
+		fp_load_vec(c);
+	if (what & 2 && !dbt_hot(c)->x87_live)
+		fp_load_x87(c);
+}
+
+__attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param)
+{
+	const struct block *b = (const struct block *)(uintptr_t)(param & 0xffffffffffffull);
+	unsigned idx = param >> 48 & 0xff, kind = param >> 56 & 15, code = (unsigned)(param >> 60);
+	unsigned size = code == 7 ? 10 : 1u << code;
+	struct dbt_cpu *dc = dbt_cpu(c);
+
+	c->s.rip = block_rip(b, idx);
+	if (kind == SLOW_FP) {
+		load_fp(c, code);
+	} else {
+		dc->counters.slow_paths++;
+		if (kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))
+			return slow_interp(c, b, idx);
+		dc->counters.slow_fills++;
+	}
+	return (uint64_t)(uintptr_t)dbt_exec(dc->d, b->map[idx].host);
+}

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One translation: decode from an address to the end of a superblock (within a page, past conditional jumps, through
+ * unconditional ones), find out backwards which flags are live where, lower forwards, then the out-of-line parts.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "engine/dbt/translate.h"
+
+#define SIDE_EXITS 10u /* conditional jumps a block runs on after */
+
+void tr_flags_save(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct opnd m = opnd_gs(OFF_HOT(flags));
+
+	emit_mov(e, S0, RAX);
+	emit8(e, 0x9f); /* lahf */
+	emit_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
+	enc(e, ENC_66, X_MOV_STORE, RAX, &m);
+	emit_mov(e, RAX, S0);
+}
+
+/* Scratch registers may hold an address: RAX rests in memory meanwhile. */
+void tr_flags_restore(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct opnd m = opnd_gs(OFF_HOT(flags));
+
+	emit_store(e, opnd_gs(OFF_HOT(rax)), RAX);
+	enc(e, ENC_0F, 0xb7, RAX, &m);
+	emit_bytes(e, "\x04\x7f", 2); /* add al, 127: OF */
+	emit8(e, 0x9e); /* sahf */
+	emit_load(e, RAX, opnd_gs(OFF_HOT(rax)));
+}
+
+void tr_commit(struct tr *t, const struct insn *i)
+{
+	struct insn_map *m = &t->map[t->idx];
+	unsigned writes = i->flags_written & FLAGS_ARITH;
+	unsigned needs = i->flags_read & FLAGS_ARITH;
+	uint32_t host = emit_offset(&t->e);
+
+	if (!t->committed) {
+		m->zone = (uint8_t)MIN(host - m->host, 255u);
+		t->committed = true;
+	}
+	if (writes)
+		needs |= t->live[t->idx + 1] & ~writes;
+	if (t->fl == FL_M && needs) {
+		tr_flags_restore(t);
+		t->fl = FL_H;
+	}
+}
+
+struct cold *tr_cold(struct tr *t, void (*fn)(struct tr *t, const struct cold *k), label from)
+{
+	struct cold *k = &t->cold[t->ncold++];
+
+	CHECK(t->ncold <= ARRAY_LEN(t->cold));
+	*k = (struct cold){ .fn = fn, .from = from, .idx = (uint8_t)t->idx };
+	return k;
+}
+
+bool lower_clobbers_flags(const struct tr *t, const struct insn *i)
+{
+	if (i->class == CLASS_X87)
+		return !t->x87_known || i->flags & INSN_MEM;
+	if (i->class == CLASS_VECTOR)
+		return !t->vec_known || (i->flags & INSN_MMX && !t->x87_known) || i->flags & INSN_MEM;
+	if (i->op >= OP_NOP && i->op <= OP_PREFETCHWT1)
+		return false;
+	if (i->flags & INSN_MEM)
+		return i->op != OP_LEA;
+	switch (i->op) {
+	case OP_PUSH:
+	case OP_POP:
+	case OP_LEAVE:
+	case OP_CALL:
+	case OP_RET:
+	case OP_CLD:
+	case OP_STD:
+		return true;
+	case OP_JMP:
+		return i->form != FORM_IMM;
+	default:
+		return i->class == CLASS_SYSTEM || i->class == CLASS_STRING;
+	}
+}
+
+static bool ends_block(const struct insn *i)
+{
+	if (i->class == CLASS_FAR)
+		return true;
+	return i->op == OP_JMP || i->op == OP_CALL || i->op == OP_RET || i->op == OP_HLT;
+}
+
+static bool seen(const struct tr *t, unsigned at)
+{
+	for (unsigned n = 0; n < t->n; n++) {
+		if (t->at[n] == at)
+			return true;
+	}
+	return false;
+}
+
+/* The next instruction's offset in the page, or -1 at the end of the block. */
+static int next_at(const struct tr *t, const struct insn *i, unsigned at, unsigned *side_exits)
+{
+	if (i->op == OP_JMP && i->form == FORM_IMM && i->opsize == 8) {
+		uint64_t target = (t->page_va | at) + i->len + i->imm;
+
+		if ((target & ~0xfffull) == t->page_va && !seen(t, target & 0xfff))
+			return (int)(target & 0xfff);
+	}
+	if (ends_block(i) || at + i->len >= 4096)
+		return -1;
+	if (i->class == CLASS_BRANCH && ++*side_exits > SIDE_EXITS)
+		return -1;
+	return (int)(at + i->len);
+}
+
+static void decode(struct tr *t, unsigned at)
+{
+	unsigned side_exits = 0;
+	int next = (int)at;
+
+	while (next >= 0 && t->n < BLOCK_INSNS) {
+		struct insn *i = &t->insn[t->n];
+		enum insn_status s;
+
+		at = (unsigned)next;
+		if (t->n && at == (t->b->va & 0xfff))
+			break; /* round a loop: link to our own start */
+		s = insn_decode(i, t->code + at, 4096 - at, MODE_64);
+		if (s == INSN_TRUNCATED)
+			break;
+		if (s != INSN_OK) {
+			i->op = OP_INVALID;
+			i->class = CLASS_FAR;
+			i->len = MAX(i->len, 1);
+		}
+		t->at[t->n++] = (uint16_t)at;
+		t->lo = (uint16_t)MIN(t->lo, at);
+		t->hi = (uint16_t)MAX(t->hi, MIN(at + i->len, 4096u));
+		next = next_at(t, i, at, &side_exits);
+	}
+}
+
+static void liveness(struct tr *t)
+{
+	t->live[t->n] = FLAGS_ARITH;
+	for (unsigned n = t->n; n-- > 0;) {
+		const struct insn *i = &t->insn[n];
+		unsigned reads = i->flags_read & FLAGS_ARITH, writes = i->flags_written & FLAGS_ARITH;
+
+		t->live[n] = (uint16_t)((t->live[n + 1] & ~writes) | reads);
+		if (i->class == CLASS_BRANCH || i->class == CLASS_FAR)
+			if (i->op != OP_JMP || i->form != FORM_IMM)
+				t->live[n] = FLAGS_ARITH;
+	}
+}
+
+static enum lowered lower(struct tr *t, const struct insn *i)
+{
+	switch (i->class) {
+	case CLASS_PLAIN:
+		if (i->op >= OP_PUSH && i->op <= OP_LEAVE)
+			return lower_stack(t, i);
+		return lower_alu(t, i);
+	case CLASS_BRANCH:
+		return lower_branch(t, i);
+	case CLASS_X87:
+	case CLASS_VECTOR:
+		return lower_vector(t, i);
+	case CLASS_SYSTEM:
+		return lower_system(t, i);
+	case CLASS_STRING:
+		return lower_string(t, i);
+	default:
+		return lower_system(t, i);
+	}
+}
+
+/* The interpreter does this one; the slow path comes back to the next. */
+static void lower_helper(struct tr *t)
+{
+	if (t->fl == FL_H) {
+		tr_flags_save(t);
+		t->fl = FL_M;
+	}
+	emit_imm(&t->e, S1, SLOW_PARAM(t->b, t->idx, SLOW_INTERP, 1));
+	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+	t->fl = FL_H; /* both ways */
+}
+
+static void lower_all(struct tr *t)
+{
+	t->fl = t->live[0] ? FL_H : FL_DEAD;
+	for (t->idx = 0; t->idx < t->n && !t->ended; t->idx++) {
+		const struct insn *i = &t->insn[t->idx];
+		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;
+		enum lowered r;
+
+		if (!followed && lower_clobbers_flags(t, i)) {
+			if (!t->live[t->idx]) {
+				t->fl = FL_DEAD;
+			} else if (t->fl == FL_H) {
+				tr_flags_save(t);
+				t->fl = FL_M;
+			}
+		}
+		t->map[t->idx] = (struct insn_map){ .host = emit_offset(&t->e), .guest = t->at[t->idx],
+						    .flags = (uint8_t)t->fl };
+		t->committed = false;
+		if (followed)
+			continue;
+		r = lower(t, i);
+		if (r == LOWER_HELPER)
+			lower_helper(t);
+		else if (r == LOWER_LEAVE)
+			lower_leave(t, EXIT_STEP, tr_rip(t));
+		else if (i->flags_written & FLAGS_ARITH)
+			t->fl = FL_H;
+	}
+	t->n = t->idx;
+	if (t->ended) {
+		t->map[t->n] = (struct insn_map){ .host = emit_offset(&t->e) };
+	} else {
+		const struct insn *last = &t->insn[t->n - 1];
+		uint64_t next = (t->page_va | t->at[t->n - 1]) + last->len;
+
+		if (last->op == OP_JMP && last->form == FORM_IMM)
+			next += last->imm;
+		t->map[t->n] = (struct insn_map){ .host = emit_offset(&t->e), .guest = (uint16_t)(next & 0xfff),
+						  .flags = (uint8_t)t->fl };
+		lower_exit_direct(t, next);
+	}
+}
+
+static void entry_for_m(struct tr *t, struct block *b)
+{
+	if (!t->live[0]) {
+		b->entry_m = b->start;
+		return;
+	}
+	emit_align(&t->e, 16);
+	b->entry_m = (uint32_t)(t->e.p - t->d->rw);
+	tr_flags_restore(t);
+	emit_jmp_to(&t->e, t->d->rw + b->start);
+}
+
+static bool finish(struct tr *t, struct block *b)
+{
+	unsigned n = t->n;
+
+	t->exits_final = calloc(t->nexits ? t->nexits : 1, sizeof(*b->exits));
+	b->map = malloc((n + 1) * sizeof(*b->map));
+	if (!t->exits_final || !b->map) {
+		free(t->exits_final);
+		return false;
+	}
+	for (unsigned k = 0; k < t->ncold; k++)
+		t->cold[k].fn(t, &t->cold[k]);
+	entry_for_m(t, b);
+	b->exits = t->exits_final;
+	b->nexits = (uint8_t)t->nexits;
+	memcpy(b->exits, t->exits, t->nexits * sizeof(*b->exits));
+	memcpy(b->map, t->map, (n + 1) * sizeof(*b->map));
+	return true;
+}
+
+static void give_back_slots(struct tr *t)
+{
+	for (unsigned n = 0; n < t->nexits; n++) {
+		int32_t s = t->exits[n].slot;
+
+		if (s >= 0) {
+			t->d->slot_next[s] = t->d->slot_free;
+			t->d->slot_free = s;
+		}
+	}
+}
+
+static struct block *block_new(struct dbt *d, uint64_t va, uint64_t page, uint32_t mode,
+			       const uint8_t *code, uint64_t ram_page)
+{
+	struct block *b = calloc(1, sizeof(*b));
+
+	if (!b)
+		return NULL;
+	b->va = va;
+	b->page = page;
+	b->page2 = ~0ull;
+	b->mode = mode;
+	b->code = code;
+	b->ram_page = ram_page;
+	b->serial = ++d->serial;
+	return b;
+}
+
+static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b, uint64_t va, uint32_t mode)
+{
+	t->d = d;
+	t->c = c;
+	t->b = b;
+	t->mode = mode;
+	t->page_va = va & ~0xfffull;
+	t->code = b->code;
+	t->n = t->idx = t->ncold = t->nexits = 0;
+	t->vec_known = t->x87_known = t->ended = false;
+	t->lo = 0xffff;
+	t->hi = 0;
+}
+
+static bool emit_block(struct tr *t, struct block *b, size_t room)
+{
+	struct dbt *d = t->d;
+
+	t->e = (struct emit){ .base = d->rw, .p = d->rw + b->start, .end = d->rw + b->start + room };
+	lower_all(t);
+	if (!finish(t, b) || t->e.full) {
+		give_back_slots(t);
+		return false;
+	}
+	b->ninsns = (uint8_t)t->n;
+	b->lo = t->lo;
+	b->hi = t->hi;
+	b->end = (uint32_t)(t->e.p - d->rw);
+	for (unsigned n = 0; n < b->nexits; n++)
+		exit_slot_attach(d, &b->exits[n]);
+	return true;
+}
+
+struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode)
+{
+	const struct mem_range *r = mem_find(c->mem, page);
+	struct tr *t = d->tr;
+	struct block *b;
+	uint8_t *at;
+	size_t room;
+	uint64_t offset;
+
+	if (!r || r->kind == MEM_IO || !range_fits(page - r->start, 4096, r->size))
+		return NULL;
+	at = cache_room(d, c, 16384, &room);
+	if (!at)
+		return NULL;
+	offset = r->ram_offset + (page - r->start);
+	if (offset & 0xfff)
+		return NULL;
+	if (!smc_protect(d, c, offset >> 12))
+		return NULL;
+	b = block_new(d, va, page, mode, r->host + (page - r->start), offset >> 12);
+	if (!b)
+		return NULL;
+	b->start = (uint32_t)(at - d->rw);
+	tr_begin(t, d, c, b, va, mode);
+	decode(t, va & 0xfff);
+	if (!t->n || (liveness(t), !emit_block(t, b, room))) {
+		block_free(b);
+		return NULL;
+	}
+	cache_commit(d, b, b->end);
+	block_insert(d, b);
+	d->counters.blocks++;
+	d->counters.guest_insns += b->ninsns;
+	d->counters.host_bytes += b->end - b->start;
+	return b;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A translation underway, and the lowerings that take part in it.
+ *
+ * For each guest instruction the driver (translate.c) makes sure that flags which are live survive what the lowering
+ * clobbers, notes where the instruction's host code begins, and calls one lowering. Until the lowering says
+ * tr_commit() its code must leave guest state alone but for the host flags and scratch registers: a kick or a fault there
+ * goes back to the instruction's start.
+ */
+#ifndef ENGINE_DBT_TRANSLATE_H
+#define ENGINE_DBT_TRANSLATE_H
+
+#include "engine/dbt/dbt.h"
+#include "engine/dbt/emit.h"
+
+struct tr;
+
+/* Code that belongs behind the block: run when a jump at `from` is taken. */
+struct cold {
+	void (*fn)(struct tr *t, const struct cold *k);
+	label from;
+	uint8_t idx;   /* instruction */
+	uint8_t kind, size;
+	bool stack, rbp; /* the address is rsp + arg, rbp; else the instruction's own */
+	uint64_t arg;
+	struct exit *exit;
+};
+
+struct tr {
+	struct dbt *d;
+	struct cpu *c;
+	struct block *b;
+	struct emit e;
+	uint32_t mode;
+	uint64_t page_va; /* guest-virtual page */
+	unsigned n;       /* instructions decoded */
+	unsigned idx;     /* the one being lowered */
+	enum flags_state fl;
+	bool committed;
+	bool vec_known, x87_known; /* residency checked in this block already */
+	bool ended;       /* control flow does not run on */
+	uint16_t lo, hi;  /* guest bytes used, within the page */
+	const uint8_t *code;
+	unsigned ncold, nexits;
+	struct insn insn[BLOCK_INSNS];
+	uint16_t at[BLOCK_INSNS]; /* offset in the guest page */
+	uint16_t live[BLOCK_INSNS + 1]; /* flags live before each instruction */
+	struct insn_map map[BLOCK_INSNS + 1];
+	struct cold cold[BLOCK_INSNS * 3 + 8];
+	struct exit exits[BLOCK_EXITS];
+	struct exit *exits_final; /* where they will live */
+};
+
+enum lowered { LOWERED, LOWER_HELPER, LOWER_LEAVE };
+
+static inline uint64_t tr_rip(const struct tr *t) /* of the instruction being lowered */
+{
+	return t->page_va | t->at[t->idx];
+}
+static inline uint64_t tr_next_rip(const struct tr *t)
+{
+	return tr_rip(t) + t->insn[t->idx].len;
+}
+
+/* From here on guest state changes; restores flags into H if the instruction wants them there. */
+void tr_commit(struct tr *t, const struct insn *i);
+struct cold *tr_cold(struct tr *t, void (*fn)(struct tr *t, const struct cold *k), label from);
+/* Flags from H to M; from M to H. State tracked by the caller of these. */
+void tr_flags_save(struct tr *t);
+void tr_flags_restore(struct tr *t);
+
+/* lower-mem.c: the one place that knows how guest memory is reached */
+void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kind, struct opnd *out);
+/* A scratch register the operand does not use; may change the operand. */
+unsigned mem_scratch(struct tr *t, struct opnd *m);
+/* Offset within the segment into `reg`; LEA's own, and the first half of an address. */
+void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flags);
+/* The stack at rsp + offset. kind as above; `second`: another access of this instruction came before. */
+void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool second, struct opnd *out);
+
+/* lower-*.c */
+enum lowered lower_alu(struct tr *t, const struct insn *i);
+enum lowered lower_stack(struct tr *t, const struct insn *i);
+enum lowered lower_branch(struct tr *t, const struct insn *i);
+enum lowered lower_vector(struct tr *t, const struct insn *i);
+enum lowered lower_system(struct tr *t, const struct insn *i);
+enum lowered lower_string(struct tr *t, const struct insn *i);
+bool lower_clobbers_flags(const struct tr *t, const struct insn *i); /* does its lowering need the host flags for itself? */
+/* The instruction again with other registers: its prefixes, opcode and immediate as they were. */
+void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct opnd *rm);
+
+/* lower-branch.c */
+void lower_exit_direct(struct tr *t, uint64_t target); /* unconditional, ends the block */
+void lower_exit_indirect(struct tr *t); /* to the address in S0; flags in M or dead */
+void lower_leave(struct tr *t, enum dbt_exit why, uint64_t rip);
+
+#endif
