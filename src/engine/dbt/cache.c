@@ -14,7 +14,7 @@
 
 #define TRAMPOLINES 4096u
 
-int cache_create(struct dbt *d, size_t size, struct err *e)
+int dbt_cache_create(struct dbt *d, size_t size, struct err *e)
 {
 	uint32_t each;
 
@@ -49,7 +49,7 @@ static void region_free_blocks(struct dbt *d, struct region *r)
 	r->used = 0;
 }
 
-void cache_destroy(struct dbt *d)
+void dbt_cache_destroy(struct dbt *d)
 {
 	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
 		region_free_blocks(d, &d->regions[n]);
@@ -107,7 +107,7 @@ static void region_evict(struct dbt *d, struct cpu *c, struct region *r)
 	pthread_cond_broadcast(&d->evicted);
 }
 
-uint8_t *cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room)
+uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room)
 {
 	struct region *r;
 
@@ -136,7 +136,7 @@ uint8_t *cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room)
 	return d->rw + r->start + r->used;
 }
 
-void cache_commit(struct dbt *d, struct block *b, uint32_t end)
+void dbt_cache_commit(struct dbt *d, struct block *b, uint32_t end)
 {
 	struct region *r = &d->regions[d->region];
 
@@ -144,7 +144,7 @@ void cache_commit(struct dbt *d, struct block *b, uint32_t end)
 	r->used = end - r->start;
 }
 
-struct block *cache_find_host(const struct dbt *d, uintptr_t host_pc)
+struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc)
 {
 	uint32_t at = (uint32_t)(host_pc - (uintptr_t)d->rx);
 

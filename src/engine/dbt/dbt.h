@@ -164,13 +164,13 @@ static inline const void *dbt_exec(const struct dbt *d, uint32_t offset)
 }
 
 /* cache.c */
-int cache_create(struct dbt *d, size_t size, struct err *e);
-void cache_destroy(struct dbt *d);
+int dbt_cache_create(struct dbt *d, size_t size, struct err *e);
+void dbt_cache_destroy(struct dbt *d);
 /* Writable room for at least `need` bytes; may evict, in which case the lock is dropped for a while. */
-uint8_t *cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room);
-void cache_commit(struct dbt *d, struct block *b, uint32_t end);
+uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room);
+void dbt_cache_commit(struct dbt *d, struct block *b, uint32_t end);
 void quiesce_cpu(struct dbt *d, struct cpu *c);
-struct block *cache_find_host(const struct dbt *d, uintptr_t host_pc);
+struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc);
 
 /* block.c: look-up by guest-physical address and mode, life and death */
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t va, uint32_t mode);

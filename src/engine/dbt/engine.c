@@ -39,7 +39,7 @@ static void trampolines(struct dbt *d)
 
 static void dbt_destroy(struct dbt *d)
 {
-	cache_destroy(d);
+	dbt_cache_destroy(d);
 	for (unsigned n = 0; n < CODE_PAGES_HASH; n++) {
 		while (d->pages[n]) {
 			struct code_page *p = d->pages[n];
@@ -89,7 +89,7 @@ static int vm_attach(struct machine *m, struct err *e)
 	}
 	for (int32_t n = 0; n < (int32_t)LINK_SLOTS; n++)
 		d->slot_next[n] = n + 1 < (int32_t)LINK_SLOTS ? n + 1 : -1;
-	r = cache_create(d, size ? MAX(strtoul(size, NULL, 0), 1ul << 18) : CACHE_SIZE, e);
+	r = dbt_cache_create(d, size ? MAX(strtoul(size, NULL, 0), 1ul << 18) : CACHE_SIZE, e);
 	if (!r)
 		r = signals_install(e);
 	if (r) {

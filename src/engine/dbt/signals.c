@@ -58,7 +58,7 @@ static void redirect(struct dbt_cpu *dc, ucontext_t *uc, const struct block *b, 
 /* At or in the instruction, before it changed anything? */
 static bool boundary_at(const struct dbt_cpu *dc, uintptr_t pc, const struct block **b, int *idx)
 {
-	*b = cache_find_host(dc->d, pc);
+	*b = dbt_cache_find(dc->d, pc);
 	if (!*b)
 		return false;
 	*idx = block_insn_at(dc->d, *b, pc);
@@ -117,7 +117,7 @@ static void fault_handler(int number, siginfo_t *info, void *ucontext)
 	}
 	if (dc && in_cache(dc, pc)) {
 		pthread_mutex_lock(&dc->d->lock);
-		b = cache_find_host(dc->d, pc);
+		b = dbt_cache_find(dc->d, pc);
 		idx = b ? block_insn_at(dc->d, b, pc) : -1;
 		if (idx >= 0)
 			redirect(dc, uc, b, idx, EXIT_STEP);

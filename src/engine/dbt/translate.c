@@ -344,7 +344,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 
 	if (!r || r->kind == MEM_IO || !range_fits(page - r->start, 4096, r->size))
 		return NULL;
-	at = cache_room(d, c, 16384, &room);
+	at = dbt_cache_room(d, c, 16384, &room);
 	if (!at)
 		return NULL;
 	offset = r->ram_offset + (page - r->start);
@@ -362,7 +362,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 		block_free(b);
 		return NULL;
 	}
-	cache_commit(d, b, b->end);
+	dbt_cache_commit(d, b, b->end);
 	block_insert(d, b);
 	d->counters.blocks++;
 	d->counters.guest_insns += b->ninsns;
