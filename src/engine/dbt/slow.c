@@ -4,7 +4,7 @@
  * Built with general registers only, and careful to save the guest's vector and x87 registers before calling what is not.
  */
 #include "engine/dbt/dbt.h"
-#include "x86/access.h"
+#include "x86/tlb-fill.h"
 
 struct fp_was {
 	bool vec, x87;
@@ -85,11 +85,11 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 /* Make the inline check succeed. False: it cannot, or the access faults. */
 static bool fill(struct cpu *c, uint64_t ea, unsigned size, bool write)
 {
-	if ((ea & 0xfff) > 4096 - size)
+	gpa_t where;
+
+	if ((ea & 0xfff) > 4096 - size || (uint64_t)((int64_t)(ea << 16) >> 16) != ea)
 		return false;
-	if (cpu_probe(c, ea, size, write ? ACCESS_WRITE : ACCESS_READ))
-		return false;
-	return write ? tlb_write_hit(c->tlb.data, ea, size) : tlb_read_hit(c->tlb.data, ea, size);
+	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where) == CPU_OK;
 }
 
 static void load_fp(struct cpu *c, unsigned what)

@@ -261,8 +261,10 @@ static bool finish(struct tr *t, struct block *b)
 		free(t->exits_final);
 		return false;
 	}
-	for (unsigned k = 0; k < t->ncold; k++)
+	for (unsigned k = 0; k < t->ncold; k++) {
+		t->idx = t->cold[k].idx;
 		t->cold[k].fn(t, &t->cold[k]);
+	}
 	entry_for_m(t, b);
 	b->exits = t->exits_final;
 	b->nexits = (uint8_t)t->nexits;
