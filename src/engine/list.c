@@ -5,7 +5,7 @@
 
 const struct engine_ops *const *engine_list(void)
 {
-	static const struct engine_ops *const engines[] = { &engine_dbt, &engine_interp, NULL };
+	static const struct engine_ops *const engines[] = { &engine_interp, &engine_dbt, NULL };
 
 	return engines;
 }
