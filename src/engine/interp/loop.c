@@ -475,8 +475,11 @@ static int boundary(struct interp *in, struct cpu *c)
 			return r;
 		if (r == CPU_BOUNDARY)
 			continue;
-		/* what could not be served now must not hold us up */
-		in->watched = ~atomic_load(&c->attention) | ATT_FLUSH;
+		/*
+		 * A masked NMI is the one request that stays and must not hold us up. Any other bit that is set
+		 * by now is new, and is looked at before the first instruction.
+		 */
+		in->watched = ~(atomic_load(&c->attention) & ATT_NMI);
 		return CPU_OK;
 	}
 }
