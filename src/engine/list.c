@@ -2,10 +2,11 @@
 /* The engines there are. */
 #include <string.h>
 #include "engine/engine.h"
+#include "engine/kvm/engine.h"
 
 const struct engine_ops *const *engine_list(void)
 {
-	static const struct engine_ops *const engines[] = { &engine_interp, &engine_dbt, NULL };
+	static const struct engine_ops *const engines[] = { &engine_interp, &engine_dbt, &engine_kvm, NULL };
 
 	return engines;
 }

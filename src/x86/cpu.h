@@ -68,7 +68,7 @@ struct machine {
 	struct mem *mem;
 	struct ports *ports;
 	struct clock *clock;
-	const struct cpuid_model *cpuid;
+	struct cpuid_model *cpuid; /* constant once the engine is attached */
 	const struct engine_ops *engine;
 	void *engine_data; /* the engine's own, from vm_attach */
 	struct cpu *cpus[MAX_CPUS];

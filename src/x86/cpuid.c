@@ -200,24 +200,64 @@ static void add_extended(struct cpuid_model *m, const struct features *f, unsign
 	add(m, 0x80000021, B(0) | B(2) | B(6) | B(8) | B(29), 0, B(1) | B(2), 0);
 }
 
-static void decode(struct cpuid_model *m, const struct features *f)
+static struct cpuid_entry *find(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
 {
-	m->has_avx = f->l1_ecx & AVX;
-	m->has_avx2 = f->l7_ebx & AVX2;
-	m->has_fma = f->l1_ecx & FMA;
-	m->has_f16c = f->l1_ecx & F16C;
-	m->has_aes = f->l1_ecx & AES;
-	m->has_pclmul = f->l1_ecx & PCLMUL;
-	m->has_vaes = f->l7_ecx & VAES;
-	m->has_vpclmul = f->l7_ecx & VPCLMUL;
-	m->has_gfni = f->l7_ecx & GFNI;
-	m->has_sha = f->l7_ebx & SHA;
-	m->has_sse4a = f->a1_ecx & SSE4A;
-	m->has_rdrand = f->l1_ecx & RDRAND;
-	m->has_rdseed = f->l7_ebx & RDSEED;
-	m->has_pcid = m->has_invpcid = m->has_smep = m->has_smap = m->has_umip = true;
-	m->has_fsgsbase = m->has_xsave = m->has_rdtscp = m->has_1g_pages = true;
-	m->has_xsaveopt = m->has_xsavec = m->has_xsaves = true;
+	for (unsigned i = 0; i < m->count; i++)
+		if (m->entry[i].leaf == leaf && (!m->entry[i].has_subleaves || m->entry[i].subleaf == subleaf))
+			return &m->entry[i];
+	return NULL;
+}
+
+/* What is asked often, from the table. */
+static void decode(struct cpuid_model *m)
+{
+	static const struct cpuid_entry none;
+	const struct cpuid_entry *l1 = find(m, 1, 0), *l7 = find(m, 7, 0), *ld = find(m, 0xd, 1),
+				 *a1 = find(m, 0x80000001, 0);
+
+	ld = ld ? ld : &none;
+	m->has_avx = l1->ecx & AVX;
+	m->has_fma = l1->ecx & FMA;
+	m->has_f16c = l1->ecx & F16C;
+	m->has_aes = l1->ecx & AES;
+	m->has_pclmul = l1->ecx & PCLMUL;
+	m->has_rdrand = l1->ecx & RDRAND;
+	m->has_pcid = l1->ecx & PCID;
+	m->has_xsave = l1->ecx & XSAVE;
+	m->has_avx2 = l7->ebx & AVX2;
+	m->has_sha = l7->ebx & SHA;
+	m->has_rdseed = l7->ebx & RDSEED;
+	m->has_invpcid = l7->ebx & INVPCID;
+	m->has_smep = l7->ebx & SMEP;
+	m->has_smap = l7->ebx & SMAP;
+	m->has_fsgsbase = l7->ebx & FSGSBASE;
+	m->has_umip = l7->ecx & UMIP;
+	m->has_vaes = l7->ecx & VAES;
+	m->has_vpclmul = l7->ecx & VPCLMUL;
+	m->has_gfni = l7->ecx & GFNI;
+	m->has_xsaveopt = ld->eax & B(0);
+	m->has_xsavec = ld->eax & B(1);
+	m->has_xsaves = ld->eax & B(3);
+	m->has_sse4a = a1->ecx & SSE4A;
+	m->has_1g_pages = a1->edx & B(26);
+	m->has_rdtscp = a1->edx & B(27);
+	if (!m->has_xsave)
+		m->xcr0_allowed = 1;
+	else if (!m->has_avx)
+		m->xcr0_allowed &= ~4ull;
+}
+
+void cpuid_mask(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, const uint32_t keep[4])
+{
+	struct cpuid_entry *e = find(m, leaf, subleaf);
+
+	if (!e)
+		return;
+	e->eax &= keep[0];
+	e->ebx &= keep[1];
+	e->ecx &= keep[2];
+	e->edx &= keep[3];
+	decode(m);
 }
 
 static bool covers(const struct features *host, const struct features *want)
@@ -250,7 +290,7 @@ int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_
 	add_basic(m, &f, ncpus);
 	add_hypervisor(m);
 	add_extended(m, &f, ncpus);
-	decode(m, &f);
+	decode(m);
 	return 0;
 }
 

@@ -49,7 +49,7 @@ static void space_clear(struct tlb_space *s)
 
 int tlb_init(struct tlb *t, struct err *e)
 {
-	char *p = mmap(NULL, TLB_SPACES * SPACE_SIZE + sizeof(struct tlb_table), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = mmap(NULL, TLB_SPACES * SPACE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	memset(t, 0, sizeof(*t));
 	if (p == MAP_FAILED)
@@ -65,8 +65,6 @@ int tlb_init(struct tlb *t, struct err *e)
 		s->filled = ~0u;
 		space_clear(s);
 	}
-	t->none = (struct tlb_table *)p;
-	table_clear(t->none);
 	t->spaces[0].cr3 = 0;
 	t->space = &t->spaces[0];
 	t->mode = TLB_SUPER_AC;
@@ -78,7 +76,7 @@ int tlb_init(struct tlb *t, struct err *e)
 void tlb_dispose(struct tlb *t)
 {
 	if (t->space)
-		munmap(t->spaces[0].table[0], TLB_SPACES * SPACE_SIZE + sizeof(struct tlb_table));
+		munmap(t->spaces[0].table[0], TLB_SPACES * SPACE_SIZE);
 	memset(t, 0, sizeof(*t));
 }
 
@@ -99,8 +97,6 @@ void tlb_select(struct cpu *c)
 	else
 		t->mode = TLB_SUPER_AC;
 	t->data = t->space->table[t->mode];
-	if (unlikely(t->mode == TLB_USER && c->s.rflags & FLAG_AC && c->s.cr0 & CR0_AM))
-		t->data = t->none; /* #AC is the slow way's */
 	t->fetch = t->space->fetch[c->s.cpl != 3];
 }
 

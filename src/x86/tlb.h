@@ -73,7 +73,6 @@ struct tlb {
 	struct tlb_space *space;
 	enum tlb_mode mode;
 	struct tlb_space spaces[TLB_SPACES];
-	struct tlb_table *none; /* always empty: `data` while alignment is checked, so that every access goes the slow way */
 	uint64_t clock;
 	/* counters, for --stats */
 	uint64_t fills, flushes, switches;

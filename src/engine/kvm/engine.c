@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The KVM engine: the host's CPU executes the guest; here it is set up, attached and torn down. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/kick.h"
+#include "engine/kvm/engine.h"
+#include "engine/kvm/kvm.h"
+
+static int kvm_open(struct err *e)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int version;
+
+	if (fd < 0 && errno == ENOENT)
+		return err_set(e, ENOENT, "/dev/kvm is not there: no hardware virtualization on this host, or its "
+					  "kernel module (kvm_intel, kvm_amd) is not loaded");
+	if (fd < 0 && errno == EACCES)
+		return err_set(e, EACCES, "no permission for /dev/kvm: join its group (usually: "
+					  "usermod -aG kvm USER) and log in again");
+	if (fd < 0)
+		return err_errno(e, "/dev/kvm");
+	version = ioctl(fd, KVM_GET_API_VERSION, 0);
+	if (version != KVM_API_VERSION) {
+		close(fd);
+		return err_set(e, ENOTSUP, "/dev/kvm speaks version %d, not %d", version, KVM_API_VERSION);
+	}
+	return fd;
+}
+
+static const struct {
+	int cap;
+	const char *what;
+} needed[] = {
+	{ KVM_CAP_USER_MEMORY, "user memory" },
+	{ KVM_CAP_IMMEDIATE_EXIT, "immediate exit" },
+	{ KVM_CAP_XSAVE, "XSAVE state" },
+	{ KVM_CAP_XCRS, "extended control registers" },
+	{ KVM_CAP_VCPU_EVENTS, "vCPU events" },
+	{ KVM_CAP_DEBUGREGS, "debug registers" },
+	{ KVM_CAP_X86_USER_SPACE_MSR, "MSR exits" },
+	{ KVM_CAP_READONLY_MEM, "read-only memory" },
+};
+
+static int kvm_probe(struct err *e)
+{
+	int fd _close_ = kvm_open(e);
+
+	if (fd < 0)
+		return fd;
+	for (unsigned i = 0; i < ARRAY_LEN(needed); i++)
+		if (ioctl(fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
+			return err_set(e, ENOTSUP, "this host's KVM lacks %s", needed[i].what);
+	return 0;
+}
+
+static void kvm_vm_detach(struct machine *m)
+{
+	struct kvm_vm *vm = m->engine_data;
+
+	if (!vm)
+		return;
+	kvm_slots_detach(vm);
+	if (vm->fd >= 0)
+		close(vm->fd);
+	if (vm->dev_fd >= 0)
+		close(vm->dev_fd);
+	free(vm->msrs);
+	free(vm);
+	m->engine_data = NULL;
+}
+
+static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
+{
+	struct kvm_enable_cap msr_exits = { .cap = KVM_CAP_X86_USER_SPACE_MSR,
+					    .args = { KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL |
+						      KVM_MSR_EXIT_REASON_FILTER } };
+	/* The APIC base and the TSC deadline are our local APIC's; KVM would swallow them. */
+	static uint8_t deny[1];
+	struct kvm_msr_filter filter = {
+		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
+		.ranges = {
+			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x1b, .nmsrs = 1, .bitmap = deny },
+			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x6e0, .nmsrs = 1, .bitmap = deny },
+		},
+	};
+
+	int r;
+
+	vm->run_size = ioctl(vm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (vm->run_size < (int)sizeof(struct kvm_run))
+		return err_errno(e, "KVM_GET_VCPU_MMAP_SIZE");
+	vm->fd = ioctl(vm->dev_fd, KVM_CREATE_VM, 0);
+	if (vm->fd < 0)
+		return err_errno(e, "KVM_CREATE_VM");
+	if (ioctl(vm->fd, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0)
+		return err_errno(e, "KVM_SET_TSS_ADDR");
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &msr_exits) < 0)
+		return err_errno(e, "KVM_CAP_X86_USER_SPACE_MSR");
+	if (ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
+		return err_errno(e, "KVM_X86_SET_MSR_FILTER");
+	r = kvm_cpuid_attach(vm, e);
+	return r ? r : kvm_state_probe(vm, e);
+}
+
+static int kvm_vm_attach(struct machine *m, struct err *e)
+{
+	struct kvm_vm *vm = calloc(1, sizeof(*vm));
+	int r;
+
+	if (!vm)
+		return err_set(e, ENOMEM, "no memory for the KVM engine");
+	vm->machine = m;
+	vm->fd = -1;
+	vm->dev_fd = kvm_open(e);
+	m->engine_data = vm;
+	r = vm->dev_fd < 0 ? vm->dev_fd : kvm_vm_setup(vm, e);
+	if (!r)
+		r = kvm_slots_attach(vm, e);
+	if (r)
+		kvm_vm_detach(m);
+	return r;
+}
+
+static void kvm_cpu_destroy(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	if (!k)
+		return;
+	if (k->run)
+		munmap(k->run, (size_t)k->vm->run_size);
+	if (k->fd >= 0)
+		close(k->fd);
+	free(k);
+	c->engine_data = NULL;
+}
+
+static int kvm_cpu_create(struct cpu *c, struct err *e)
+{
+	struct kvm_vm *vm = c->machine->engine_data;
+	struct kvm_cpu *k = calloc(1, sizeof(*k));
+	int r;
+
+	if (!k)
+		return err_set(e, ENOMEM, "no memory for vCPU %u", c->id);
+	k->vm = vm;
+	k->in_struct = true;
+	c->engine_data = k;
+	k->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)c->id);
+	if (k->fd < 0) {
+		r = err_errno(e, "KVM_CREATE_VCPU %u", c->id);
+		goto fail;
+	}
+	k->run = mmap(NULL, (size_t)vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
+	if (k->run == MAP_FAILED) {
+		k->run = NULL;
+		r = err_errno(e, "mapping the run page of vCPU %u", c->id);
+		goto fail;
+	}
+	r = kvm_cpuid_set(c, e);
+	if (!r)
+		return 0;
+fail:
+	kvm_cpu_destroy(c);
+	return r;
+}
+
+/*
+ * Setting immediate_exit first makes the signal's moment harmless: it ends a KVM_RUN underway, and one that has not
+ * started returns at once.
+ */
+static void kvm_kick(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	if (k && k->run)
+		__atomic_store_n(&k->run->immediate_exit, 1, __ATOMIC_RELEASE);
+	if (c->thread)
+		kick_send(c->thread);
+}
+
+static void kvm_state_get(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+	struct err e;
+
+	if (k && !k->in_struct && kvm_state_store(c, &e) == 0)
+		k->in_struct = true;
+}
+
+static void kvm_state_set(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	if (k)
+		k->in_struct = true;
+}
+
+static void kvm_debug_changed(struct cpu *c)
+{
+	if (c->engine_data)
+		kvm_debug_set(c, NULL);
+}
+
+static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value),
+		      void *opaque)
+{
+	struct kvm_cpu sum = { 0 };
+
+	for (unsigned i = 0; i < m->ncpus; i++) {
+		const struct kvm_cpu *k = m->cpus[i] ? m->cpus[i]->engine_data : NULL;
+
+		if (!k)
+			continue;
+		sum.entries += k->entries;
+		sum.exits_io += k->exits_io;
+		sum.exits_mmio += k->exits_mmio;
+		sum.exits_msr += k->exits_msr;
+		sum.exits_hlt += k->exits_hlt;
+		sum.exits_window += k->exits_window;
+		sum.exits_signal += k->exits_signal;
+	}
+	line(opaque, "entries", sum.entries);
+	line(opaque, "exits: ports", sum.exits_io);
+	line(opaque, "exits: MMIO", sum.exits_mmio);
+	line(opaque, "exits: MSRs", sum.exits_msr);
+	line(opaque, "exits: halt", sum.exits_hlt);
+	line(opaque, "exits: interrupt window", sum.exits_window);
+	line(opaque, "exits: kicked", sum.exits_signal);
+}
+
+const struct engine_ops engine_kvm = {
+	.name = "kvm",
+	.probe = kvm_probe,
+	.vm_attach = kvm_vm_attach,
+	.vm_detach = kvm_vm_detach,
+	.cpu_create = kvm_cpu_create,
+	.cpu_destroy = kvm_cpu_destroy,
+	.run = kvm_cpu_run,
+	.kick = kvm_kick,
+	.state_get = kvm_state_get,
+	.state_set = kvm_state_set,
+	.debug_set = kvm_debug_changed,
+	.stats = kvm_stats,
+};

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the KVM engine share. Nothing outside this folder includes it. */
+#ifndef ENGINE_KVM_KVM_H
+#define ENGINE_KVM_KVM_H
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include "base/err.h"
+#include "engine/engine.h"
+
+#define KVM_SLOTS 64
+
+/* Of a machine, in machine->engine_data. */
+struct kvm_vm {
+	struct machine *machine;
+	int dev_fd, fd;
+	int run_size; /* of the shared page of a vCPU */
+	unsigned nslots;
+	struct kvm_userspace_memory_region slot[KVM_SLOTS];
+	struct mem_listener listener;
+	uint32_t xsave_offset[10]; /* of each state component in the standard format, 0 if the host has none */
+	uint32_t *msrs; /* those of x86_state that this KVM knows */
+	unsigned nmsrs;
+};
+
+/* Of a vCPU, in cpu->engine_data. The guest's state is either in KVM or in cpu->s, never half and half. */
+struct kvm_cpu {
+	struct kvm_vm *vm;
+	int fd;
+	struct kvm_run *run;
+	bool in_struct; /* cpu->s is the truth and has to be loaded before the next entry */
+	bool interrupt_window; /* we asked for an exit as soon as an interrupt can be taken */
+	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, entries;
+};
+
+/* slots.c: memory slots kept in step with the address map */
+int kvm_slots_attach(struct kvm_vm *vm, struct err *e);
+void kvm_slots_detach(struct kvm_vm *vm);
+
+/* state.c: the architectural state to KVM and back */
+int kvm_state_probe(struct kvm_vm *vm, struct err *e);
+int kvm_state_load(struct cpu *c, struct err *e);  /* cpu->s into KVM */
+int kvm_state_store(struct cpu *c, struct err *e); /* KVM into cpu->s */
+
+/* cpuid.c: the machine's model, refused when this host cannot hold it; model host is cut to what it can */
+int kvm_cpuid_attach(struct kvm_vm *vm, struct err *e);
+int kvm_cpuid_set(struct cpu *c, struct err *e);
+
+/* vcpu.c */
+enum cpu_stop kvm_cpu_run(struct cpu *c);
+int kvm_debug_set(struct cpu *c, struct err *e);
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The KVM engine on tiny guests: ports, MMIO, halts, kicks, long mode, and the state going out and in again.
+ * Skipped (77) where /dev/kvm is missing. Guest code is hand-assembled; the bytes are beside the mnemonics.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <pthread.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "base/err.h"
+#include "base/kick.h"
+#include "engine/engine.h"
+#include "engine/kvm/engine.h"
+#include "x86/cpuid.h"
+
+#define CODE 0x1000
+
+struct fixture {
+	struct machine m;
+	struct cpu *c;
+	struct cpuid_model cpuid;
+	uint32_t last_out;
+	uint64_t last_mmio;
+	struct kick_thread kick;
+};
+
+static int no_irq(void *ctx)
+{
+	return -1;
+}
+static uint64_t no_cr8(void *ctx)
+{
+	return 0;
+}
+static void set_cr8(void *ctx, uint64_t v)
+{
+}
+static int read_msr(void *ctx, uint32_t index, uint64_t *value)
+{
+	if (index != 0x1b)
+		return -1;
+	*value = 0xfee00900;
+	return 0;
+}
+static int write_msr(void *ctx, uint32_t index, uint64_t value)
+{
+	return -1;
+}
+static const struct cpu_bus bus = { no_irq, no_irq, no_cr8, set_cr8, read_msr, write_msr };
+
+static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
+{
+	return 0x5a;
+}
+static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	((struct fixture *)opaque)->last_out = (uint32_t)value;
+}
+static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	((struct fixture *)opaque)->last_mmio = value + offset;
+}
+static const struct io_ops port_ops = { port_read, port_write, 1, 4 }, mmio_ops = { port_read, mmio_write, 1, 8 };
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct err e = { 0 };
+
+	f->m.mem = mem_create(4 << 20, &e);
+	assert_non_null(f->m.mem);
+	assert_int_equal(mem_map_ram(f->m.mem, 0, 0, 4 << 20, "ram", &e), 0);
+	assert_int_equal(mem_map_io(f->m.mem, 0x10000000, 0x1000, &mmio_ops, f, "mmio", &e), 0);
+	f->m.ports = ports_create();
+	assert_int_equal(ports_map(f->m.ports, 0x80, 4, &port_ops, f, "port", &e), 0);
+	f->m.clock = clock_create_manual();
+	f->m.cpuid = &f->cpuid;
+	f->m.engine = &engine_kvm;
+	f->m.ncpus = 1;
+	assert_int_equal(cpuid_build(&f->cpuid, "host", 1, clock_tsc_khz(f->m.clock), &e), 0);
+	f->c = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
+	memset(f->c, 0, sizeof(*f->c));
+	f->c->machine = f->m.cpus[0] ? NULL : &f->m;
+	f->m.cpus[0] = f->c;
+	f->c->mem = f->m.mem;
+	f->c->bus = &bus;
+	f->c->ctx = f;
+	f->c->thread = &f->kick;
+	assert_int_equal(kick_attach(&f->kick, &e), 0);
+	assert_int_equal(tlb_init(&f->c->tlb, &e), 0);
+	x86_state_reset(&f->c->s, true);
+	if (engine_kvm.vm_attach(&f->m, &e) || engine_kvm.cpu_create(f->c, &e)) {
+		print_message("cannot attach: %s\n", e.text);
+		return -1;
+	}
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	engine_kvm.cpu_destroy(f->c);
+	engine_kvm.vm_detach(&f->m);
+	tlb_dispose(&f->c->tlb);
+	kick_detach(&f->kick);
+	clock_destroy(f->m.clock);
+	ports_destroy(f->m.ports);
+	mem_destroy(f->m.mem);
+	free(f->c);
+	free(f);
+	return 0;
+}
+
+static void real_mode_at(struct fixture *f, const void *code, size_t len)
+{
+	assert_int_equal(mem_load(f->m.mem, CODE, code, len), 0);
+	f->c->s.seg[SEG_CS].selector = 0;
+	f->c->s.seg[SEG_CS].base = 0;
+	f->c->s.rip = CODE;
+	engine_kvm.state_set(f->c);
+}
+
+static void ports_and_halt(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t code[] = {
+		0xe4, 0x80,	  /* in al, 0x80 */
+		0x04, 0x01,	  /* add al, 1 */
+		0xe6, 0x81,	  /* out 0x81, al */
+		0xf4,		  /* hlt */
+	};
+
+	real_mode_at(f, code, sizeof(code));
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+	assert_int_equal(f->last_out, 0x5b);
+	engine_kvm.state_get(f->c);
+	assert_int_equal(f->c->s.gpr[RAX] & 0xff, 0x5b);
+	assert_int_equal(f->c->s.rip, CODE + sizeof(code));
+	assert_int_equal(f->c->s.activity, ACTIVITY_HLT);
+}
+
+/*
+ * All of the state goes in, and comes out again. The guest's only instruction is a halt: the software KVM of some hosts
+ * knows no vector instructions.
+ */
+static void state_goes_in_and_out(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t code[] = { 0xf4 };
+	struct x86_state *s = &f->c->s;
+
+	real_mode_at(f, code, sizeof(code));
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned n = 0; n < 16; n++)
+			s->v[n].d[n & 3] = 0x1234 + n + i;
+		s->gpr[R8] = 0x1122334455667788 + i;
+		s->fpu.sw = 3 << 11;
+		s->fpu.tag = 0x18;
+		s->fpu.reg[3].mantissa = 0x8000000000000000 | i;
+		s->fpu.reg[3].exponent = 0x3fff;
+		s->lstar = 0xffffffff80000000 + i;
+		s->dr[1] = 0x1000 + i;
+		s->seg[SEG_FS].base = 0x12340;
+		s->seg[SEG_FS].selector = 0x1234;
+		s->activity = ACTIVITY_RUN;
+		s->rip = CODE;
+		engine_kvm.state_set(f->c);
+		assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+		engine_kvm.state_get(f->c);
+		for (unsigned n = 0; n < 16; n++)
+			assert_int_equal(s->v[n].d[n & 3], 0x1234 + n + i);
+		assert_true(s->gpr[R8] == 0x1122334455667788 + i);
+		assert_int_equal(s->fpu.sw >> 11 & 7, 3);
+		assert_int_equal(s->fpu.tag, 0x18);
+		assert_true(s->fpu.reg[3].mantissa == (0x8000000000000000 | i));
+		assert_int_equal(s->fpu.reg[3].exponent, 0x3fff);
+		assert_true(s->lstar == 0xffffffff80000000 + i);
+		assert_int_equal(s->dr[1], 0x1000 + i);
+		assert_int_equal(s->seg[SEG_FS].base, 0x12340);
+		assert_int_equal(s->seg[SEG_FS].selector, 0x1234);
+	}
+}
+
+static void long_mode_at(struct fixture *f, const void *code, size_t len)
+{
+	struct x86_state *s = &f->c->s;
+	uint64_t pml4 = 0x11003, pdpt = 0x12003, pd[512];
+
+	for (unsigned i = 0; i < 512; i++)
+		pd[i] = (uint64_t)i << 21 | 0x83;
+	assert_int_equal(mem_load(f->m.mem, 0x10000, &pml4, 8), 0);
+	assert_int_equal(mem_load(f->m.mem, 0x11000, &pdpt, 8), 0);
+	assert_int_equal(mem_load(f->m.mem, 0x12000, pd, sizeof(pd)), 0);
+	assert_int_equal(mem_load(f->m.mem, CODE, code, len), 0);
+	s->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP;
+	s->cr3 = 0x10000;
+	s->cr4 = CR4_PAE;
+	s->efer = EFER_LME | EFER_LMA;
+	s->seg[SEG_CS] = (struct x86_segment){ .selector = 8, .limit = ~0u, .attr = 0xa09b };
+	for (unsigned i = 0; i < 6; i++)
+		if (i != SEG_CS)
+			s->seg[i] = (struct x86_segment){ .selector = 16, .limit = ~0u, .attr = 0xc093 };
+	s->seg[SEG_TR] = (struct x86_segment){ .selector = 24, .limit = 0x67, .attr = 0x8b };
+	s->rip = CODE;
+	engine_kvm.state_set(f->c);
+}
+
+static void long_mode_and_mmio(void **state)
+{
+	struct fixture *f = *state;
+	struct x86_state *s = &f->c->s;
+	static const uint8_t code[] = {
+		0x48, 0xb8, 0x10, 0, 0, 0x10, 0, 0, 0, 0,	   /* mov rax, 0x10000010 */
+		0xc7, 0x00, 0x78, 0x56, 0x34, 0x12,		   /* mov dword [rax], 0x12345678 */
+		0x49, 0xc7, 0xc7, 0x2a, 0, 0, 0,		   /* mov r15, 42 */
+		0xf4,
+	};
+
+	long_mode_at(f, code, sizeof(code));
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+	engine_kvm.state_get(f->c);
+	assert_true(f->last_mmio == 0x12345678 + 0x10);
+	assert_int_equal(s->gpr[R15], 42);
+	assert_true(s->efer & EFER_LMA);
+	assert_int_equal(s->cpl, 0);
+}
+
+static void triple_fault_is_a_shutdown(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t code[] = { 0x0f, 0x0b }; /* ud2, and no IDT */
+
+	f->c->s.idtr = (struct x86_dtable){ 0, 0 };
+	long_mode_at(f, code, sizeof(code));
+	assert_int_equal(engine_kvm.run(f->c), STOP_SHUTDOWN);
+}
+
+static void *kick_later(void *opaque)
+{
+	usleep(20000);
+	cpu_notify(opaque, ATT_CALLER);
+	return NULL;
+}
+
+static void endless_loop_is_kicked(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t code[] = { 0xeb, 0xfe }; /* jmp $ */
+	pthread_t t;
+
+	real_mode_at(f, code, sizeof(code));
+	atomic_store(&f->c->run_state, CPU_RUNNING);
+	assert_int_equal(pthread_create(&t, NULL, kick_later, f->c), 0);
+	assert_int_equal(engine_kvm.run(f->c), STOP_KICK);
+	pthread_join(t, NULL);
+	engine_kvm.state_get(f->c);
+	assert_int_equal(f->c->s.rip, CODE);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(ports_and_halt, setup, teardown),
+		cmocka_unit_test_setup_teardown(state_goes_in_and_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(long_mode_and_mmio, setup, teardown),
+		cmocka_unit_test_setup_teardown(triple_fault_is_a_shutdown, setup, teardown),
+		cmocka_unit_test_setup_teardown(endless_loop_is_kicked, setup, teardown),
+	};
+	struct err e;
+
+	if (engine_kvm.probe(&e)) {
+		printf("skipped: %s\n", e.text);
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
