@@ -189,7 +189,7 @@ static const struct option_def run_options[] = {
 	{ "log", "FILE", "messages and traces go there, not to standard error", set_log },
 	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace },
 	{ "gdb", "[ADDR:]PORT", "start paused, wait for gdb there [127.0.0.1]", set_gdb },
-	{ "stats", NULL, "show the engine's counters at the end", set_stats },
+	{ "stats", NULL, "show counters of engine and CPUs at the end", set_stats },
 	{ NULL, NULL, NULL, NULL },
 };
 
@@ -361,7 +361,6 @@ static int end_status(const struct run *run, enum vm_end end)
 static int run_machine(struct run *run, struct err *e)
 {
 	struct run_options *o = &run->options;
-	const struct engine_ops *engine;
 	enum vm_end end;
 	sigset_t ends;
 	int r;
@@ -387,9 +386,8 @@ static int run_machine(struct run *run, struct err *e)
 	if (r)
 		return r;
 	end = vm_wait(run->vm);
-	engine = run->vm->machine.engine;
-	if (o->stats && engine->stats)
-		engine->stats(&run->vm->machine, stats_line, NULL);
+	if (o->stats)
+		vm_stats(run->vm, stats_line, NULL);
 	chr_restore_terminal();
 	return end_status(run, end);
 }

@@ -62,8 +62,10 @@ static void vcpu_halt(struct vcpu *v)
 	while (!(atomic_load(&c->attention) & wakers) && atomic_load(&c->run_state) == CPU_HALTED && !timer)
 		timer = !vcpu_wait(c, deadline);
 	atomic_store(&c->run_state, CPU_READY);
-	if (timer) /* the local APIC finds its timer due when it is asked for interrupts */
+	if (timer) { /* the local APIC finds its timer due when it is asked for interrupts */
 		atomic_fetch_or(&c->attention, ATT_IRQ);
+		v->timeouts++;
+	}
 }
 
 static void vcpu_shutdown(struct vcpu *v)

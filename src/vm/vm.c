@@ -458,6 +458,32 @@ struct device_env vm_device_env(struct vm *vm)
 				    .loop = vm->loop };
 }
 
+void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)
+{
+	uint64_t halts = 0, kicks = 0, timeouts = 0, fills = 0, flushes = 0, switches = 0;
+	unsigned i;
+
+	if (vm->machine.engine->stats)
+		vm->machine.engine->stats(&vm->machine, line, opaque);
+	for (i = 0; i < vm->machine.ncpus; i++) {
+		const struct vcpu *v = &vm->vcpus[i];
+
+		halts += v->halts;
+		timeouts += v->timeouts;
+		kicks += v->kicks;
+		fills += v->cpu.tlb.fills;
+		flushes += v->cpu.tlb.flushes;
+		switches += v->cpu.tlb.switches;
+	}
+	line(opaque, "vcpu.halts", halts);
+	line(opaque, "vcpu.halts-ended-by-timer", timeouts);
+	line(opaque, "vcpu.stops", kicks);
+	line(opaque, "tlb.fills", fills);
+	line(opaque, "tlb.flushes", flushes);
+	line(opaque, "tlb.switches", switches);
+	line(opaque, "machine.virtual-ms", clock_now(vm->clock) / 1000000);
+}
+
 void vm_set_trace(struct vm *vm, struct trace *t)
 {
 	trace_destroy(vm->machine.trace);

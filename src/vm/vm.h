@@ -54,7 +54,7 @@ struct vcpu { /* a host thread and the CPU it runs */
 	bool state_changed; /* cpu->s is to be handed to the engine before it runs */
 	bool debug_changed; /* the same for cpu->debug */
 	bool held;          /* stays parked when the machine runs: a debugger steps another one */
-	uint64_t halts, kicks; /* counters */
+	uint64_t halts, timeouts, kicks; /* counters */
 };
 
 struct vm {
@@ -107,6 +107,8 @@ void vm_set_trace(struct vm *vm, struct trace *t); /* before vm_start; the vm ow
 /* Any thread, also a vCPU's own: the machine is to end, or to reset. Returns at once. */
 void vm_request_end(struct vm *vm, enum vm_end why, int status, const char *reason);
 void vm_request_reset(struct vm *vm);
+/* Counters of the engine, the CPUs' threads and their TLBs; exact once the machine is paused or has ended. */
+void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque);
 enum vm_state vm_state_now(struct vm *vm);
 enum vm_end vm_wait(struct vm *vm); /* until it has ended and all vCPUs are parked */
 

@@ -14,6 +14,12 @@
 #include "base/err.h"
 #include "base/kick.h"
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TEST_TSAN 1
+#endif
+#endif
+
 struct lab {
 	struct kick_thread kick;
 	pthread_t thread;
@@ -88,9 +94,11 @@ static void test_kick(void **state)
 	pthread_join(t, NULL);
 	kick_send(&l.kick); /* and no more */
 	assert_true(l.kicks >= 200);
-	assert_true(l.wild);
 	assert_false(l.wrong_thread);
+#ifndef TEST_TSAN /* it puts signals off and then calls handlers itself */
+	assert_true(l.wild);
 	assert_false(l.wrong_stack);
+#endif
 	assert_true(l.sigint_blocked);
 }
 
