@@ -29,9 +29,23 @@ static int check_address(struct cpu *c, gva_t at, unsigned size)
 	return CPU_OK;
 }
 
-static bool alignment_checked(const struct cpu *c, enum tlb_mode mode)
+/* #AC is for integers; vectors have alignment rules of their own. While it may happen, tlb_select keeps the fast way shut. */
+static bool misaligned(const struct cpu *c, gva_t at, unsigned size, enum tlb_mode mode)
 {
-	return mode == TLB_USER && c->s.cpl == 3 && (c->s.cr0 & CR0_AM) && (c->s.rflags & FLAG_AC);
+	if (likely(c->tlb.data != c->tlb.none) || mode != TLB_USER)
+		return false;
+	return size <= 8 && !(size & (size - 1)) && (at & (size - 1));
+}
+
+/* Page tables at odd places: only the full walk can use them. */
+static int where_odd(struct cpu *c, struct piece *p, enum tlb_access access, enum tlb_mode mode)
+{
+	struct pgwalk w;
+	int r = pgwalk(c, p->at, access, mode, &w);
+
+	if (!r)
+		p->where = w.page | (p->at & (GUEST_PAGE - 1));
+	return r;
 }
 
 static int piece_find(struct cpu *c, struct piece *p, enum tlb_access access, enum tlb_mode mode)
@@ -44,7 +58,7 @@ static int piece_find(struct cpu *c, struct piece *p, enum tlb_access access, en
 		return CPU_OK;
 	r = tlb_fill(c, p->at, access, mode, &p->where);
 	if (r == TLB_NOT_MEMORY)
-		return CPU_OK;
+		return p->where == WHERE_UNKNOWN ? where_odd(c, p, access, mode) : CPU_OK;
 	if (!r)
 		p->host = (uint8_t *)(p->at + t->addend[(p->at >> 12) & (TLB_ENTRIES - 1)]);
 	return r;
@@ -88,8 +102,51 @@ static void piece_read_physical(struct cpu *c, const struct piece *p, uint8_t *b
 	}
 }
 
+static void store_plain(uint8_t *host, const uint8_t *buf, unsigned size)
+{
+	switch (size) {
+	case 1:
+		*host = *buf;
+		break;
+	case 2:
+		__builtin_memcpy(host, buf, 2);
+		break;
+	case 4:
+		__builtin_memcpy(host, buf, 4);
+		break;
+	case 8:
+		__builtin_memcpy(host, buf, 8);
+		break;
+	default:
+		copy(host, buf, size);
+		break;
+	}
+}
+
+/*
+ * RAM that must not be written behind the engines' backs. On a page with code locked instructions are a read and a
+ * write (see cpu_rmw), and no plain store may fall between the two.
+ */
+static void piece_write_ram(struct cpu *c, const struct piece *p, const uint8_t *buf, const struct mem_range *r)
+{
+	bool lock = atomic_load(&c->machine->exclusive) != c->id + 1;
+
+	if (lock)
+		cpu_exclusive_begin(c);
+	store_plain(r->host + (p->where - r->start), buf, p->size);
+	if (lock)
+		cpu_exclusive_end(c);
+	mem_written(c->mem, r->ram_offset + (p->where - r->start), p->size);
+}
+
 static void piece_write_physical(struct cpu *c, const struct piece *p, const uint8_t *buf)
 {
+	const struct mem_range *r = tlb_range(c, p->where);
+
+	if (r && r->kind == MEM_RAM) { /* its ranges keep to pages */
+		piece_write_ram(c, p, buf, r);
+		return;
+	}
 	for (unsigned done = 0; done < p->size;) {
 		unsigned n = MIN(p->size - done, 8u);
 		uint64_t v = 0;
@@ -111,7 +168,7 @@ int access_read_slow(struct cpu *c, gva_t at, void *buf, unsigned size, enum tlb
 		at = (uint32_t)at;
 	if (check_address(c, at, size))
 		return CPU_FAULT;
-	if (alignment_checked(c, mode) && (at & (size - 1)) && !(size & (size - 1)))
+	if (misaligned(c, at, size, mode))
 		return cpu_raise_error(c, VEC_AC, 0);
 	n = pieces_find(c, p, at, size, ACCESS_READ, mode);
 	if (n < 0)
@@ -135,7 +192,7 @@ int access_write_slow(struct cpu *c, gva_t at, const void *buf, unsigned size, e
 		at = (uint32_t)at;
 	if (check_address(c, at, size))
 		return CPU_FAULT;
-	if (alignment_checked(c, mode) && (at & (size - 1)) && !(size & (size - 1)))
+	if (misaligned(c, at, size, mode))
 		return cpu_raise_error(c, VEC_AC, 0);
 	n = pieces_find(c, p, at, size, ACCESS_WRITE, mode);
 	if (n < 0)
@@ -218,7 +275,7 @@ int cpu_rmw(struct cpu *c, gva_t at, unsigned size, void **host)
 		at = (uint32_t)at;
 	if (check_address(c, at, size))
 		return CPU_FAULT;
-	if (alignment_checked(c, c->tlb.mode) && (at & (size - 1)))
+	if (misaligned(c, at, size, c->tlb.mode))
 		return cpu_raise_error(c, VEC_AC, 0);
 	n = pieces_find(c, p, at, size, ACCESS_WRITE, c->tlb.mode);
 	if (n < 0)
@@ -232,7 +289,7 @@ void cpu_exclusive_begin(struct cpu *c)
 {
 	uint32_t free = 0;
 
-	while (!atomic_compare_exchange_weak(&c->machine->exclusive, &free, 1)) {
+	while (!atomic_compare_exchange_weak(&c->machine->exclusive, &free, c->id + 1)) {
 		free = 0;
 		__builtin_ia32_pause();
 	}

@@ -226,8 +226,9 @@ int dr_write(struct cpu *c, unsigned number, uint64_t value)
 		value = (value & DR6_WRITABLE) | DR6_FIXED;
 	if (number == 7)
 		value = (value & 0xffff2bff) | DR7_FIXED;
+	if (number != 6 && ((c->s.dr[7] | (number == 7 ? value : 0)) & 0xff))
+		tlb_flush_all(c); /* pages with a breakpoint have no entries */
 	c->s.dr[number] = value;
-	tlb_flush_all(c); /* pages with a breakpoint have no entries */
 	return CPU_BOUNDARY;
 }
 

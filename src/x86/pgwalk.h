@@ -17,6 +17,14 @@ struct pgwalk {
  * accessed bits, and dirty ones for a write. CPU_OK, or CPU_FAULT with the #PF in cpu->fault (CR2 included).
  */
 int pgwalk(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, struct pgwalk *out);
+
+/*
+ * The same, but calls nothing that is not built for general registers only. PGWALK_ODD: that does not do here (tables
+ * outside of RAM and ROM, or on a page that holds code and must be written); nothing has been changed.
+ */
+#define PGWALK_ODD 17
+int pgwalk_plain(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, struct pgwalk *out);
+
 /* For debuggers: nothing is set, privilege does not matter. */
 bool pgwalk_debug(struct cpu *c, gva_t at, gpa_t *out);
 

@@ -5,14 +5,26 @@
 
 #include "x86/cpu.h"
 
-/* The access is allowed, and its physical address is known, but there is (or must be) no entry for it: MMIO, nothing
- * there, a write to ROM or to a page that holds code or is not dirty yet, a watched page. */
+/*
+ * There is (or must be) no entry for the access: MMIO, nothing there, a write to ROM or to a page that holds code, a
+ * watched page. It is allowed, and leads to *where; with WHERE_UNKNOWN even that has to be asked of pgwalk().
+ */
 #define TLB_NOT_MEMORY 16
+#define WHERE_UNKNOWN (~0ull)
 
 /* Walk and make an entry for the page of `at`. CPU_OK: the entry is there; CPU_FAULT; TLB_NOT_MEMORY with *where. */
 int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, gpa_t *where);
 
 /* Is an enabled data breakpoint or a debugger's watchpoint in this page? Then no access to it may be fast. */
 bool tlb_page_watched(const struct cpu *c, gva_t page);
+
+/* mem_find(), remembering the range of RAM or ROM found last. */
+const struct mem_range *tlb_range_find(struct cpu *c, gpa_t at);
+static inline const struct mem_range *tlb_range(struct cpu *c, gpa_t at)
+{
+	const struct mem_range *r = &c->tlb.range;
+
+	return likely(at - r->start < r->size) ? r : tlb_range_find(c, at);
+}
 
 #endif

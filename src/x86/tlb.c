@@ -4,10 +4,10 @@
  *
  * Filling and revoking meet in one place: a page is flagged in mem (MEM_CODE, or tracking without MEM_DIRTY) before its write
  * tags are revoked, and a write tag is stored before the flag is looked at again. Whichever comes second sees the
- * other, so no write tag outlives the flag.
+ * other, so no write tag outlives the flag. The bitmap `written` is set before the tag, so the revoker may
+ * rely on it. Only the owner stores anything but an empty tag.
  */
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 #include "base/err.h"
 #include "x86/access.h"
@@ -15,55 +15,122 @@
 #include "x86/tlb-fill.h"
 
 #define SPACE_FREE (~0ull)
-#define SPACE_SIZE (TLB_MODES * sizeof(struct tlb_table) + 2 * sizeof(struct tlb_fetch))
 
-static void table_clear(struct tlb_table *t)
+/* Per space: user and AC tables, user fetches. Shared: the supervisor's table and fetches, the empty table. */
+#define SPACE_SIZE (2 * sizeof(struct tlb_table) + sizeof(struct tlb_fetch))
+#define SHARED_SIZE (2 * sizeof(struct tlb_table) + sizeof(struct tlb_fetch))
+
+static void tag_store(uint64_t *tag, uint64_t v)
 {
-	for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-		__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELAXED);
-		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELAXED);
+	__atomic_store_n(tag, v, __ATOMIC_RELAXED);
+}
+
+static void entry_clear(struct tlb_table *t, unsigned i)
+{
+	tag_store(&t->read_tag[i], tlb_none(i));
+	tag_store(&t->write_tag[i], tlb_none(i));
+}
+
+/* Empty what `which` names: t->used, or t->local. */
+static void table_clear(struct tlb_table *t, uint64_t *which)
+{
+	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
+		uint64_t left = which[w];
+
+		if (!left)
+			continue;
+		t->used[w] &= ~left;
+		t->local[w] &= ~left;
+		for (; left; left &= left - 1)
+			entry_clear(t, w * 64 + (unsigned)__builtin_ctzll(left));
 	}
 }
 
-static void fetch_clear(struct tlb_fetch *f)
+static void fetch_clear(struct tlb_fetch *f, uint64_t *which)
 {
-	for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
-		f->tag[i] = TLB_NONE;
+	for (unsigned w = 0; w < TLB_FETCH_ENTRIES / 64; w++) {
+		uint64_t left = which[w];
+
+		f->used[w] &= ~left;
+		f->local[w] &= ~left;
+		for (; left; left &= left - 1)
+			f->tag[w * 64 + (unsigned)__builtin_ctzll(left)] = TLB_NONE;
+	}
 }
 
+static void large_forget(struct tlb_large *l)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(l->frames); i++)
+		l->frames[i] = 0;
+	l->huge = 0;
+}
+
+/* The tables that are a space's own. */
 static void space_clear(struct tlb_space *s)
 {
-	for (unsigned m = 0; m < TLB_MODES; m++) {
-		if (s->filled & 1u << m)
-			table_clear(s->table[m]);
-	}
-	if (s->filled & TLB_FILLED_FETCH) {
-		fetch_clear(s->fetch[0]);
-		fetch_clear(s->fetch[1]);
-	}
-	s->filled = 0;
-	s->has_global = false;
-	s->huge = 0;
-	memset(s->large, 0, sizeof(s->large));
+	table_clear(s->table[TLB_USER], s->table[TLB_USER]->used);
+	table_clear(s->table[TLB_SUPER_AC], s->table[TLB_SUPER_AC]->used);
+	fetch_clear(s->fetch[0], s->fetch[0]->used);
+	large_forget(&s->large);
+}
+
+/* What is not global. */
+static void space_clear_local(struct tlb_space *s)
+{
+	table_clear(s->table[TLB_USER], s->table[TLB_USER]->local);
+	table_clear(s->table[TLB_SUPER_AC], s->table[TLB_SUPER_AC]->local);
+	fetch_clear(s->fetch[0], s->fetch[0]->local);
+}
+
+static void shared_clear_local(struct tlb *t)
+{
+	table_clear(t->space->table[TLB_SUPER], t->space->table[TLB_SUPER]->local);
+	fetch_clear(t->space->fetch[1], t->space->fetch[1]->local);
+}
+
+static struct tlb_table *table_new(char **p)
+{
+	struct tlb_table *t = (struct tlb_table *)(void *)*p;
+
+	*p += sizeof(*t);
+	for (unsigned i = 0; i < TLB_ENTRIES; i++)
+		entry_clear(t, i);
+	return t;
+}
+
+static struct tlb_fetch *fetch_new(char **p)
+{
+	struct tlb_fetch *f = (struct tlb_fetch *)(void *)*p;
+
+	*p += sizeof(*f);
+	for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
+		f->tag[i] = TLB_NONE;
+	return f;
 }
 
 int tlb_init(struct tlb *t, struct err *e)
 {
-	char *p = mmap(NULL, TLB_SPACES * SPACE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = mmap(NULL, TLB_SPACES * SPACE_SIZE + SHARED_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct tlb_table *super;
+	struct tlb_fetch *super_fetch;
 
-	memset(t, 0, sizeof(*t));
+	*t = (struct tlb){ 0 };
 	if (p == MAP_FAILED)
 		return err_errno(e, "no memory for a TLB");
+	t->memory = p;
+	t->none = table_new(&p);
+	super = table_new(&p);
+	super_fetch = fetch_new(&p);
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		struct tlb_space *s = &t->spaces[i];
 
 		s->cr3 = SPACE_FREE;
-		for (unsigned m = 0; m < TLB_MODES; m++, p += sizeof(struct tlb_table))
-			s->table[m] = (struct tlb_table *)p;
-		for (unsigned f = 0; f < 2; f++, p += sizeof(struct tlb_fetch))
-			s->fetch[f] = (struct tlb_fetch *)p;
-		s->filled = ~0u;
-		space_clear(s);
+		s->table[TLB_USER] = table_new(&p);
+		s->table[TLB_SUPER] = super;
+		s->table[TLB_SUPER_AC] = table_new(&p);
+		s->fetch[0] = fetch_new(&p);
+		s->fetch[1] = super_fetch;
 	}
 	t->spaces[0].cr3 = 0;
 	t->space = &t->spaces[0];
@@ -75,9 +142,9 @@ int tlb_init(struct tlb *t, struct err *e)
 
 void tlb_dispose(struct tlb *t)
 {
-	if (t->space)
-		munmap(t->spaces[0].table[0], TLB_SPACES * SPACE_SIZE);
-	memset(t, 0, sizeof(*t));
+	if (t->memory)
+		munmap(t->memory, TLB_SPACES * SPACE_SIZE + SHARED_SIZE);
+	*t = (struct tlb){ 0 };
 }
 
 /* What a space is known by: with PCIDs their number and root; without, all share one that CR3 writes flush. */
@@ -97,168 +164,251 @@ void tlb_select(struct cpu *c)
 	else
 		t->mode = TLB_SUPER_AC;
 	t->data = t->space->table[t->mode];
+	if (unlikely(c->s.cpl == 3 && (c->s.cr0 & CR0_AM) && (c->s.rflags & FLAG_AC)))
+		t->data = t->none;
 	t->fetch = t->space->fetch[c->s.cpl != 3];
 }
 
+/* ---- flushing */
+
 void tlb_flush_all(struct cpu *c)
 {
+	struct tlb *t = &c->tlb;
+
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		space_clear(&c->tlb.spaces[i]);
-		if (&c->tlb.spaces[i] != c->tlb.space)
-			c->tlb.spaces[i].cr3 = SPACE_FREE;
+		space_clear(&t->spaces[i]);
+		if (&t->spaces[i] != t->space)
+			t->spaces[i].cr3 = SPACE_FREE;
 	}
-	c->tlb.flushes++;
-}
-
-static void space_flush(struct tlb_space *s, bool keep_global)
-{
-	if (!keep_global || !s->has_global) {
-		space_clear(s);
-		return;
-	}
-	for (unsigned m = 0; m < TLB_MODES; m++) {
-		struct tlb_table *t = s->table[m];
-
-		for (unsigned i = 0; (s->filled & 1u << m) && i < TLB_ENTRIES; i++) {
-			if (t->global[i])
-				continue;
-			__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELAXED);
-			__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELAXED);
-		}
-	}
-	if (s->filled & TLB_FILLED_FETCH) {
-		for (unsigned f = 0; f < 2; f++)
-			for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
-				if (!s->fetch[f]->global[i])
-					s->fetch[f]->tag[i] = TLB_NONE;
-	}
+	table_clear(t->space->table[TLB_SUPER], t->space->table[TLB_SUPER]->used);
+	fetch_clear(t->space->fetch[1], t->space->fetch[1]->used);
+	large_forget(&t->large);
+	t->global_low = false;
+	t->range.size = 0;
+	t->flushes++;
 }
 
 void tlb_flush_space(struct cpu *c)
 {
-	space_flush(c->tlb.space, true);
+	space_clear_local(c->tlb.space);
+	shared_clear_local(&c->tlb);
 	c->tlb.flushes++;
 }
 
 void tlb_flush_pcid(struct cpu *c, unsigned pcid, bool keep_global)
 {
+	struct tlb *t = &c->tlb;
+
+	if (!keep_global) {
+		tlb_flush_all(c);
+		return;
+	}
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		struct tlb_space *s = &c->tlb.spaces[i];
+		struct tlb_space *s = &t->spaces[i];
 
 		if (s->cr3 != SPACE_FREE && (s->cr3 & 0xfff) == pcid)
-			space_flush(s, keep_global);
+			space_clear_local(s);
 	}
-	c->tlb.flushes++;
+	if ((t->space->cr3 & 0xfff) == pcid)
+		shared_clear_local(t);
+	t->flushes++;
 }
 
-static void space_flush_page(struct tlb_space *s, gva_t page)
+static void table_flush_page(struct tlb_table *t, gva_t page)
 {
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1), f = (page >> 12) & (TLB_FETCH_ENTRIES - 1);
+	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
 
-	for (unsigned m = 0; m < TLB_MODES; m++) {
-		if (s->table[m]->read_tag[i] == page)
-			__atomic_store_n(&s->table[m]->read_tag[i], tlb_none(i), __ATOMIC_RELAXED);
-		if (s->table[m]->write_tag[i] == page)
-			__atomic_store_n(&s->table[m]->write_tag[i], tlb_none(i), __ATOMIC_RELAXED);
+	if (t->read_tag[i] == page)
+		entry_clear(t, i);
+}
+
+static void fetch_flush_page(struct tlb_fetch *f, gva_t page)
+{
+	unsigned i = (page >> 12) & (TLB_FETCH_ENTRIES - 1);
+
+	if (f->tag[i] == page)
+		f->tag[i] = TLB_NONE;
+}
+
+/* All that agrees with `page` from bit `shift` on. */
+static void table_flush_frame(struct tlb_table *t, gva_t page, unsigned shift)
+{
+	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
+		for (uint64_t left = t->used[w]; left; left &= left - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+
+			if ((t->read_tag[i] ^ page) >> shift == 0)
+				entry_clear(t, i);
+		}
 	}
-	for (unsigned k = 0; k < 2; k++)
-		if (s->fetch[k]->tag[f] == page)
-			s->fetch[k]->tag[f] = TLB_NONE;
+}
+
+static void fetch_flush_frame(struct tlb_fetch *f, gva_t page, unsigned shift)
+{
+	for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
+		if ((f->tag[i] ^ page) >> shift == 0)
+			f->tag[i] = TLB_NONE;
 }
 
 /*
  * INVLPG of any address in a large mapping drops all of it, and operating systems rely on that. We keep 4 KiB pieces, so
- * a space remembers in which frames it has seen large mappings; the memory of 2 MiB frames is hashed, errors are on
- * the side of dropping more.
+ * the TLB remembers in which frames it has seen large mappings; errors are on the side of dropping more.
  */
-static void large_remember(struct tlb_space *s, gva_t page, uint64_t size)
+static struct tlb_large *large_of(struct tlb *t, gva_t page)
 {
-	if (size == ~0ull || size == GUEST_PAGE)
-		return;
-	s->large[page >> 27 & 15] |= BIT(page >> 21 & 63);
-	if (size > 4ull << 20)
-		s->huge |= BIT(page >> 30 & 63);
+	return page >> 63 ? &t->large : &t->space->large;
 }
 
-static void flush_around(struct tlb_space *s, gva_t page)
+static void large_remember(struct tlb *t, gva_t page, uint64_t size)
 {
-	gva_t start = page & ~((4ull << 20) - 1);
+	struct tlb_large *l = large_of(t, page);
 
-	if (s->huge & BIT(page >> 30 & 63)) {
-		space_clear(s);
-	} else if (s->large[page >> 27 & 15] & BIT(page >> 21 & 63)) {
-		for (gva_t at = start; at < start + (4ull << 20); at += GUEST_PAGE)
-			space_flush_page(s, at);
+	if (likely(size == GUEST_PAGE) || size == ~0ull)
+		return;
+	l->frames[page >> 27 & 15] |= BIT(page >> 21 & 63);
+	if (size > 4ull << 20)
+		l->huge |= BIT(page >> 30 & 63);
+}
+
+/* From which bit on an INVLPG of this page must look for its like; mappings of 4 MiB are two frames. */
+static unsigned large_shift(const struct tlb_large *l, gva_t page)
+{
+	if (unlikely(l->huge & BIT(page >> 30 & 63)))
+		return 30;
+	return l->frames[page >> 27 & 15] & (3ull << (page >> 21 & 62)) ? 22 : 12;
+}
+
+static void space_flush_page(struct tlb_space *s, gva_t page, unsigned shift)
+{
+	if (likely(shift == 12)) {
+		table_flush_page(s->table[TLB_USER], page);
+		table_flush_page(s->table[TLB_SUPER_AC], page);
+		fetch_flush_page(s->fetch[0], page);
 	} else {
-		space_flush_page(s, page);
+		table_flush_frame(s->table[TLB_USER], page, shift);
+		table_flush_frame(s->table[TLB_SUPER_AC], page, shift);
+		fetch_flush_frame(s->fetch[0], page, shift);
 	}
 }
 
+static void shared_flush_page(struct tlb *t, gva_t page, unsigned shift)
+{
+	if (likely(shift == 12)) {
+		table_flush_page(t->space->table[TLB_SUPER], page);
+		fetch_flush_page(t->space->fetch[1], page);
+	} else {
+		table_flush_frame(t->space->table[TLB_SUPER], page, shift);
+		fetch_flush_frame(t->space->fetch[1], page, shift);
+	}
+}
+
+static void flush_page_everywhere(struct tlb *t, gva_t page)
+{
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		struct tlb_space *s = &t->spaces[i];
+
+		if (s->cr3 != SPACE_FREE)
+			space_flush_page(s, page, large_shift(page >> 63 ? &t->large : &s->large, page));
+	}
+	shared_flush_page(t, page, large_shift(large_of(t, page), page));
+}
+
+/* INVLPG. Pages of the lower half are hardly ever global; then only this PCID has them. */
 void tlb_flush_page(struct cpu *c, gva_t at)
 {
+	struct tlb *t = &c->tlb;
+	gva_t page = at & ~(GUEST_PAGE - 1);
+	unsigned shift;
+
+	t->flushes++;
+	if (page >> 63 || t->global_low) {
+		flush_page_everywhere(t, page);
+		return;
+	}
+	shift = large_shift(&t->space->large, page);
+	shared_flush_page(t, page, shift);
 	for (unsigned i = 0; i < TLB_SPACES; i++)
-		if (c->tlb.spaces[i].filled)
-			flush_around(&c->tlb.spaces[i], at & ~(GUEST_PAGE - 1));
+		if (t->spaces[i].cr3 != SPACE_FREE && ((t->spaces[i].cr3 ^ t->space->cr3) & 0xfff) == 0)
+			space_flush_page(&t->spaces[i], page, large_shift(&t->spaces[i].large, page));
 }
 
 void tlb_flush_page_pcid(struct cpu *c, gva_t at, unsigned pcid)
 {
-	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		struct tlb_space *s = &c->tlb.spaces[i];
+	c->tlb.flushes++;
+	flush_page_everywhere(&c->tlb, at & ~(GUEST_PAGE - 1));
+}
 
-		if (s->cr3 != SPACE_FREE && (s->cr3 & 0xfff) == pcid && s->filled)
-			flush_around(s, at & ~(GUEST_PAGE - 1));
+/* ---- address spaces */
+
+static struct tlb_space *space_find(struct tlb *t, uint64_t key)
+{
+	for (unsigned i = 0; i < TLB_SPACES; i++)
+		if (t->spaces[i].cr3 == key)
+			return &t->spaces[i];
+	return NULL;
+}
+
+/* One to be used anew: free, or not used for the longest time; not the current one. */
+static struct tlb_space *space_victim(struct tlb *t)
+{
+	struct tlb_space *victim = NULL;
+
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		struct tlb_space *s = &t->spaces[i];
+
+		if (s == t->space)
+			continue;
+		if (s->cr3 == SPACE_FREE)
+			return s;
+		if (!victim || s->used < victim->used)
+			victim = s;
 	}
+	return victim;
 }
 
 void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 {
 	struct tlb *t = &c->tlb;
 	uint64_t key = space_key(c, cr3);
-	struct tlb_space *found = NULL, *oldest = NULL;
+	struct tlb_space *s = space_find(t, key);
 
 	t->switches++;
-	for (unsigned i = 0; i < TLB_SPACES && !found; i++) {
-		struct tlb_space *s = &t->spaces[i];
-
-		if (s->cr3 == key)
-			found = s;
-		else if (s != t->space && (!oldest || s->cr3 == SPACE_FREE || (oldest->cr3 != SPACE_FREE && s->used < oldest->used)))
-			oldest = s;
+	shared_clear_local(t);
+	/* a PCID with another root is the same PCID */
+	for (unsigned i = 0; !noflush && i < TLB_SPACES; i++)
+		if (t->spaces[i].cr3 != SPACE_FREE && (t->spaces[i].cr3 & 0xfff) == (key & 0xfff))
+			space_clear_local(&t->spaces[i]);
+	if (!s) {
+		s = space_victim(t);
+		space_clear(s);
+		s->cr3 = key;
 	}
-	/* A PCID with another root is the same PCID: what it had is stale unless the guest flushed it. */
-	if (!found) {
-		for (unsigned i = 0; i < TLB_SPACES; i++)
-			if (t->spaces[i].cr3 != SPACE_FREE && (t->spaces[i].cr3 & 0xfff) == (key & 0xfff) && !noflush)
-				space_flush(&t->spaces[i], true);
-		found = oldest;
-		space_clear(found);
-		found->cr3 = key;
-	} else if (!noflush) {
-		space_flush(found, true);
-	}
-	found->used = ++t->clock;
-	t->space = found;
+	s->used = ++t->clock;
+	t->space = s;
 	tlb_select(c);
 }
 
-bool tlb_revoke_page(struct tlb *t, const uint8_t *host_page)
+/* ---- revoking */
+
+static bool table_revoke(struct tlb_table *t, const uint8_t *host_page)
 {
 	bool found = false;
 
-	for (unsigned i = 0; i < TLB_SPACES * TLB_MODES; i++) {
-		struct tlb_space *s = &t->spaces[i / TLB_MODES];
-		struct tlb_table *table = s->table[i % TLB_MODES];
+	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
+		for (uint64_t left = __atomic_load_n(&t->written[w], __ATOMIC_SEQ_CST); left; left &= left - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+			uint64_t tag = __atomic_load_n(&t->write_tag[i], __ATOMIC_SEQ_CST), addend;
 
-		if (!(__atomic_load_n(&s->filled, __ATOMIC_SEQ_CST) & 1u << i % TLB_MODES))
-			continue;
-		for (unsigned n = 0; n < TLB_ENTRIES; n++) {
-			uint64_t tag = __atomic_load_n(&table->write_tag[n], __ATOMIC_SEQ_CST);
-
-			if (tag == tlb_none(n) ||
-			    tag + __atomic_load_n(&table->addend[n], __ATOMIC_RELAXED) != (uintptr_t)host_page)
+			if (tag == tlb_none(i))
 				continue;
-			__atomic_compare_exchange_n(&table->write_tag[n], &tag, tlb_none(n), false, __ATOMIC_SEQ_CST,
+			addend = __atomic_load_n(&t->addend[i], __ATOMIC_SEQ_CST);
+			if (__atomic_load_n(&t->write_tag[i], __ATOMIC_SEQ_CST) != tag) {
+				found = true; /* its owner is changing it: it may have been ours */
+				continue;
+			}
+			if (tag + addend != (uintptr_t)host_page)
+				continue;
+			__atomic_compare_exchange_n(&t->write_tag[i], &tag, tlb_none(i), false, __ATOMIC_SEQ_CST,
 						    __ATOMIC_SEQ_CST);
 			found = true;
 		}
@@ -266,68 +416,133 @@ bool tlb_revoke_page(struct tlb *t, const uint8_t *host_page)
 	return found;
 }
 
+bool tlb_revoke_page(struct tlb *t, const uint8_t *host_page)
+{
+	bool found = false;
+
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		found |= table_revoke(t->spaces[i].table[TLB_USER], host_page);
+		found |= table_revoke(t->spaces[i].table[TLB_SUPER_AC], host_page);
+	}
+	return table_revoke(t->spaces[0].table[TLB_SUPER], host_page) || found;
+}
+
+static void table_revoke_writes(struct tlb_table *t)
+{
+	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
+		for (uint64_t left = t->written[w]; left; left &= left - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+
+			tag_store(&t->write_tag[i], tlb_none(i));
+		}
+		__atomic_store_n(&t->written[w], 0, __ATOMIC_RELAXED);
+	}
+}
+
 void tlb_revoke_writes(struct cpu *c)
 {
-	for (unsigned i = 0; i < TLB_SPACES * TLB_MODES; i++) {
-		struct tlb_space *s = &c->tlb.spaces[i / TLB_MODES];
-
-		for (unsigned n = 0; (s->filled & 1u << i % TLB_MODES) && n < TLB_ENTRIES; n++)
-			__atomic_store_n(&s->table[i % TLB_MODES]->write_tag[n], tlb_none(n), __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		table_revoke_writes(c->tlb.spaces[i].table[TLB_USER]);
+		table_revoke_writes(c->tlb.spaces[i].table[TLB_SUPER_AC]);
 	}
+	table_revoke_writes(c->tlb.spaces[0].table[TLB_SUPER]);
+}
+
+/* ---- filling */
+
+const struct mem_range *tlb_range_find(struct cpu *c, gpa_t at)
+{
+	unsigned count, low = 0, high;
+	const struct mem_range *ranges = mem_ranges(c->mem, &count);
+
+	high = count;
+	while (low < high) {
+		unsigned mid = low + (high - low) / 2;
+
+		if (ranges[mid].start + ranges[mid].size <= at)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low >= count || ranges[low].start > at)
+		return NULL;
+	if (ranges[low].kind != MEM_IO)
+		c->tlb.range = ranges[low];
+	return &ranges[low];
 }
 
 /* May stores to this RAM page go straight to memory? */
 static bool plain_write(const struct mem *m, uint64_t ram_page)
 {
-	return mem_page_plain_write(atomic_load(&mem_page_flags(m)[ram_page]), mem_dirty_tracking(m));
+	return mem_page_plain_write(atomic_load_explicit(&mem_page_flags(m)[ram_page], memory_order_relaxed),
+				    mem_dirty_tracking(m));
+}
+
+/* The first write to a tracked page: it counts as written from now on. */
+static void track_write(struct mem *m, uint64_t ram_page)
+{
+	_Atomic uint8_t *flags = &mem_page_flags(m)[ram_page];
+
+	if (unlikely(mem_dirty_tracking(m)) && !(atomic_load_explicit(flags, memory_order_relaxed) & MEM_DIRTY))
+		atomic_fetch_or(flags, MEM_DIRTY);
+}
+
+static void bitmap_set(uint64_t *map, unsigned i, bool v)
+{
+	uint64_t bit = BIT(i % 64);
+
+	map[i / 64] = v ? map[i / 64] | bit : map[i / 64] & ~bit;
 }
 
 /* Make an entry for a page of RAM or ROM that the walk has allowed. */
 static void entry_make(struct cpu *c, gva_t page, const struct pgwalk *w, const struct mem_range *r,
 		       enum tlb_mode mode)
 {
-	struct tlb_space *s = c->tlb.space;
-	struct tlb_table *t = s->table[mode];
+	struct tlb_table *t = c->tlb.space->table[mode];
 	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
-	uint64_t offset = r->ram_offset + (w->page - r->start);
+	uint64_t ram_page = (r->ram_offset + (w->page - r->start)) >> 12, bit = BIT(i % 64);
 	uint8_t *host = r->host + (w->page - r->start);
-	bool write = w->writable && w->dirty && r->kind == MEM_RAM && plain_write(c->mem, offset >> 12);
 
-	s->filled |= 1u << mode;
-	s->has_global |= w->global;
-	large_remember(s, page, w->size);
+	large_remember(&c->tlb, page, w->size);
 	/* The entry may be another page's: first it must be nobody's. */
 	__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&t->addend[i], (uintptr_t)host - page, __ATOMIC_RELEASE);
-	t->global[i] = w->global;
+	bitmap_set(t->used, i, true);
+	bitmap_set(t->local, i, !w->global);
+	c->tlb.global_low |= w->global && !(page >> 63);
 	__atomic_store_n(&t->read_tag[i], page, __ATOMIC_RELEASE);
-	if (write) {
-		__atomic_store_n(&t->write_tag[i], page, __ATOMIC_SEQ_CST);
-		if (!plain_write(c->mem, offset >> 12))
-			__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
-	}
+	if (!w->writable || !w->dirty || r->kind != MEM_RAM || !plain_write(c->mem, ram_page))
+		return;
+	if (!(t->written[i / 64] & bit))
+		__atomic_store_n(&t->written[i / 64], t->written[i / 64] | bit, __ATOMIC_RELEASE);
+	__atomic_exchange_n(&t->write_tag[i], page, __ATOMIC_SEQ_CST);
+	if (unlikely(!plain_write(c->mem, ram_page)))
+		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
 }
 
 int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, gpa_t *where)
 {
+	gva_t page = at & ~(GUEST_PAGE - 1);
 	const struct mem_range *r;
 	struct pgwalk w;
-	gva_t page = at & ~(GUEST_PAGE - 1);
-	unsigned i = (at >> 12) & (TLB_ENTRIES - 1);
-	int rc = pgwalk(c, at, access, mode, &w);
+	int rc = pgwalk_plain(c, at, access, mode, &w);
 
-	if (rc)
-		return rc;
+	if (unlikely(rc)) {
+		*where = WHERE_UNKNOWN;
+		return rc == PGWALK_ODD ? TLB_NOT_MEMORY : rc;
+	}
 	c->tlb.fills++;
 	*where = w.page | (at & (GUEST_PAGE - 1));
-	r = mem_find(c->mem, w.page);
-	if (!r || r->kind == MEM_IO || !range_fits(w.page - r->start, GUEST_PAGE, r->size))
+	r = tlb_range(c, w.page);
+	if (unlikely(!r || r->kind == MEM_IO || !range_fits(w.page - r->start, GUEST_PAGE, r->size)))
 		return TLB_NOT_MEMORY;
-	if (tlb_page_watched(c, page))
+	if (unlikely(tlb_page_watched(c, page)))
 		return TLB_NOT_MEMORY;
+	if (access == ACCESS_WRITE && r->kind == MEM_RAM)
+		track_write(c->mem, (r->ram_offset + (w.page - r->start)) >> 12);
 	entry_make(c, page, &w, r, mode);
-	if (access == ACCESS_WRITE && c->tlb.space->table[mode]->write_tag[i] != page)
+	if (access == ACCESS_WRITE && unlikely(c->tlb.space->table[mode]->write_tag[(at >> 12) & (TLB_ENTRIES - 1)] != page))
 		return TLB_NOT_MEMORY;
 	return CPU_OK;
 }
@@ -335,12 +550,13 @@ int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode
 int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
 {
 	unsigned i = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
+	struct tlb_fetch *f = c->tlb.fetch;
 	gva_t tag = at & ~(GUEST_PAGE - 1);
 	struct pgwalk w;
 	int rc;
 
-	if (likely(c->tlb.fetch->tag[i] == tag)) {
-		*page = c->tlb.fetch->page[i];
+	if (likely(f->tag[i] == tag)) {
+		*page = f->page[i];
 		return CPU_OK;
 	}
 	if (x86_64bit(&c->s) && (uint64_t)((int64_t)(at << 16) >> 16) != at)
@@ -348,12 +564,12 @@ int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
 	rc = pgwalk(c, at, ACCESS_FETCH, c->s.cpl == 3 ? TLB_USER : TLB_SUPER_AC, &w);
 	if (rc)
 		return rc;
-	c->tlb.fetch->tag[i] = tag;
-	c->tlb.fetch->page[i] = w.page;
-	c->tlb.fetch->global[i] = w.global;
-	c->tlb.space->filled |= TLB_FILLED_FETCH;
-	c->tlb.space->has_global |= w.global;
-	large_remember(c->tlb.space, tag, w.size);
+	f->tag[i] = tag;
+	f->page[i] = w.page;
+	bitmap_set(f->used, i, true);
+	bitmap_set(f->local, i, !w.global);
+	c->tlb.global_low |= w.global && !(tag >> 63);
+	large_remember(&c->tlb, tag, w.size);
 	*page = w.page;
 	return CPU_OK;
 }

@@ -43,7 +43,11 @@ struct tlb_table {
 	uint64_t read_tag[TLB_ENTRIES];
 	uint64_t write_tag[TLB_ENTRIES];
 	uint64_t addend[TLB_ENTRIES]; /* host page - guest page */
-	bool global[TLB_ENTRIES];
+	/*
+	 * Bitmaps of entries: in use; of pages that are not global; with a write tag. They make flushing cost what
+	 * there is to flush. A bit may be set for an entry that is empty by now, never the other way.
+	 */
+	uint64_t used[TLB_ENTRIES / 64], local[TLB_ENTRIES / 64], written[TLB_ENTRIES / 64];
 };
 
 /* Instruction fetch: page of guest-virtual code to its physical page. Few entries suffice. */
@@ -51,20 +55,26 @@ struct tlb_table {
 struct tlb_fetch {
 	gva_t tag[TLB_FETCH_ENTRIES];
 	gpa_t page[TLB_FETCH_ENTRIES];
-	bool global[TLB_FETCH_ENTRIES];
+	uint64_t used[TLB_FETCH_ENTRIES / 64], local[TLB_FETCH_ENTRIES / 64];
 };
 
+/* Where large mappings were seen: 2 MiB frames (hashed by their low bits), and 1 GiB ones; see tlb_flush_page. */
+struct tlb_large {
+	uint64_t frames[16], huge;
+};
+
+/*
+ * All spaces share the supervisor's tables table[TLB_SUPER] and fetch[1]: with SMAP on, a kernel's accesses outside of
+ * STAC lead to its own pages, which are global. The few that are not are dropped when the space changes. Without
+ * SMAP a supervisor uses TLB_SUPER_AC throughout.
+ */
 struct tlb_space {
 	uint64_t cr3; /* page-table base | PCID; ~0 when free */
 	uint64_t used; /* for choosing a victim */
 	struct tlb_table *table[TLB_MODES];
 	struct tlb_fetch *fetch[2]; /* user, supervisor */
-	uint32_t filled; /* which tables have had entries since they were cleared; TLB_FILLED_FETCH */
-	bool has_global;
-	/* 2 MiB frames (hashed), and 1 GiB ones, that a large mapping was seen in: see tlb_flush_page */
-	uint64_t large[16], huge;
+	struct tlb_large large; /* of the lower half */
 };
-#define TLB_FILLED_FETCH 0x100u
 
 struct tlb {
 	/* what the current mode and address space select; read by generated code */
@@ -73,7 +83,12 @@ struct tlb {
 	struct tlb_space *space;
 	enum tlb_mode mode;
 	struct tlb_space spaces[TLB_SPACES];
+	struct tlb_table *none; /* always empty: alignment checks are on, every access takes the slow way */
+	struct mem_range range; /* RAM or ROM found last */
+	struct tlb_large large; /* of the upper half */
+	bool global_low; /* there has been a global page in the lower half */
 	uint64_t clock;
+	void *memory;
 	/* counters, for --stats */
 	uint64_t fills, flushes, switches;
 };
@@ -95,7 +110,7 @@ void tlb_flush_page_pcid(struct cpu *c, gva_t at, unsigned pcid);
 void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush);
 
 /*
- * Take away every write tag (and with `reads` also read and fetch tags) of this RAM page, in all spaces.
+ * Take away every write tag of this RAM page, in all spaces.
  * Any thread. True if there was one: the owner may be between its check and its store, so the caller
  * must see it pass an instruction boundary before it relies on the page's contents.
  */

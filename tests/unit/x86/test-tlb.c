@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the TLB keeps and drops: the guest changes a mapping behind its back, and then the old one is allowed only as
+ * long as no flush covers it. Writes to code, dirty tracking, revoking, breakpoints, alignment.
+ */
+#include <string.h>
+#include "guest.h"
+#include "x86/tlb-fill.h"
+
+#define P 1u
+#define W 2u
+#define U 4u
+#define PS 0x80u
+#define G 0x100u
+#define LOW 0x40000000ull
+#define HIGH 0xffff800040000000ull
+#define PD (TABLES + 0x3000)
+#define PT (TABLES + 0x4000)
+#define A_PAGE 0x200000ull
+#define B_PAGE 0x201000ull
+
+static struct guest *paged(void **state)
+{
+	struct guest *g = *state;
+
+	enter_long(g);
+	put64(g, TABLES + 8 * 256, (TABLES + 0x1000) | P | W | U); /* the upper half shows the same */
+	put64(g, TABLES + 0x1008, PD | P | W | U);
+	put64(g, PD, PT | P | W | U);
+	put64(g, A_PAGE, 'a');
+	put64(g, B_PAGE, 'b');
+	tlb_flush_all(g->c);
+	return g;
+}
+
+static char seen(struct guest *g, gva_t at)
+{
+	uint64_t v = 0;
+
+	assert_int_equal(cpu_read(g->c, at, &v, 8), CPU_OK);
+	return (char)v;
+}
+
+/* Map to A, touch, map to B. */
+static void stale(struct guest *g, gva_t at, uint64_t flags)
+{
+	unsigned i = at >> 12 & 511;
+
+	put64(g, PT + 8 * i, A_PAGE | P | W | U | flags);
+	tlb_flush_all(g->c);
+	assert_int_equal(seen(g, at), 'a');
+	put64(g, PT + 8 * i, B_PAGE | P | W | U | flags);
+	assert_int_equal(seen(g, at), 'a'); /* allowed, and what makes the tests below mean something */
+}
+
+static void single_pages(void **state)
+{
+	struct guest *g = paged(state);
+	const gva_t at[] = { LOW, HIGH, LOW + 0x5000, HIGH + 0x1ff000 };
+
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+		for (unsigned flags = 0; flags <= G; flags += G) {
+			stale(g, at[i], flags);
+			tlb_flush_page(g->c, at[i] + 0x1000);
+			assert_int_equal(seen(g, at[i]), 'a');
+			tlb_flush_page(g->c, at[i] + 0xabc);
+			assert_int_equal(seen(g, at[i]), 'b');
+		}
+	}
+}
+
+static void global_pages(void **state)
+{
+	struct guest *g = paged(state);
+	const gva_t at[] = { LOW, HIGH };
+
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+		assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE), CPU_BOUNDARY);
+		stale(g, at[i], G);
+		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+		assert_int_equal(seen(g, at[i]), 'a');
+		stale(g, at[i], 0);
+		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+		assert_int_equal(seen(g, at[i]), 'b');
+		stale(g, at[i], G);
+		assert_int_equal(cr_write(g->c, 4, CR4_PAE), CPU_BOUNDARY); /* PGE changes: all */
+		assert_int_equal(seen(g, at[i]), 'b');
+		stale(g, at[i], G);
+		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY); /* G means nothing now */
+		assert_int_equal(seen(g, at[i]), 'b');
+	}
+}
+
+/* INVLPG of one address of a large mapping drops all of it. */
+static void large_pages(void **state)
+{
+	struct guest *g = paged(state);
+	const gva_t at[] = { LOW, HIGH };
+
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+		put64(g, PD, A_PAGE | P | W | U | PS);
+		tlb_flush_all(g->c);
+		assert_int_equal(seen(g, at[i]), 'a');
+		put64(g, 0x400000, 'c');
+		put64(g, PD, 0x400000 | P | W | U | PS);
+		assert_int_equal(seen(g, at[i]), 'a');
+		tlb_flush_page(g->c, at[i] + 0x155000);
+		assert_int_equal(seen(g, at[i]), 'c');
+		/* 1 GiB */
+		put64(g, TABLES + 0x1008, 0 | P | W | U | PS);
+		tlb_flush_all(g->c);
+		assert_int_equal(seen(g, at[i] + A_PAGE), 'a');
+		put64(g, TABLES + 0x1008, PD | P | W | U);
+		put64(g, PD + 8, 0x400000 | P | W | U | PS);
+		assert_int_equal(seen(g, at[i] + A_PAGE), 'a');
+		tlb_flush_page(g->c, at[i] + 0x3f000000);
+		assert_int_equal(seen(g, at[i] + A_PAGE), 'c');
+	}
+}
+
+static void four_mib(void **state)
+{
+	struct guest *g = *state;
+	struct x86_state *s = &g->c->s;
+
+	enter_protected(g);
+	put32(g, TABLES, 0 | P | W | PS);
+	put32(g, TABLES + 4, 0x400000 | P | W | PS);
+	put64(g, 0x700000, 'a');
+	put64(g, 0xb00000, 'b');
+	s->cr3 = TABLES;
+	s->cr4 = CR4_PSE;
+	s->cr0 |= CR0_PG;
+	tlb_flush_all(g->c);
+	assert_int_equal(seen(g, 0x700000), 'a');
+	put32(g, TABLES + 4, 0x800000 | P | W | PS);
+	assert_int_equal(seen(g, 0x700000), 'a');
+	tlb_flush_page(g->c, 0x400000); /* the other half of it */
+	assert_int_equal(seen(g, 0x700000), 'b');
+}
+
+/* Two address spaces with PCIDs: each keeps its own. */
+static void pcids(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t other = 0x40000;
+
+	for (unsigned i = 0; i < 4096; i += 8)
+		put64(g, other + i, get(g, TABLES + i, 8));
+	put64(g, other, (other + 0x1000) | P | W | U);
+	put64(g, other + 0x1000, get(g, TABLES + 0x1000, 8));
+	put64(g, other + 0x1008, (other + 0x2000) | P | W | U);
+	put64(g, other + 0x2000, (other + 0x3000) | P | W | U);
+	put64(g, other + 0x3000, B_PAGE | P | W | U);
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE | CR4_PCIDE), CPU_BOUNDARY);
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1), CPU_BOUNDARY);
+	assert_int_equal(seen(g, LOW), 'a');
+	assert_int_equal(cr_write(g->c, 3, other | 2), CPU_BOUNDARY);
+	assert_int_equal(seen(g, LOW), 'b');
+	put64(g, PT, B_PAGE | P | W | U);
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1 | BIT(63)), CPU_BOUNDARY);
+	assert_true(g->c->s.cr3 == (TABLES | 1));
+	assert_int_equal(seen(g, LOW), 'a'); /* kept */
+	assert_int_equal(cr_write(g->c, 3, other | 2 | BIT(63)), CPU_BOUNDARY);
+	tlb_flush_pcid(g->c, 1, true); /* from afar */
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1 | BIT(63)), CPU_BOUNDARY);
+	assert_int_equal(seen(g, LOW), 'b');
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cr_write(g->c, 3, other | 2 | BIT(63)), CPU_BOUNDARY);
+	tlb_flush_page_pcid(g->c, LOW, 1);
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1 | BIT(63)), CPU_BOUNDARY);
+	assert_int_equal(seen(g, LOW), 'a');
+	put64(g, PT, B_PAGE | P | W | U);
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1), CPU_BOUNDARY); /* without bit 63: flushed */
+	assert_int_equal(seen(g, LOW), 'b');
+	/* the same PCID with another root, and back: what was flushed meanwhile stays flushed */
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cr_write(g->c, 3, other | 1), CPU_BOUNDARY);
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1 | BIT(63)), CPU_BOUNDARY);
+	assert_int_equal(seen(g, LOW), 'a');
+	/* more spaces than there are slots */
+	for (unsigned n = 0; n < 100; n++) {
+		assert_int_equal(cr_write(g->c, 3, (n & 1 ? other : TABLES) | n | BIT(63)), CPU_BOUNDARY);
+		assert_int_equal(seen(g, LOW), n & 1 ? 'b' : 'a');
+	}
+}
+
+/* Supervisor pages that are not global belong to a space, though their table is shared. */
+static void shared_supervisor(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t other = 0x40000;
+
+	for (unsigned i = 0; i < 4096; i += 8)
+		put64(g, other + i, get(g, TABLES + i, 8));
+	put64(g, other + 8 * 256, (other + 0x1000) | P | W);
+	put64(g, other + 0x1008, (other + 0x2000) | P | W);
+	put64(g, other + 0x2000, (other + 0x3000) | P | W);
+	put64(g, other + 0x3000, B_PAGE | P | W);
+	put64(g, PT, A_PAGE | P | W);
+	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMAP | CR4_SMEP), CPU_BOUNDARY);
+	for (unsigned n = 0; n < 4; n++) {
+		assert_int_equal(cr_write(g->c, 3, TABLES | 1 | BIT(63)), CPU_BOUNDARY);
+		assert_int_equal(seen(g, HIGH), 'a');
+		assert_int_equal(cr_write(g->c, 3, other | 2 | BIT(63)), CPU_BOUNDARY);
+		assert_int_equal(seen(g, HIGH), 'b');
+	}
+}
+
+/* Clean pages get no write tag: the first write must set the dirty bit. */
+static void dirty_bit(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 1;
+
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(seen(g, LOW), 'a');
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(get(g, PT, 1) & 0x60, 0x20);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_int_equal(get(g, PT, 1) & 0x60, 0x60);
+	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+}
+
+/* ---- code and dirty pages */
+
+static uint64_t told_at, told_len;
+static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
+{
+	told_at = ram_offset;
+	told_len = len;
+}
+
+static void written_code(void **state)
+{
+	struct mem_listener l = { .code_written = code_written };
+	struct guest *g = paged(state);
+	uint64_t v = 7;
+	void *host;
+
+	mem_listen(g->mem, &l);
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_true(mem_mark_code(g->mem, A_PAGE >> 12));
+	assert_true(tlb_revoke_page(&g->c->tlb, mem_ram_ptr(g->mem, A_PAGE)));
+	assert_false(tlb_revoke_page(&g->c->tlb, mem_ram_ptr(g->mem, A_PAGE)));
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_non_null(tlb_read_hit(g->c->tlb.data, LOW, 8));
+	v = 9;
+	assert_int_equal(cpu_write(g->c, LOW + 0x10, &v, 4), CPU_OK);
+	assert_int_equal(told_at, A_PAGE + 0x10);
+	assert_int_equal(told_len, 4);
+	assert_int_equal(get(g, A_PAGE + 0x10, 8), 9);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(cpu_rmw(g->c, LOW, 8, &host), CPU_OK);
+	assert_null(host);
+	cpu_exclusive_begin(g->c);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK); /* does not wait for itself */
+	cpu_exclusive_end(g->c);
+	mem_unmark_code(g->mem, A_PAGE >> 12);
+	assert_int_equal(cpu_rmw(g->c, LOW, 8, &host), CPU_OK);
+	assert_ptr_equal(host, mem_ram_ptr(g->mem, A_PAGE));
+	mem_unlisten(g->mem, &l);
+}
+
+static void tracked_pages(void **state)
+{
+	static uint64_t bitmap[RAM_SIZE / 4096 / 64 + 64];
+	struct guest *g = paged(state);
+	uint64_t v = 7;
+
+	put64(g, PT, A_PAGE | P | W | U);
+	put64(g, PT + 8, B_PAGE | P | W | U);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	mem_dirty_start(g->mem);
+	tlb_revoke_writes(g->c);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(cpu_read(g->c, LOW, &v, 8), CPU_OK);
+	assert_int_equal(cpu_write(g->c, LOW + 0x1000, &v, 8), CPU_OK);
+	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW + 0x1000, 8));
+	mem_dirty_fetch(g->mem, bitmap);
+	assert_true(bitmap[B_PAGE >> 12 >> 6] >> (B_PAGE >> 12 & 63) & 1);
+	assert_false(bitmap[A_PAGE >> 12 >> 6] >> (A_PAGE >> 12 & 63) & 1);
+	assert_true(bitmap[PT >> 12 >> 6] >> (PT >> 12 & 63) & 1); /* its dirty bit was set */
+	tlb_revoke_writes(g->c);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW + 0x1000, 8));
+	mem_dirty_stop(g->mem);
+}
+
+/* ROM: reads are fast, writes vanish. */
+static void rom(void **state)
+{
+	static const char text[] = "firmware";
+	struct guest *g = paged(state);
+	uint64_t v = 0;
+	char buf[8];
+	struct err e;
+
+	assert_int_equal(mem_map_rom(g->mem, 0x10000000, text, sizeof(text), "rom", &e), 0);
+	put64(g, PT, 0x10000000 | P | W | U);
+	tlb_flush_all(g->c);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_int_equal(cpu_read(g->c, LOW, buf, 8), CPU_OK);
+	assert_memory_equal(buf, text, 8);
+	assert_non_null(tlb_read_hit(g->c->tlb.data, LOW, 8));
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+}
+
+/* Both pages are checked before a byte is written. */
+static void crossing(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 0x1122334455667788;
+
+	put64(g, PT, A_PAGE | P | W | U);
+	put64(g, PT + 8, 0x300000 | P | W | U);
+	put64(g, A_PAGE + 0xff8, 0);
+	assert_int_equal(cpu_write(g->c, LOW + 0xffd, &v, 8), CPU_OK);
+	assert_true(get(g, A_PAGE + 0xffd, 1) == 0x88 && get(g, A_PAGE + 0xfff, 1) == 0x66);
+	assert_true(get(g, 0x300000, 4) == 0x22334455 && get(g, 0x300004, 1) == 0x11);
+	v = 0;
+	assert_int_equal(cpu_read(g->c, LOW + 0xffd, &v, 8), CPU_OK);
+	assert_true(v == 0x1122334455667788);
+	put64(g, PT + 8, 0x300000 | P | U);
+	tlb_flush_all(g->c);
+	v = 0;
+	assert_fault(cpu_write(g->c, LOW + 0xffd, &v, 8), g, VEC_PF, P | W);
+	assert_true(g->c->fault.cr2 == LOW + 0x1000);
+	assert_int_equal(get(g, A_PAGE + 0xffd, 1), 0x88);
+	assert_fault(cpu_probe(g->c, LOW + 0xffd, 8, ACCESS_WRITE), g, VEC_PF, P | W);
+	assert_int_equal(cpu_probe(g->c, LOW + 0xffd, 8, ACCESS_READ), CPU_OK);
+}
+
+static void alignment(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 0;
+
+	put64(g, PT, A_PAGE | P | W | U);
+	g->c->s.cr0 |= CR0_AM;
+	go_cpl(g, 3);
+	assert_int_equal(cpu_write(g->c, LOW + 1, &v, 8), CPU_OK);
+	cpu_set_rflags(g->c, 2 | FLAG_AC);
+	assert_fault(cpu_write(g->c, LOW + 1, &v, 8), g, VEC_AC, 0);
+	assert_fault(cpu_read(g->c, LOW + 2, &v, 4), g, VEC_AC, 0);
+	assert_fault(cpu_read(g->c, LOW + 1, &v, 2), g, VEC_AC, 0);
+	assert_int_equal(cpu_read(g->c, LOW + 1, &v, 1), CPU_OK);
+	assert_int_equal(cpu_read(g->c, LOW + 8, &v, 8), CPU_OK);
+	assert_int_equal(cpu_read_system(g->c, LOW + 1, &v, 8), CPU_OK);
+	cpu_set_rflags(g->c, 2);
+	assert_int_equal(cpu_write(g->c, LOW + 1, &v, 8), CPU_OK);
+	cpu_set_rflags(g->c, 2 | FLAG_AC);
+	cpu_set_cpl(g->c, 0);
+	assert_int_equal(cpu_write(g->c, LOW + 1, &v, 8), CPU_OK);
+}
+
+static void data_breakpoints(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 0;
+
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_int_equal(dr_write(g->c, 0, LOW + 0x104), CPU_BOUNDARY);
+	assert_int_equal(dr_write(g->c, 7, 2 | 0xdull << 16), CPU_BOUNDARY); /* global, write, 4 bytes */
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(cpu_write(g->c, LOW + 0x108, &v, 8), CPU_OK);
+	assert_int_equal(cpu_read(g->c, LOW + 0x104, &v, 8), CPU_OK);
+	assert_int_equal(g->c->data_hits, 0);
+	assert_int_equal(cpu_write(g->c, LOW + 0x100, &v, 8), CPU_OK);
+	assert_int_equal(g->c->data_hits, 1);
+	assert_true(atomic_load(&g->c->attention) & ATT_DEBUG);
+	g->c->data_hits = 0;
+	assert_int_equal(dr_write(g->c, 7, 0), CPU_BOUNDARY);
+	assert_int_equal(cpu_write(g->c, LOW + 0x104, &v, 4), CPU_OK);
+	assert_int_equal(g->c->data_hits, 0);
+	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
+	const struct CMUnitTest tests[] = {
+		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
+		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
