@@ -197,6 +197,11 @@ static void take_memory(struct insn *i, const ZydisDecodedInstruction *z, const 
 		i->scale = o->mem.scale ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
 	}
 	i->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	/* no base but 32 bits of displacement: libzydis 4.0 takes it for [r13d] where REX.B is set under 67 */
+	if (i->modrm_at && z->raw.sib.offset && z->raw.modrm.mod == 0 && z->raw.sib.base == 5) {
+		i->base = REG_NONE;
+		i->disp = z->raw.disp.value;
+	}
 }
 
 static void take_register(struct insn *i, const ZydisDecodedOperand *o)

@@ -163,7 +163,7 @@ int seg_lar(struct cpu *c, uint16_t selector, bool *ok, uint32_t *out)
 		      TYPES_LONG | 1u << DESC_CALL32, &d, ok);
 
 	if (!r && *ok)
-		*out = (uint32_t)(d.low >> 32) & 0x00f0ff00;
+		*out = (uint32_t)(d.low >> 32) & 0x00ffff00; /* limit bits too, as AMD documents */
 	return r;
 }
 

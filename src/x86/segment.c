@@ -22,8 +22,7 @@ static bool limit_holds(const struct x86_segment *s, uint64_t offset, unsigned s
 
 	if (data && s->attr & TYPE_DOWN && s->attr & SEG_ATTR_S)
 		return offset > s->limit && last <= (s->attr & SEG_ATTR_DB ? 0xffffffffu : 0xffffu);
-	/* past 4 GiB a flat segment wraps */
-	return last <= s->limit || s->limit == 0xffffffff;
+	return last <= s->limit; /* a flat segment too does not wrap at 4 GiB */
 }
 
 static bool type_allows(const struct x86_segment *s, bool write)

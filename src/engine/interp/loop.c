@@ -113,18 +113,35 @@ static int fetch_one(struct cpu *c, const struct where *w, struct insn *i)
 	return CPU_OK;
 }
 
+/* Does the instruction's own push or pop (of about 8 bytes) touch a non-canonical address? */
+static bool stack_astray(const struct cpu *c, const struct insn *i)
+{
+	uint64_t sp = c->s.gpr[RSP];
+	bool pops = i->op == OP_POP || i->op == OP_RET || (i->op >= OP_POPF && i->op <= OP_POPFQ);
+
+	if ((i->op < OP_PUSH || i->op > OP_LEAVE) && i->op != OP_CALL && i->op != OP_RET)
+		return false;
+	return pops ? !canonical(c, sp) || !canonical(c, sp + 7) : !canonical(c, sp - 8) || !canonical(c, sp - 1);
+}
+
 /* 64-bit mode: a non-canonical address of the stack is #SS, not #GP. */
 static void fault_refine(struct cpu *c, const struct insn *i)
 {
-	bool stack;
+	bool operand = false;
 
 	if (c->fault.vector != VEC_GP || c->fault.error || i->mode != MODE_64)
 		return;
-	if (i->flags & INSN_MEM && i->seg == SEG_SS && i->op != OP_LEA)
-		stack = !canonical(c, operand_offset(c, i));
-	else
-		stack = (i->op >= OP_PUSH && i->op <= OP_LEAVE) || i->op == OP_CALL || i->op == OP_RET;
-	if (stack && (i->flags & INSN_MEM || !canonical(c, c->s.gpr[RSP]) || !canonical(c, c->s.gpr[RSP] - 8)))
+	if (i->op == OP_ENTER || i->op == OP_LEAVE) { /* nothing else about them can be #GP */
+		c->fault.vector = VEC_SS;
+		return;
+	}
+	if (i->flags & INSN_MEM && i->op != OP_LEA) {
+		uint64_t at = operand_offset(c, i);
+
+		operand = !canonical(c, at) || !canonical(c, at + MAX(i->memsize, 1u) - 1) ||
+			  (i->op >= OP_BT && i->op <= OP_BTC); /* by the bit offset */
+	}
+	if (operand ? i->seg == SEG_SS : stack_astray(c, i))
 		c->fault.vector = VEC_SS;
 }
 

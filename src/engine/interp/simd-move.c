@@ -298,10 +298,8 @@ int simd_maskmov(struct cpu *c, const struct insn *i)
 	memory.index = REG_NONE;
 	memory.disp = 0;
 	r = operand_linear(c, &memory, bytes, true, &at);
-	for (unsigned k = 0; !r && k < bytes; k++) {
-		if (mask.sb[k] < 0)
-			r = cpu_probe(c, at + k, 1, ACCESS_WRITE);
-	}
+	if (!r) /* also what the mask leaves out: the manuals allow either, AMD's processors do so */
+		r = cpu_probe(c, at, bytes, ACCESS_WRITE);
 	for (unsigned k = 0; !r && k < bytes; k++) {
 		if (mask.sb[k] < 0)
 			r = cpu_write(c, at + k, &data.b[k], 1);

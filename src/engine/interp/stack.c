@@ -215,7 +215,7 @@ int stk_enter(struct cpu *c, const struct insn *i)
 		r = cpu_probe(c, v, 1, ACCESS_WRITE);
 	if (r)
 		return r;
-	reg_set(c, RBP, false, width, frame);
+	reg_set(c, RBP, false, i->mode == MODE_64 ? width : size, frame);
 	stack_pointer_set(c, width, sp);
 	return CPU_OK;
 }

@@ -270,14 +270,17 @@ int sys_arpl(struct cpu *c, const struct insn *i)
 
 	if (r)
 		return r;
-	if (i->flags & INSN_MEM) {
-		r = rmw_begin(c, i, 2, &m);
-		if (r)
-			return r;
-	} else {
+	if (i->flags & INSN_MEM)
+		r = operand_read(c, i, &m.old, 2); /* it is written only when it changes */
+	else
 		m.old = reg_get(c, i->rm, false, 2);
-	}
+	if (r)
+		return r;
 	raise = (m.old & 3) < rpl;
+	if (raise && i->flags & INSN_MEM)
+		r = rmw_begin(c, i, 2, &m);
+	if (r)
+		return r;
 	if (raise) {
 		uint64_t v = (m.old & ~3ull) | rpl;
 

@@ -212,7 +212,7 @@ int x87_fnstsw(struct cpu *c, const struct insn *i)
 
 static unsigned operand_size(const struct insn *i)
 {
-	bool prefix = memchr(i->bytes, 0x66, i->opcode_at) != NULL;
+	bool prefix = memchr(i->bytes, 0x66, i->opcode_at) && !(i->rex & 8); /* REX.W wins */
 
 	return (i->mode == MODE_16) != prefix ? 2 : 4;
 }

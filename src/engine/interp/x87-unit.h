@@ -3,7 +3,9 @@
  * The host's x87 unit as a calculator: one operation under the guest's control word, unmasked exceptions
  * included. They are recorded in the status word and cleared (fnclex does not wait) before anything could deliver them,
  * so the guest's result is bit for bit what the host gives, transcendental functions and unsupported formats
- * too. Loading and storing 80 bits raises nothing. The unit is left as the ABI wants it: empty, default control.
+ * too. Loading and storing 80 bits raises nothing. The unit is left as the ABI wants it: empty, default control. It
+ * is cleared first: C code (a comparison of long doubles) may have left flags, which would be delivered to us as
+ * soon as the guest's control word unmasks them.
  */
 #ifndef ENGINE_INTERP_X87_UNIT_H
 #define ENGINE_INTERP_X87_UNIT_H
@@ -27,7 +29,7 @@ typedef void x87_unit_fn(struct x87_unit *u);
 #define X87_UNIT(name, insns)                                                                                   \
 	static inline void unit_##name(struct x87_unit *u)                                                      \
 	{                                                                                                       \
-		__asm__ volatile("fldcw %[cw]\n\t" insns "\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfninit"      \
+		__asm__ volatile("fnclex\n\tfldcw %[cw]\n\t" insns "\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfninit"      \
 				 : [sw] "=m"(u->sw), [r0] "=m"(u->r0), [f] "+m"(u->f), [d] "+m"(u->d),          \
 				   [w] "+m"(u->w), [l] "+m"(u->l), [q] "+m"(u->q), [bcd] "+m"(u->bcd)           \
 				 : [cw] "m"(u->cw), [x] "m"(u->x), [y] "m"(u->y)                                \
@@ -37,7 +39,7 @@ typedef void x87_unit_fn(struct x87_unit *u);
 #define X87_UNIT_PUSH(name, insn)                                                                               \
 	static inline void unit_##name(struct x87_unit *u)                                                      \
 	{                                                                                                       \
-		__asm__ volatile("fldcw %[cw]\n\tfldt %[x]\n\t" insn                                            \
+		__asm__ volatile("fnclex\n\tfldcw %[cw]\n\tfldt %[x]\n\t" insn                                            \
 				 "\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfstpt %[r1]\n\tfninit"           \
 				 : [sw] "=m"(u->sw), [r0] "=m"(u->r0), [r1] "=m"(u->r1)                         \
 				 : [cw] "m"(u->cw), [x] "m"(u->x)                                               \

@@ -346,7 +346,8 @@ static bool header_valid(const struct cpu *c, const uint8_t *image, enum xsave_f
 		return form != FORM_SUPERVISOR && !h[1] && !h[2] && !(h[0] & ~allowed);
 	for (unsigned k = 2; k < 8; k++)
 		rest |= h[k];
-	return c->machine->cpuid->has_xsavec && !rest && !(h[1] & ~XCOMP_COMPACT & ~allowed) && !(h[0] & ~h[1]);
+	h[1] &= ~XCOMP_COMPACT;
+	return c->machine->cpuid->has_xsavec && !rest && !(h[1] & ~allowed) && !(h[0] & ~h[1]);
 }
 
 int xsave_xrstor(struct cpu *c, const struct insn *i)

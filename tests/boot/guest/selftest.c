@@ -206,6 +206,77 @@ static void check_floating_point(void)
 	EXPECT(strtod("2.2250738585072014e-308", NULL) == 0x1p-1022);
 }
 
+/* ---- vector and x87 registers across context switches ---- */
+
+static uint64_t mix(uint64_t hash, const void *data, size_t size)
+{
+	const unsigned char *b = data;
+
+	while (size--)
+		hash = (hash ^ *b++) * 0x100000001b3;
+	return hash;
+}
+
+/* Two vectors of four doubles that stay in registers between the yields: YMM, or pairs of XMM. */
+static inline __attribute__((always_inline)) uint64_t vector_loop(int seed, bool yield)
+{
+	typedef double vec __attribute__((vector_size(32)));
+	vec a = { seed, seed + 0.5, seed * 1.1, 3 }, b = { 1, 2, 3, seed };
+
+	for (int i = 0; i < 3000; i++) {
+		a = a * 0.75 + b / (a + 1.5);
+		b = b * 0.5 + a;
+		if (yield && !(i % 100))
+			sched_yield();
+	}
+	return mix(mix(seed, &a, sizeof(a)), &b, sizeof(b));
+}
+
+__attribute__((target("sse2"))) static uint64_t vector_sse(int seed, bool yield)
+{
+	return vector_loop(seed, yield);
+}
+
+__attribute__((target("avx2,fma"))) static uint64_t vector_avx(int seed, bool yield)
+{
+	return vector_loop(seed, yield);
+}
+
+static uint64_t extended_loop(int seed, bool yield)
+{
+	long double x = seed + 0.25L;
+
+	for (int i = 0; i < 300; i++) {
+		x = sinl(x) * cosl(x) + expl(-x * x) + logl(2 + x * x);
+		if (yield && !(i % 30))
+			sched_yield();
+	}
+	return mix(seed, &x, 10);
+}
+
+static uint64_t compute(int seed, bool yield)
+{
+	uint64_t hash = extended_loop(seed, yield) ^ vector_sse(seed, yield);
+
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? hash ^ vector_avx(seed, yield) : hash;
+}
+
+/* Processes that yield to each other all the time must get what one alone gets. */
+static void check_switches(void)
+{
+	uint64_t alone[4];
+	int status;
+
+	for (int i = 0; i < 4; i++)
+		alone[i] = compute(i + 1, false);
+	for (int i = 0; i < 4; i++) {
+		if (!fork())
+			_exit(compute(i + 1, true) != alone[i]);
+	}
+	for (int i = 0; i < 4; i++)
+		EXPECT(wait(&status) > 0 && WIFEXITED(status) && !WEXITSTATUS(status));
+}
+
 /* ---- threads ---- */
 
 #define THREADS 4
@@ -352,6 +423,7 @@ static const struct {
 	{ "written code", check_written_code },
 	{ "signals", check_signals },
 	{ "floating point", check_floating_point },
+	{ "switches", check_switches },
 	{ "threads", check_threads },
 	{ "cpus", check_cpus },
 	{ "files", check_files },

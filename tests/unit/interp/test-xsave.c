@@ -123,8 +123,8 @@ static void against_host(struct sandbox *s, const uint8_t *bytes, unsigned round
 		in.gpr[RSI] = (uint64_t)s->memory + at;
 		in.gpr[RAX] = sandbox_pick(s, 8);
 		in.gpr[RDX] = 0;
-		if (at < PAGE - AREA)
-			*(uint64_t *)(s->memory + at + HEADER) &= ~0x2e0ull; /* AVX-512, PKRU: the host has them */
+		for (unsigned w = 0; w < 2 && at + HEADER + 16 <= PAGE; w++) /* AVX-512, PKRU: the host has them */
+			((uint64_t *)(s->memory + at + HEADER))[w] &= ~0x2e0ull;
 		if (at + 26 < PAGE)
 			s->memory[at + 26] &= (uint8_t)~2; /* MXCSR.MM, which is AMD's */
 		/* what the host starts from, as an image */

@@ -59,14 +59,15 @@ static void limits_and_types(void **state)
 	assert_fault(seg_linear(g->c, SEG_DS, 0, 1, false, &at), g, VEC_GP, 0);
 }
 
-static void flat_wraps(void **state)
+static void flat_ends_and_base_wraps(void **state)
 {
 	struct guest *g = *state;
 	gva_t at;
 
 	enter_protected(g);
-	assert_int_equal(seg_linear(g->c, SEG_DS, 0xffffffff, 4, true, &at), CPU_OK);
+	assert_int_equal(seg_linear(g->c, SEG_DS, 0xffffffff, 1, true, &at), CPU_OK);
 	assert_int_equal(at, 0xffffffff);
+	assert_fault(seg_linear(g->c, SEG_DS, 0xffffffff, 4, true, &at), g, VEC_GP, 0);
 	g->c->s.seg[SEG_DS].base = 0x1000;
 	assert_int_equal(seg_linear(g->c, SEG_DS, 0xfffff800, 4, true, &at), CPU_OK);
 	assert_int_equal(at, 0x800);
@@ -223,7 +224,7 @@ static void queries(void **state)
 	enter_protected(g);
 	assert_int_equal(seg_lar(g->c, S_DATA0, &ok, &v), CPU_OK);
 	assert_true(ok);
-	assert_int_equal(v, 0xc09200);
+	assert_int_equal(v, 0xcf9200);
 	assert_int_equal(seg_lsl(g->c, S_DATA0, &ok, &v), CPU_OK);
 	assert_true(ok);
 	assert_int_equal(v, 0xffffffff);
@@ -255,7 +256,7 @@ static void queries(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
-	const struct CMUnitTest tests[] = { T(limits_and_types), T(flat_wraps), T(loads_cpl0),	     T(loads_cpl3),
+	const struct CMUnitTest tests[] = { T(limits_and_types), T(flat_ends_and_base_wraps), T(loads_cpl0),	     T(loads_cpl3),
 					    T(loads_64bit),	 T(loads_real), T(system_registers), T(queries) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
