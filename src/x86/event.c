@@ -422,7 +422,8 @@ static int attend_debug(struct cpu *c)
 		atomic_fetch_or(&c->attention, c->data_hits ? ATT_DEBUG : 0);
 		return stop(c, STOP_DEBUG);
 	}
-	return c->data_hits ? event_debug_trap(c, 0) : CPU_OK;
+	/* after MOV SS it waits for the next instruction, which an exact step ends with it */
+	return c->data_hits && !(c->s.shadow & SHADOW_MOVSS) ? event_debug_trap(c, 0) : CPU_OK;
 }
 
 static int attend_interrupts(struct cpu *c, uint32_t attention)

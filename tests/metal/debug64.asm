@@ -158,7 +158,7 @@ code_break:
 	EQ "DR6.B0", rax, 1
 	mov rax, [ex_flags]
 	and eax, 0x10000
-	EQ "RF in the saved flags", rax, 0x10000
+	EQ "no RF in the saved flags: the handler is to set it", rax, 0
 	; with RF it is passed
 	mov eax, 0x400
 	mov dr7, rax

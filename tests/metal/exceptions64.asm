@@ -118,7 +118,7 @@ main:
 	mov byte [idt + 8 * 16 + 4], 0
 	; a benign exception first: the second is served on its own
 	and byte [idt + 6 * 16 + 5], 0x7f
-	FAULTS "#UD without gate: #NP", 11, 6 * 8 + 2 + 0, ud2
+	FAULTS "#UD without gate: #NP, EXT", 11, 6 * 8 + 2 + 1, ud2
 	or byte [idt + 6 * 16 + 5], 0x80
 	and byte [idt + 0x31 * 16 + 5], 0x7f
 	FAULTS "int 0x31 without gate: #NP", 11, 0x31 * 8 + 2, int 0x31
@@ -271,7 +271,6 @@ main:
 	UFAULTS "#AC user dword", 17, 0, mov eax, [rsp - 9]
 	UFAULTS "#AC user qword", 17, 0, mov rax, [rsp - 12]
 	UNOFAULT "aligned word", mov ax, [rsp - 10]
-	UNOFAULT "movups needs none", movups xmm0, [rsp - 31]
 	mov qword [user_flags], 0x202
 	UNOFAULT "without AC", mov eax, [rsp - 9]
 	pushfq

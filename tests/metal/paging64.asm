@@ -484,6 +484,7 @@ pcid:
 	mov cr3, r12
 	NOFAULT "PCIDE", mov cr4, rax
 	mov qword [pt3 + 40], TEST_PHYS + 0x10000 + 7
+	mov rbx, 0x10000000000
 	lea rax, [r12 + 1]
 	mov cr3, rax
 	mov rax, [rbx + 5 * 4096]

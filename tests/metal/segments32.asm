@@ -35,7 +35,6 @@ limits:
 	mov ebx, esp
 	mov ecx, SEL_SPARE
 	mov edx, SEL_DATA
-	mov dword [ss_handler_ds], SEL_DATA
 	TRY
 	mov gs, ecx
 	mov eax, [gs:0x100]
@@ -262,20 +261,10 @@ exceptions:
 	UFAULTS "IN of the next port", 13, 0, in al, 0x81
 	UFAULTS "IN of a word needs both bits", 13, 0, in ax, 0x80
 	UFAULTS "IN beyond the bitmap", 13, 0, in al, 0x90
-	; #NP, #TS
+	; #NP
 	mov eax, SEL_SPARE
 	DESCRIPTOR SEL_SPARE, room, 0xfff, 0x13, 4
 	FAULTS "#NP", 11, SEL_SPARE, mov ds, eax
-	; a stack in the TSS that is not good: #TS with its selector
-	mov dword [tss + 8], SEL_UDATA
-	TRY
-	mov eax, .user_ts
-	mov byte [ts_seen], 0
-	jmp enter_user
-.user_ts:
-	int 0x80
-	END_TRY
-	mov dword [tss + 8], SEL_DATA
 	ret
 
 gates:
@@ -309,28 +298,39 @@ gates:
 	UFAULTS "gate not present", 11, SEL_SPARE, call SEL_SPARE + 3:0
 	GATE_AT SEL_SPARE, SEL_DATA, gate_target, 0xec, 0
 	UFAULTS "gate to data", 13, SEL_DATA, call SEL_SPARE + 3:0
-	; 16-bit gate to 16-bit code
+	; 16-bit gate, from 16-bit code in ring 3 to 16-bit code in ring 0
 	DESCRIPTOR SEL_SPARE + 8, gate_target16, 0xffff, 0x9b, 0
+	DESCRIPTOR SEL_SPARE + 16, gate_caller16, 0xffff, 0xfb, 0
+	DESCRIPTOR SEL_SPARE + 24, ustack_top - 0x2000, 0xffff, 0xf3, 0
 	mov dword [gdt + SEL_SPARE], (SEL_SPARE + 8) << 16
 	mov dword [gdt + SEL_SPARE + 4], 0xe401
-	TRY
-	mov eax, .user16
-	jmp enter_user
-.user16:
-	o16 push 0x55
 	xor ebx, ebx
-	call SEL_SPARE + 3:0
-	int 0x80
+	TRY
+	push SEL_SPARE + 24 + 3
+	push 0x1ff0
+	push 0x202
+	push SEL_SPARE + 16 + 3
+	push 0
+	iret
 	END_TRY
 	CHECK_FAULT "16-bit call gate", 0x80, 0
 	EQ "its parameter", ebx, 0x55
-	; interrupt through a 16-bit gate
+	movzx eax, word [ex_rsp] ; the upper half is left as it was
+	EQ "SP after RETF 2", eax, 0x1ff0
+	; an interrupt through a 16-bit gate
 	DESCRIPTOR SEL_SPARE + 8, int_target16, 0xffff, 0x9b, 0
 	mov dword [idt + 0x31 * 8], (SEL_SPARE + 8) << 16
 	mov dword [idt + 0x31 * 8 + 4], 0x8600
 	mov esi, esp
 	int 0x31
+.behind16:
+	nop
+int_back16:
+	mov ax, [esp]
+	movzx eax, ax
+	mov esp, esi
 	EQ "16-bit interrupt gate pushes words", ebx, 6
+	EQ "the low half of EIP", eax, gates.behind16 - 0x100000
 	; trap gate keeps IF
 	mov byte [idt + 0x30 * 8 + 5], 0x8f
 	sti
@@ -379,14 +379,17 @@ gate_target:
 .near:	retf
 
 	bits 16
+gate_caller16:
+	push word 0x55
+	call SEL_SPARE + 3:0
+	int 0x80
 gate_target16:
-	mov bp, sp
 	mov bx, [esp + 4]
 	retf 2
 int_target16:
 	mov ebx, esi
 	sub ebx, esp
-	iret
+	jmp dword SEL_CODE:int_back16
 	bits 32
 
 inspect:
@@ -440,6 +443,4 @@ inspect:
 	section .data
 	align 16
 room:	times 512 db 0
-ss_handler_ds: dd 0
-ts_seen: db 0
 	METAL_END

@@ -204,6 +204,8 @@ static int step_trap(struct cpu *c, const struct insn *i, uint64_t flags)
 	uint64_t dr6 = c->data_hits;
 	int r;
 
+	if (c->s.shadow & SHADOW_MOVSS) /* MOV SS holds its own data breakpoint back too */
+		return CPU_OK;
 	c->data_hits = 0;
 	atomic_fetch_and(&c->attention, ~(uint32_t)ATT_DEBUG);
 	if (flags & FLAG_TF && step_traps(c, i))
