@@ -250,7 +250,7 @@ static int probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access,
 		at = (uint32_t)at;
 	if (check_address(c, at, size))
 		return CPU_FAULT;
-	if (alignment_checked(c, mode) && (at & (size - 1)) && !(size & (size - 1)))
+	if (misaligned(c, at, size, mode))
 		return cpu_raise_error(c, VEC_AC, 0);
 	return pieces_find(c, p, at, size, access, mode) < 0 ? CPU_FAULT : CPU_OK;
 }
