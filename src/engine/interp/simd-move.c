@@ -277,13 +277,24 @@ int simd_movmskpd(struct cpu *c, const struct insn *i)
 
 /* ---- masked stores and loads ---- */
 
+/* Linear address of what lies k bytes into the memory operand, which itself does not wrap. */
+static int part_linear(struct cpu *c, const struct insn *i, unsigned k, unsigned size, bool write, gva_t *at)
+{
+	uint64_t ea = operand_offset(c, i) + k;
+
+	if (i->mode != MODE_64)
+		return seg_linear(c, (enum x86_seg)i->seg, ea, size, write, at);
+	*at = i->seg >= SEG_FS ? ea + c->s.seg[i->seg].base : ea;
+	return CPU_OK;
+}
+
 /* Bytes of MMX or XMM to DS:(R|E)DI where the mask byte's sign is set. All bytes are checked before one is written. */
 int simd_maskmov(struct cpu *c, const struct insn *i)
 {
 	unsigned bytes = simd_bytes(i);
 	union x86_vreg data = c->s.v[i->reg], mask = c->s.v[i->rm];
 	struct insn memory = *i;
-	gva_t at;
+	gva_t at[2];
 	int r = simd_check(c, i, 0);
 
 	if (r)
@@ -291,43 +302,50 @@ int simd_maskmov(struct cpu *c, const struct insn *i)
 	if (i->flags & INSN_MMX) {
 		data.q[0] = mmx_get(c, i->reg);
 		mask.q[0] = mmx_get(c, i->rm);
+		mmx_enter(c); /* before the memory access, so it stands after a fault */
 	}
-	if (i->flags & INSN_MMX) /* before the memory access, so it stands after a fault */
-		mmx_enter(c);
 	memory.base = RDI;
 	memory.index = REG_NONE;
-	memory.disp = 0;
-	r = operand_linear(c, &memory, bytes, true, &at);
-	if (!r) /* also what the mask leaves out: the manuals allow either, AMD's processors do so */
-		r = cpu_probe(c, at, bytes, ACCESS_WRITE);
+	/*
+	 * Checked in halves of 8 bytes, what the mask leaves out too: the manuals allow either, AMD's processors
+	 * do so.
+	 */
+	for (unsigned k = 0; !r && k < bytes; k += 8) {
+		r = part_linear(c, &memory, k, 8, true, &at[k / 8]);
+		if (!r)
+			r = cpu_probe(c, at[k / 8], 8, ACCESS_WRITE);
+	}
 	for (unsigned k = 0; !r && k < bytes; k++) {
 		if (mask.sb[k] < 0)
-			r = cpu_write(c, at + k, &data.b[k], 1);
+			r = cpu_write(c, at[k / 8] + k % 8, &data.b[k], 1);
 	}
 	return r;
 }
 
-/* VMASKMOV, VPMASKMOV: elements whose mask is clear are not accessed, so cannot fault. */
+/*
+ * VMASKMOV, VPMASKMOV: elements whose mask is clear are not accessed, so cannot fault, not even for the segment. A
+ * store checks all its elements before it writes one.
+ */
 static int mask_move(struct cpu *c, const struct insn *i, unsigned size, unsigned how)
 {
 	bool store = i->opcode >= 0x2e && i->opcode != 0x8c; /* VMASKMOV 2C 2D, 2E 2F; VPMASKMOV 8C, 8E */
 	unsigned bytes = simd_bytes(i);
 	const union x86_vreg *mask = &c->s.v[i->vvvv];
 	union x86_vreg v = { 0 };
-	gva_t at;
+	gva_t at[8];
 	int r = simd_check(c, i, how);
 
-	if (!r)
-		r = operand_linear(c, i, bytes, store, &at);
-	for (unsigned k = 0; !r && store && k < bytes; k += size) {
-		if (mask->sb[k + size - 1] < 0)
-			r = cpu_probe(c, at + k, size, ACCESS_WRITE);
-	}
 	for (unsigned k = 0; !r && k < bytes; k += size) {
 		if (mask->sb[k + size - 1] >= 0)
 			continue;
-		r = store ? cpu_write(c, at + k, &c->s.v[i->reg].b[k], size) :
-			    cpu_read(c, at + k, &v.b[k], size);
+		r = part_linear(c, i, k, size, store, &at[k / size]);
+		if (!r)
+			r = store ? cpu_probe(c, at[k / size], size, ACCESS_WRITE) :
+				    cpu_read(c, at[k / size], &v.b[k], size);
+	}
+	for (unsigned k = 0; !r && store && k < bytes; k += size) {
+		if (mask->sb[k + size - 1] < 0)
+			r = cpu_write(c, at[k / size], &c->s.v[i->reg].b[k], size);
 	}
 	if (!r && !store)
 		simd_store(c, i, i->reg, &v, bytes);
