@@ -2,6 +2,10 @@
 /*
  * 16550A UART. Transmission is immediate, so the transmitter is always empty; reception holds input back in the back-end
  * while the FIFO is full, so that piped input is never lost.
+ *
+ * Input is also held back until the guest listens: a driver that starts clears the FIFO and reads what is in it, several
+ * times in Linux, and would swallow the beginning of what was piped in. A guest listens when it has the
+ * receive interrupt on, or when it has polled for a byte often enough (LISTEN_POLLS, without sending in between).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -39,9 +43,12 @@ struct uart_hw { /* saved */
 	uint8_t head, count;
 };
 
+#define LISTEN_POLLS 64
+
 struct uart {
 	struct device device;
 	struct uart_hw hw;
+	unsigned polls; /* reads of LSR that found nothing since the last byte was sent */
 	pthread_mutex_t lock;
 	struct irq_line irq;
 	struct chr *chr;
@@ -149,6 +156,12 @@ static void modem_update(struct uart *u)
 	u->hw.msr = (uint8_t)(now | (u->hw.msr & 0xf) | delta);
 }
 
+static bool listening(const struct uart *u)
+{
+	/* Without OUT2 the interrupt leads nowhere: a probe that tries IER's bits. */
+	return ((u->hw.ier & IER_RX) && (u->hw.mcr & MCR_OUT2)) || u->polls >= LISTEN_POLLS;
+}
+
 static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct uart *u = opaque;
@@ -178,6 +191,8 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 	case LSR:
 		v = h->lsr;
 		h->lsr &= (uint8_t)~LSR_OVERRUN;
+		if (!(v & LSR_DATA) && u->polls < LISTEN_POLLS)
+			room = ++u->polls == LISTEN_POLLS;
 		break;
 	case MSR:
 		v = h->msr;
@@ -196,7 +211,11 @@ static void fcr_write(struct uart *u, uint8_t v)
 {
 	struct uart_hw *h = &u->hw;
 
-	if ((v ^ h->fcr) & FCR_ENABLE || v & 2) {
+	/*
+	 * Turning the FIFO on without clearing it keeps a byte that waits, unlike the chip: Linux enables the receive
+	 * interrupt first, and the first byte of piped input would be gone.
+	 */
+	if ((h->fcr & ~v & FCR_ENABLE) || v & 2) {
 		h->head = h->count = 0;
 		h->timeout = 0;
 		h->lsr &= (uint8_t)~(LSR_DATA | LSR_OVERRUN);
@@ -208,6 +227,7 @@ static void fcr_write(struct uart *u, uint8_t v)
 static bool transmit(struct uart *u, uint8_t v)
 {
 	u->hw.tx_pending = 1;
+	u->polls = 0;
 	if (!(u->hw.mcr & MCR_LOOP))
 		return true;
 	fifo_put(u, v);
@@ -219,9 +239,10 @@ static void uart_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	struct uart *u = opaque;
 	struct uart_hw *h = &u->hw;
 	uint8_t v = (uint8_t)value;
-	bool out = false;
+	bool out = false, deaf;
 
 	pthread_mutex_lock(&u->lock);
+	deaf = !listening(u);
 	switch (offset) {
 	case RBR:
 		if (h->lcr & LCR_DLAB)
@@ -247,9 +268,12 @@ static void uart_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	case SCR: h->scr = v; break;
 	}
 	update(u);
+	deaf = deaf && listening(u);
 	pthread_mutex_unlock(&u->lock);
 	if (out && u->chr)
 		chr_write(u->chr, &v, 1);
+	if ((deaf || offset == IIR) && u->chr) /* it listens from now on, or has cleared its FIFO */
+		chr_room_changed(u->chr);
 }
 
 static size_t room(void *opaque)
@@ -258,7 +282,7 @@ static size_t room(void *opaque)
 	size_t n;
 
 	pthread_mutex_lock(&u->lock);
-	n = u->hw.mcr & MCR_LOOP ? 0 : fifo_size(u) - MIN((unsigned)u->hw.count, fifo_size(u));
+	n = u->hw.mcr & MCR_LOOP || !listening(u) ? 0 : fifo_size(u) - MIN((unsigned)u->hw.count, fifo_size(u));
 	pthread_mutex_unlock(&u->lock);
 	return n;
 }
@@ -304,6 +328,7 @@ static void reset(struct device *d, enum reset_kind kind)
 
 	pthread_mutex_lock(&u->lock);
 	memset(&u->hw, 0, sizeof(u->hw));
+	u->polls = 0;
 	u->hw.lsr = LSR_TX_EMPTY;
 	u->hw.msr = 0xb0;
 	u->hw.dll = 12;
