@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Boots a stock Debian kernel with the self-test as its whole user space, until it powers off.
 #
-# usage: linux.sh OSPITE KERNEL-PACKAGE SELFTEST ENGINE CPUS [OSPITE-OPTION...]
+# usage: linux.sh OSPITE KERNEL-PACKAGE[+ENTRY] SELFTEST ENGINE CPUS [OSPITE-OPTION...]
+# ENTRY takes the PVH entry out of reach: boot64 leaves the 64-bit boot protocol, boot32 the 32-bit one; the guest
+# then unpacks itself.
 # By hand, after ./check or ./try has fetched the kernel:
 #   tests/boot/linux.sh build/ospite linux-image-cloud-amd64 build/tests/boot/selftest64 interp 2
 set -u
 ospite=$(realpath "$1")
-package=$2
+package=${2%%+*}
+entry=${2#"$package"}
 selftest=$(realpath "$3" 2>/dev/null || echo none)
 engine=$4
 cpus=$5
@@ -29,6 +32,21 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/root"
 cp "$selftest" "$work/root/init"
 (cd "$work/root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$work/initrd"
+
+# put OFFSET BYTES...: overwrite bytes of the copied kernel
+put() {
+	at=$1
+	shift
+	printf "$@" | dd of="$work/kernel" bs=1 seek="$at" conv=notrunc 2>/dev/null
+}
+case $entry in
++boot*)
+	cp "$kernel" "$work/kernel"
+	put $((0x24c)) '\0\0\0\0' # payload_length: nothing we could unpack
+	[ "$entry" != +boot32 ] || put $((0x236)) '\0\0' # xloadflags: no 64-bit entry
+	kernel=$work/kernel
+	;;
+esac
 
 timeout 300 "$ospite" run --engine "$engine" --cpus "$cpus" --memory 512M --kernel "$kernel" \
 	--initrd "$work/initrd" --append "console=ttyS0 loglevel=4 panic=-1" --no-reboot "$@" \
