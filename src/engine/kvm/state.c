@@ -43,10 +43,11 @@ static const struct {
 #undef M
 #define MSR_TSC 0x10
 
-struct msr_batch {
-	struct kvm_msrs head;
+struct msr_batch { /* struct kvm_msrs with its entries */
+	uint32_t nmsrs, pad;
 	struct kvm_msr_entry entry[ARRAY_LEN(msr_fields) + 1];
 };
+_Static_assert(offsetof(struct msr_batch, entry) == sizeof(struct kvm_msrs), "as the kernel has it");
 
 static bool msr_known(const struct kvm_vm *vm, uint32_t index)
 {
@@ -275,15 +276,15 @@ static int msrs_load(struct kvm_cpu *k, struct cpu *c, struct err *e)
 
 		memcpy(&m.data, (const char *)&c->s + msr_fields[i].offset, 8);
 		if (msr_known(k->vm, m.index))
-			b.entry[b.head.nmsrs++] = m;
+			b.entry[b.nmsrs++] = m;
 	}
-	b.entry[b.head.nmsrs++] = (struct kvm_msr_entry){ .index = MSR_TSC, .data = cpu_tsc(c) };
+	b.entry[b.nmsrs++] = (struct kvm_msr_entry){ .index = MSR_TSC, .data = cpu_tsc(c) };
 	done = ioctl(k->fd, KVM_SET_MSRS, &b);
-	if (done == (int)b.head.nmsrs)
+	if (done == (int)b.nmsrs)
 		return 0;
 	/* KVM stops at the first it refuses; that matters only when the value means anything. */
-	for (unsigned i = done < 0 ? 0 : (unsigned)done; i < b.head.nmsrs; i++) {
-		struct msr_batch one = { .head.nmsrs = 1, .entry[0] = b.entry[i] };
+	for (unsigned i = done < 0 ? 0 : (unsigned)done; i < b.nmsrs; i++) {
+		struct msr_batch one = { .nmsrs = 1, .entry[0] = b.entry[i] };
 
 		if (ioctl(k->fd, KVM_SET_MSRS, &one) != 1 && b.entry[i].data)
 			return err_set(e, EINVAL, "this host's KVM refuses MSR 0x%x = 0x%llx", b.entry[i].index,
@@ -295,14 +296,14 @@ static int msrs_load(struct kvm_cpu *k, struct cpu *c, struct err *e)
 static int msrs_store(struct kvm_cpu *k, struct cpu *c, struct err *e)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(msr_fields); i++) {
-		struct msr_batch one = { .head.nmsrs = 1, .entry[0].index = msr_fields[i].index };
+		struct msr_batch one = { .nmsrs = 1, .entry[0].index = msr_fields[i].index };
 
 		if (!msr_known(k->vm, msr_fields[i].index))
 			continue;
 		if (ioctl(k->fd, KVM_GET_MSRS, &one) == 1)
 			memcpy((char *)&c->s + msr_fields[i].offset, &one.entry[0].data, 8);
 	}
-	struct msr_batch tsc = { .head.nmsrs = 1, .entry[0].index = MSR_TSC };
+	struct msr_batch tsc = { .nmsrs = 1, .entry[0].index = MSR_TSC };
 
 	if (ioctl(k->fd, KVM_GET_MSRS, &tsc) != 1)
 		return err_errno(e, "reading the TSC of vCPU %u", c->id);
