@@ -16,14 +16,16 @@ static void *reserve(size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-struct code_cache *cache_create(void)
+struct code_cache *cache_create(unsigned ncpus)
 {
 	struct code_cache *cache = calloc(1, sizeof(*cache));
 
 	if (!cache)
 		return NULL;
-	cache->insns = reserve(CACHE_INSNS * sizeof(struct insn));
-	cache->blocks = reserve(CACHE_BLOCKS * sizeof(struct block));
+	cache->max_insns = MIN(MAX(CACHE_INSNS_ALL / MAX(ncpus, 1u), CACHE_INSNS_MIN), CACHE_INSNS_MAX);
+	cache->max_blocks = cache->max_insns / 4;
+	cache->insns = reserve(cache->max_insns * sizeof(struct insn));
+	cache->blocks = reserve(cache->max_blocks * sizeof(struct block));
 	if (cache->insns && cache->blocks)
 		return cache;
 	cache_destroy(cache);
@@ -35,9 +37,9 @@ void cache_destroy(struct code_cache *cache)
 	if (!cache)
 		return;
 	if (cache->insns)
-		munmap(cache->insns, CACHE_INSNS * sizeof(struct insn));
+		munmap(cache->insns, cache->max_insns * sizeof(struct insn));
 	if (cache->blocks)
-		munmap(cache->blocks, CACHE_BLOCKS * sizeof(struct block));
+		munmap(cache->blocks, cache->max_blocks * sizeof(struct block));
 	free(cache);
 }
 
@@ -154,7 +156,7 @@ static struct block *block_alloc(struct code_cache *cache, gpa_t at, unsigned mo
 {
 	struct block *b;
 
-	if (cache->nblocks == CACHE_BLOCKS || cache->ninsns + BLOCK_MAX > CACHE_INSNS) {
+	if (cache->nblocks == cache->max_blocks || cache->ninsns + BLOCK_MAX > cache->max_insns) {
 		cache_clear(cache); /* between blocks: nothing of it is being executed */
 		cache->nblocks = 0;
 		cache->ninsns = 0;
@@ -191,6 +193,8 @@ struct block *cache_build(struct code_cache *cache, gpa_t at, unsigned mode, con
 	while (b->count < BLOCK_MAX && b->bytes < room) {
 		struct insn *i = &b->insns[b->count];
 
+		if (b->count && cache_find(cache, at + b->bytes, mode))
+			break; /* decoded before: go on there */
 		if (insn_prepare(i, host + b->bytes, room - b->bytes, mode) == INSN_TRUNCATED)
 			break;
 		b->count++;

@@ -10,9 +10,10 @@
 #include <pthread.h>
 #include "engine/interp/interp.h"
 
-#define CACHE_INSNS (1u << 17)  /* 80 bytes each; touched as needed */
-#define CACHE_BLOCKS (1u << 15)
-#define CACHE_HASH (1u << 15)
+#define CACHE_INSNS_MAX (1u << 19)  /* 80 bytes each, touched as needed; a compiler's code fits */
+#define CACHE_INSNS_MIN (1u << 17)  /* ... when there are many CPUs */
+#define CACHE_INSNS_ALL (1u << 20)  /* what the CPUs of a machine share out */
+#define CACHE_HASH (1u << 17)
 #define CACHE_PAGES (1u << 12)  /* buckets of the by-page lists */
 #define BLOCK_MAX 48            /* instructions in a block: bounds the delay of an interrupt */
 #define PAGE_NONE (~0ull)
@@ -26,6 +27,7 @@ struct block {
 	struct insn *insns;
 	struct block *link[2];      /* where it went before, in the same page; may be dead */
 	uint16_t link_offset[2];    /* their offsets in the page; LINK_NONE */
+	struct block *guess;        /* where it went last in another page */
 	uint16_t count, bytes;
 	uint8_t mode;
 	bool dead;
@@ -40,10 +42,11 @@ struct code_cache {
 	struct block *blocks;
 	struct insn *insns;
 	unsigned nblocks, ninsns;
+	unsigned max_blocks, max_insns;
 	uint64_t built, decoded, flushed, dropped; /* counters */
 };
 
-struct code_cache *cache_create(void);
+struct code_cache *cache_create(unsigned ncpus);
 void cache_destroy(struct code_cache *cache);
 void cache_drop_all(struct code_cache *cache);
 /* Forget what was decoded from this physical page; of a block being executed nothing more is executed. */

@@ -30,7 +30,7 @@ static int cpu_create(struct cpu *c, struct err *e)
 
 	if (!in)
 		return -ENOMEM;
-	in->cache = cache_create();
+	in->cache = cache_create(c->machine->ncpus);
 	if (!in->cache) {
 		interp_destroy(in);
 		return err_set(e, ENOMEM, "interpreter: no memory for decoded instructions");

@@ -311,8 +311,11 @@ static bool crossing_holds(struct cpu *c, const struct where *w, const struct bl
 	return !*r && second == b->page[1];
 }
 
-/* The block at rip, or NULL: to be executed uncached, or *r is a fault. */
-INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct where *w, int *r)
+/*
+ * The block at rip, or NULL: to be executed uncached, or *r is a fault. guess, which may be NULL, is of the same mode: it
+ * saves the search, whose tables rarely are in the processor's cache.
+ */
+INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct where *w, struct block *guess, int *r)
 {
 	struct block *b;
 	gpa_t at;
@@ -320,7 +323,10 @@ INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct whe
 	*r = fetch_translate(c, linear_of(w, c->s.rip), &at);
 	if (unlikely(*r))
 		return NULL;
-	b = in->cache ? cache_find(in->cache, at, w->mode) : NULL;
+	if (guess && guess->at == at && !guess->dead)
+		b = guess;
+	else
+		b = in->cache ? cache_find(in->cache, at, w->mode) : NULL;
 	if (unlikely(!b))
 		b = block_new(in, c, w, at, r);
 	if (unlikely(b && b->page[1] != PAGE_NONE && !crossing_holds(c, w, b, r)))
@@ -338,7 +344,7 @@ static int step_fetch(struct interp *in, struct cpu *c, const struct where *w, c
 {
 	if (c->s.shadow && !(c->s.rflags & FLAG_TF) && !c->debug.active && !cpu_traces(c, TRACE_insn)) {
 		int r;
-		const struct block *b = block_at(in, c, w, &r);
+		const struct block *b = block_at(in, c, w, NULL, &r);
 
 		if (r)
 			return r;
@@ -399,8 +405,11 @@ INLINE struct block *block_linked(const struct block *b, gva_t from, gva_t to)
 
 static void block_link(struct block *b, gva_t from, gva_t to, struct block *next)
 {
-	if ((from ^ to) >> 12 || next->page[0] != b->page[0] || b->page[1] != PAGE_NONE ||
-	    next->page[1] != PAGE_NONE)
+	if ((from ^ to) >> 12) {
+		b->guess = next;
+		return;
+	}
+	if (next->page[0] != b->page[0] || b->page[1] != PAGE_NONE || next->page[1] != PAGE_NONE)
 		return;
 	b->link[1] = b->link[0];
 	b->link_offset[1] = b->link_offset[0];
@@ -455,7 +464,7 @@ static int run_blocks(struct interp *in, struct cpu *c)
 		next = b ? block_linked(b, from, to) : NULL;
 		if (unlikely(!next || next->dead ||
 			     (w.mode != MODE_64 && c->s.rip + next->bytes - 1 > w.limit))) {
-			next = block_at(in, c, &w, &r);
+			next = block_at(in, c, &w, b ? b->guess : NULL, &r);
 			if (unlikely(!next))
 				return r ? event_deliver_fault(c) : step_exact(in, c);
 			if (b && !b->dead)
