@@ -25,6 +25,8 @@ struct chr_config {
 	/* stdio on a terminal: called for Ctrl-A X (leave) */
 	void (*leave)(void *opaque);
 	void *opaque;
+	void (*save)(void *opaque); /* Ctrl-A S; NULL: there is no such key */
+	void *save_opaque;
 };
 struct chr *chr_open(struct evloop *loop, const struct chr_config *config, struct err *e);
 void chr_close(struct chr *c); /* flushes what is buffered, restores a terminal */

@@ -58,10 +58,18 @@ static bool escape_key(struct chr *c, uint8_t key)
 		if (c->config.leave)
 			c->config.leave(c->config.opaque);
 		return false;
+	case 's':
+	case 'S':
+		if (c->config.save)
+			c->config.save(c->config.save_opaque);
+		return false;
 	case 'h':
 	case 'H':
 	case '?':
-		say("\r\nCtrl-A X  leave (ends the machine)\r\nCtrl-A A  send Ctrl-A\r\nCtrl-A H  this help\r\n");
+		say("\r\nCtrl-A X  leave (ends the machine)\r\n");
+		if (c->config.save)
+			say("Ctrl-A S  save the machine and leave\r\n");
+		say("Ctrl-A A  send Ctrl-A\r\nCtrl-A H  this help\r\n");
 		return false;
 	default: return false;
 	}

@@ -224,7 +224,8 @@ static int pc_serial(struct pc *pc, struct device_env *env, struct err *e)
 
 	for (unsigned i = 0; i < MIN(pc->config->nserial, (unsigned)UARTS); i++) {
 		struct chr_config chr = { .spec = pc->config->serial[i], .leave = console_leave,
-					  .opaque = pc };
+					  .opaque = pc, .save = pc->config->save,
+					  .save_opaque = pc->config->save_opaque };
 
 		if (!chr.spec)
 			continue;
@@ -278,6 +279,8 @@ static void pc_reset(void *opaque)
 	struct err e = { 0 };
 	int r;
 
+	if (!pc->boot && pc->config->restoring)
+		vm_request_end(vm, VM_END_RESET, 0, "the guest reset, and there is no --kernel to start again");
 	if (!pc->boot)
 		return; /* firmware: the reset vector */
 	for (unsigned i = 0; i < vm->machine.ncpus; i++)
@@ -298,6 +301,8 @@ static int pc_boot(struct pc *pc, struct err *e)
 
 	if (config->firmware)
 		return boot_firmware_map(pc->vm->machine.mem, config->firmware, e);
+	if (config->restoring && !config->kernel)
+		return 0;
 	r = acpi_build(pc->acpi, &acpi, &pc->rsdp, e);
 	if (!r)
 		r = boot_image_open(&pc->boot, config, &pc->map, e);

@@ -17,6 +17,9 @@ struct pc_config {
 	const char *serial[4]; /* NULL: absent; see chr.h */
 	unsigned nserial;
 	int exit_port;         /* -1: none */
+	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
+	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */
+	void *save_opaque;
 };
 
 /*

@@ -17,7 +17,9 @@
 #include "base/trace.h"
 #include "board/pc.h"
 #include "cli/cli.h"
+#include "cli/saver.h"
 #include "vm/gdb.h"
+#include "vm/save.h"
 #include "vm/vm.h"
 
 #define MEMORY_MIN (2ull << 20)
@@ -28,8 +30,8 @@ struct run_options {
 	struct pc_config pc;
 	struct pc_module module[MODULES_MAX];
 	char *module_text[MODULES_MAX];
-	bool append_given, stats, require_kvm;
-	const char *log, *trace, *gdb;
+	bool append_given, stats, require_kvm, sized;
+	const char *log, *trace, *gdb, *save_to, *restore;
 };
 
 /* ---- options ---- */
@@ -48,6 +50,8 @@ SET_STRING(set_firmware, pc.firmware)
 SET_STRING(set_log, log)
 SET_STRING(set_trace, trace)
 SET_STRING(set_gdb, gdb)
+SET_STRING(set_save_to, save_to)
+SET_STRING(set_restore, restore)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -62,6 +66,7 @@ static int set_cpus(void *into, const char *value, struct err *e)
 
 	if (!r)
 		((struct run_options *)into)->vm.cpus = (unsigned)n;
+	((struct run_options *)into)->sized = true;
 	return r;
 }
 
@@ -79,6 +84,7 @@ static int set_memory(void *into, const char *value, struct err *e)
 		return err_set(e, EINVAL, "is more than this host has (%llu MiB); give less",
 			       (unsigned long long)(host >> 20));
 	((struct run_options *)into)->vm.memory = size & ~(GUEST_PAGE - 1);
+	((struct run_options *)into)->sized = true;
 	return 0;
 }
 
@@ -110,6 +116,7 @@ static int set_cpu(void *into, const char *value, struct err *e)
 	static const char *const names[] = { "v2", "v3", "host" };
 
 	((struct run_options *)into)->vm.cpu_model = value;
+	((struct run_options *)into)->sized = true;
 	return one_of(value, names, ARRAY_LEN(names), "v2, v3 and host", e);
 }
 
@@ -185,6 +192,8 @@ static const struct option_def run_options[] = {
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
+	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to },
+	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore },
 	{ "name", "NAME", "what to call the machine", set_name },
 	{ "log", "FILE", "messages and traces go there, not to standard error", set_log },
 	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace },
@@ -218,7 +227,9 @@ static int show_trace_help(void)
 /* What no single option can tell. */
 static int options_check(struct run_options *o, struct err *e)
 {
-	if (!o->pc.kernel && !o->pc.firmware)
+	if (o->restore && (o->sized || o->pc.firmware || o->pc.nmodules))
+		return err_set(e, EINVAL, "--restore takes memory, CPUs and CPU model from the file; leave these options out");
+	if (!o->pc.kernel && !o->pc.firmware && !o->restore)
 		return err_set(e, EINVAL, "nothing to start: give --kernel FILE or --firmware FILE, see 'ospite run --help'");
 	if (o->pc.kernel && o->pc.firmware)
 		return err_set(e, EINVAL, "--kernel and --firmware exclude each other: give one");
@@ -235,6 +246,9 @@ struct run {
 	struct run_options options;
 	struct vm *vm;
 	struct pc *pc;
+	struct saver saver;
+	struct state_reader *saved; /* --restore */
+	struct save_meta meta;
 	struct evsource *signals;
 	int signal_fd;
 	_Atomic int signal; /* that ended us, 0 if none */
@@ -258,6 +272,7 @@ static void signals_prepare(sigset_t *ends)
 	sigaddset(ends, SIGTERM);
 	sigaddset(ends, SIGINT);
 	sigaddset(ends, SIGHUP);
+	sigaddset(ends, SIGUSR1);
 	sigprocmask(SIG_BLOCK, ends, NULL); /* inherited by every thread made from here on */
 }
 
@@ -268,6 +283,10 @@ static void signal_ready(void *opaque, uint32_t events)
 
 	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	if (info.ssi_signo == SIGUSR1) {
+		saver_request(&run->saver);
+		return;
+	}
 	run->signal = (int)info.ssi_signo;
 	vm_request_end(run->vm, VM_END_USER, 0, strsignal((int)info.ssi_signo));
 }
@@ -358,6 +377,26 @@ static int end_status(const struct run *run, enum vm_end end)
 	}
 }
 
+/* What the machine must be built with comes from the file. */
+static int restore_prepare(struct run *run, struct err *e)
+{
+	struct run_options *o = &run->options;
+
+	run->saved = state_reader_open(o->restore, e);
+	if (!run->saved)
+		return err_prefix(e, "--restore");
+	if (vm_save_read_meta(run->saved, &run->meta, e))
+		return err_prefix(e, "--restore %.200s", o->restore);
+	o->vm.memory = run->meta.memory;
+	o->vm.cpus = run->meta.cpus;
+	o->vm.cpu_model = run->meta.cpu_model;
+	snprintf(run->meta.cpuid.name, sizeof(run->meta.cpuid.name), "%s", run->meta.cpu_model);
+	run->meta.cpuid.tsc_khz = run->meta.tsc_khz;
+	o->vm.cpuid = &run->meta.cpuid;
+	o->pc.restoring = true;
+	return 0;
+}
+
 static int run_machine(struct run *run, struct err *e)
 {
 	struct run_options *o = &run->options;
@@ -366,7 +405,9 @@ static int run_machine(struct run *run, struct err *e)
 	int r;
 
 	signals_prepare(&ends);
-	r = vm_create(&run->vm, &o->vm, e);
+	r = o->restore ? restore_prepare(run, e) : 0;
+	if (!r)
+		r = vm_create(&run->vm, &o->vm, e);
 	if (!r)
 		r = check_kvm(run, e);
 	if (!r)
@@ -379,6 +420,9 @@ static int run_machine(struct run *run, struct err *e)
 		r = signals_watch(run, &ends, e);
 	if (r)
 		return r;
+	if (run->saved && vm_load(run->vm, run->saved, &run->meta, e))
+		return err_prefix(e, "--restore %.200s", o->restore);
+	run->saver.vm = run->vm;
 	say_engine(run);
 	if (o->gdb)
 		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
@@ -398,8 +442,10 @@ static void run_dispose(struct run *run)
 		evloop_remove(run->signals);
 	if (run->signal_fd >= 0)
 		close(run->signal_fd);
+	saver_join(&run->saver);
 	if (run->vm)
 		vm_destroy(run->vm);
+	state_reader_close(run->saved);
 	for (unsigned i = 0; i < run->options.pc.nmodules; i++)
 		free(run->options.module_text[i]);
 }
@@ -425,6 +471,9 @@ int cmd_run(int argc, char **argv)
 	if (!status && run.options.log && log_open(run.options.log))
 		status = err_errno(&e, "--log %s: cannot open", run.options.log);
 	log_set_level(run.options.log ? LOG_INFO : LOG_WARN);
+	run.saver.path = run.options.save_to;
+	run.options.pc.save = run.options.save_to ? saver_request : NULL;
+	run.options.pc.save_opaque = &run.saver;
 	if (!status)
 		status = run_machine(&run, &e);
 	run_dispose(&run);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A paused machine to a file and back; the sections are specified in docs/formats/machine-file.md. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "state/stream.h"
 #include "vm/save.h"
 #include "vm/save-ram.h"
+#include "x86/pv.h"
 #include "x86/state-desc.h"
 
 #define SECTION_MAX (16u << 20) /* META, CPUS, DEVICES: far below this */
@@ -67,23 +69,51 @@ static int save_meta(struct vm *vm, struct state_buf *b, struct err *e)
 	m->clock_ns = clock_now(vm->clock);
 	m->tsc = clock_tsc(vm->clock);
 	m->tsc_khz = clock_tsc_khz(vm->clock);
-	strncpy(m->engine, vm->machine.engine->name, sizeof(m->engine) - 1);
-	strncpy(m->cpu_model, vm->cpuid.name, sizeof(m->cpu_model) - 1);
+	snprintf(m->engine, sizeof(m->engine), "%s", vm->machine.engine->name);
+	snprintf(m->cpu_model, sizeof(m->cpu_model), "%s", vm->cpuid.name);
 	m->cpuid = vm->cpuid;
+	m->cpuid.tsc_khz = m->tsc_khz;
 	r = state_save(b, &meta_desc, 0, m, e);
 	for (unsigned i = 0; !r && i < m->cpuid.count; i++)
 		r = state_save(b, &cpuid_desc, i, &m->cpuid.entry[i], e);
 	return r;
 }
 
+/* Requests posted to a CPU and not served yet. */
+struct saved_requests {
+	uint32_t attention;
+	uint8_t sipi_vector;
+};
+#define KEPT (ATT_NMI | ATT_INIT | ATT_SIPI)
+
+static const struct state_field request_fields[] = {
+	STATE_INT(struct saved_requests, attention), STATE_INT(struct saved_requests, sipi_vector),
+};
+
+static int check_requests(const void *hw, struct err *e)
+{
+	return ((const struct saved_requests *)hw)->attention & ~(uint32_t)KEPT ?
+		       err_set(e, EINVAL, "requests to a CPU that cannot be") :
+		       0;
+}
+
+static const struct state_desc request_desc = {
+	.name = "requests", .version = 1, .size = sizeof(struct saved_requests),
+	.fields = request_fields, .nfields = ARRAY_LEN(request_fields), .check = check_requests,
+};
+
 static int save_cpus(struct vm *vm, struct state_buf *b, struct err *e)
 {
 	for (unsigned i = 0; i < vm->config->cpus; i++) {
 		struct cpu *c = &vm->vcpus[i].cpu;
+		struct saved_requests q = { atomic_load(&c->attention) & KEPT, c->sipi_vector };
 		int r;
 
-		vm->machine.engine->state_get(c);
+		if (vm->machine.engine->state_get)
+			vm->machine.engine->state_get(c);
 		r = state_save(b, &x86_state_desc, i, &c->s, e);
+		if (!r)
+			r = state_save(b, &request_desc, i, &q, e);
 		if (r)
 			return r;
 	}
@@ -169,7 +199,15 @@ static int load_cpus(struct vm *vm, struct state_buf *b, struct err *e)
 {
 	for (unsigned i = 0; i < vm->config->cpus; i++) {
 		struct cpu *c = &vm->vcpus[i].cpu;
+		struct saved_requests q = { 0 };
 		int r = state_load(b, &x86_state_desc, i, &c->s, e);
+
+		if (!r)
+			r = state_load(b, &request_desc, i, &q, e);
+		if (!r)
+			c->sipi_vector = q.sipi_vector;
+		atomic_fetch_or(&c->attention, q.attention | ATT_IRQ);
+		vm->vcpus[i].state_changed = true;
 
 		if (r)
 			return r;
@@ -215,5 +253,8 @@ int vm_load(struct vm *vm, struct state_reader *r, const struct save_meta *meta,
 	for (struct device *d = vm->devices; d; d = d->next)
 		if (d->ops->loaded)
 			d->ops->loaded(d);
+	for (unsigned i = 0; i < vm->config->cpus; i++)
+		pv_system_time_update(&vm->vcpus[i].cpu); /* this host's counter may have another frequency */
+	vm->loaded = true;
 	return 0;
 }

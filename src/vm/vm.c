@@ -269,7 +269,8 @@ int vm_start(struct vm *vm, struct err *e)
 
 	if (vm->state != VM_INACTIVE || vm->exiting)
 		return err_set(e, EINVAL, "the machine has been started already");
-	vm_reset_all(vm, RESET_COLD);
+	if (!vm->loaded)
+		vm_reset_all(vm, RESET_COLD);
 	r = vm_start_threads(vm, e);
 	if (r)
 		return r;
@@ -356,7 +357,9 @@ static int vm_build(struct vm *vm, struct err *e)
 	if (!m->ports)
 		return err_set(e, ENOMEM, "no memory for ports");
 	r = vm_choose_engine(vm, e);
-	if (!r)
+	if (!r && vm->config->cpuid)
+		r = cpuid_adopt(&vm->cpuid, vm->config->cpuid, e);
+	else if (!r)
 		r = cpuid_build(&vm->cpuid, vm->config->cpu_model, vm->config->cpus, clock_tsc_khz(vm->clock), e);
 	m->cpuid = &vm->cpuid;
 	if (!r)

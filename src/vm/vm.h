@@ -39,6 +39,7 @@ struct vm_config {
 	const char *engine; /* "auto", "interp", "dbt", "kvm" */
 	const char *cpu_model; /* "v2", "v3", "host" */
 	bool no_reboot;
+	const struct cpuid_model *cpuid; /* of a saved machine: held constant; NULL: built from cpu_model */
 	const struct engine_ops *engine_ops; /* instead of `engine`: one that is not in the list (tests) */
 };
 
@@ -74,6 +75,7 @@ struct vm {
 	unsigned stopped_vcpus; /* parked at the moment */
 	bool attached; /* the engine */
 	bool pausing, resetting, reset_wanted, exiting;
+	bool loaded;       /* vm_load has filled it: vm_start does not reset */
 	bool start_paused; /* vm_start leaves it PAUSED: somebody wants to look first */
 	bool debug_stop;   /* a CPU stopped for the debugger: all are to, until the next vm_resume */
 	enum vm_end end;

@@ -14,6 +14,7 @@
  */
 #include <cpuid.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/err.h"
 #include "x86/cpu.h"
@@ -290,6 +291,41 @@ int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_
 	add_basic(m, &f, ncpus);
 	add_hypervisor(m);
 	add_extended(m, &f, ncpus);
+	decode(m);
+	return 0;
+}
+
+/* The bits of `want` that the host lacks, as text; the length grows by what is appended. */
+static void lacking(char *text, size_t size, const char *reg, uint32_t want, uint32_t have)
+{
+	for (unsigned i = 0; i < 32; i++) {
+		size_t used = strlen(text);
+
+		if ((want & ~have) >> i & 1)
+			snprintf(text + used, size - used, " %s[%u]", reg, i);
+	}
+}
+
+int cpuid_adopt(struct cpuid_model *m, const struct cpuid_model *saved, struct err *e)
+{
+	struct cpuid_model here;
+	const struct cpuid_entry *a, *b;
+	char text[200] = "";
+	int r = cpuid_build(&here, "host", 1, saved->tsc_khz, e);
+
+	if (r)
+		return r;
+	*m = *saved;
+	a = find(m, 1, 0);
+	b = find(m, 7, 0);
+	if (!a || !b || !find(m, 0x80000001, 0))
+		return err_set(e, EINVAL, "a CPU model without its feature leaves");
+	lacking(text, sizeof(text), "1.ecx", a->ecx, find(&here, 1, 0)->ecx);
+	lacking(text, sizeof(text), "7.ebx", b->ebx, find(&here, 7, 0)->ebx);
+	lacking(text, sizeof(text), "7.ecx", b->ecx, find(&here, 7, 0)->ecx);
+	lacking(text, sizeof(text), "80000001.ecx", find(m, 0x80000001, 0)->ecx, find(&here, 0x80000001, 0)->ecx);
+	if (text[0])
+		return err_set(e, ENOTSUP, "the machine was promised CPU features that this host lacks:%s", text);
 	decode(m);
 	return 0;
 }

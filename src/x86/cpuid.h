@@ -33,6 +33,8 @@ struct cpuid_model {
 
 /* name: "v2", "v3" or "host"; ncpus for the topology leaves. */
 int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_t tsc_khz, struct err *e);
+/* Take over the model of a saved machine; refused, naming what lacks, when this host cannot keep its promises. */
+int cpuid_adopt(struct cpuid_model *m, const struct cpuid_model *saved, struct err *e);
 /* Take features away that an engine cannot offer: before the machine starts, of model host only. */
 void cpuid_mask(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, const uint32_t keep[4]);
 /* With the dynamic parts (APIC id, OSXSAVE, XSAVE sizes) of this CPU. */
