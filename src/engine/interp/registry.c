@@ -234,22 +234,32 @@ static bool has_passed(const struct member *m, uint64_t until)
 	return !m->cpu || !atomic_load(&m->running) || atomic_load(&m->passed) >= until;
 }
 
-/* Is a store from before the page was marked still possible? */
-static bool page_settled(struct code_registry *r, uint64_t ram_page)
+static bool waiting_over(struct code_registry *r, const struct waiting *w)
 {
-	for (unsigned n = 0; n < r->nwaiting; n++) {
-		struct waiting *w = &r->waiting[n];
-
-		if (w->ram_page != ram_page)
-			continue;
-		for (unsigned k = 0; k < MAX_CPUS; k++) {
-			if (w->until[k] && !has_passed(&r->members[k], w->until[k]))
-				return false;
-		}
-		*w = r->waiting[--r->nwaiting];
-		return true;
+	for (unsigned k = 0; k < MAX_CPUS; k++) {
+		if (w->until[k] && !has_passed(&r->members[k], w->until[k]))
+			return false;
 	}
 	return true;
+}
+
+/* Is a store from before the page was marked impossible by now? Whatever has settled leaves the list. */
+static bool page_settled(struct code_registry *r, uint64_t ram_page)
+{
+	bool settled = true;
+
+	for (unsigned n = 0; n < r->nwaiting;) {
+		struct waiting *w = &r->waiting[n];
+
+		if (waiting_over(r, w)) {
+			*w = r->waiting[--r->nwaiting];
+			continue;
+		}
+		if (w->ram_page == ram_page)
+			settled = false;
+		n++;
+	}
+	return settled;
 }
 
 /* The page has just been flagged: take away the writable translations, and note whom to wait for. */
