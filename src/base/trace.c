@@ -12,7 +12,7 @@
 #include "base/err.h"
 #include "base/trace.h"
 
-#define TRACE_LINE 512
+#define TRACE_LINE 1024
 
 struct trace {
 	uint32_t mask; /* first: trace_on() */
@@ -114,6 +114,8 @@ void trace_line(struct trace *t, enum trace_category category, const char *fmt, 
 	vsnprintf(line + n, sizeof(line) - 1 - n, fmt, ap);
 	va_end(ap);
 	n = strlen(line);
+	while (n && line[n - 1] == ' ')
+		n--;
 	for (i = 0; i < n; i++)
 		if ((unsigned char)line[i] < ' ')
 			line[i] = ' ';

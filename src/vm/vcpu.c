@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "dev/lapic.h"
 #include "vm/private.h"
+#include "x86/cpu-trace.h"
 
 static void vcpu_wake(struct cpu *c)
 {
@@ -179,6 +180,7 @@ int vcpu_init(struct vcpu *v, struct vm *vm, unsigned id, struct err *e)
 
 void vcpu_dispose(struct vcpu *v)
 {
+	trace_forget(&v->cpu);
 	tlb_dispose(&v->cpu.tlb);
 }
 

@@ -18,6 +18,7 @@ static inline bool cpu_traces(const struct cpu *c, enum trace_category category)
 
 /* Before it is executed; rip is that of the instruction. */
 void trace_insn(struct cpu *c, const struct insn *i);
+void trace_forget(struct cpu *c); /* frees what traces keep of it */
 /* cpu->fault is about to be delivered. */
 void trace_exception(struct cpu *c);
 /* what: "irq", "nmi", "init", "sipi", "smi" */
