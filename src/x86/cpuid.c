@@ -10,7 +10,8 @@
  *
  * The system features (PCID, INVPCID, SMEP, SMAP, UMIP, FSGSBASE, 1 GiB pages, x2APIC, TSC deadline) are in all models:
  * the engines provide them. Those that are instructions for everybody are taken from the host, because the translator
- * runs them as they are. MONITOR/MWAIT is left out, as KVM does: a halted CPU should give its time back.
+ * runs them as they are. MONITOR/MWAIT is left out, as KVM does: a halted CPU should give its time back. So is FSRM: a REP
+ * MOVSB costs the software engines a call, which pays for long copies (ERMS) but not for the shortest.
  */
 #include <cpuid.h>
 #include <errno.h>
@@ -67,7 +68,6 @@
 #define VAES B(9)
 #define VPCLMUL B(10)
 #define RDPID B(22)
-#define FSRM B(4)
 /* CPUID.80000001 */
 #define LAHF B(0)
 #define ABM B(5)
@@ -163,7 +163,7 @@ static void add_basic(struct cpuid_model *m, const struct features *f, unsigned 
 	    BASE_EDX | (ncpus > 1 ? HTT : 0));
 	add(m, 6, 4, 0, 0, 0); /* the APIC timer never stops */
 	add_sub(m, 7, 0, 0, f->l7_ebx | FSGSBASE | TSC_ADJUST | SMEP | ERMS | INVPCID | SMAP, f->l7_ecx | UMIP,
-		f->l7_edx | FSRM);
+		f->l7_edx);
 	add_sub(m, 0xb, 0, 0, 1, 0x100, 0);
 	add_sub(m, 0xb, 1, id_bits(ncpus), ncpus, 0x201, 0);
 	add_sub(m, 0xb, 2, 0, 0, 2, 0);

@@ -225,7 +225,7 @@ int dr_write(struct cpu *c, unsigned number, uint64_t value)
 	if (number == 6)
 		value = (value & DR6_WRITABLE) | DR6_FIXED;
 	if (number == 7)
-		value = (value & 0xffff2bff) | DR7_FIXED;
+		value = (value & 0xffff23ff) | DR7_FIXED;
 	if (number != 6 && ((c->s.dr[7] | (number == 7 ? value : 0)) & 0xff))
 		tlb_flush_all(c); /* pages with a breakpoint have no entries */
 	c->s.dr[number] = value;

@@ -14,6 +14,8 @@ enum kind {
 	CANONICAL, /* a member that is an address */
 	CONSTANT,  /* reads as mask; writes fault */
 	IGNORED,   /* reads as mask; writes vanish */
+	MEMORY_TYPE,  /* PLAIN, and the low byte is a memory type */
+	MEMORY_TYPES, /* eight memory types */
 	FUNCTION,
 };
 
@@ -114,6 +116,20 @@ static int gs_base_write(struct cpu *c, uint64_t value)
 	return base_write(c, SEG_GS, value);
 }
 
+/* The first `count` bytes: uncacheable, write-combining, -through, -protected, -back; with `pat` also UC-. */
+static bool memory_types_valid(uint64_t value, unsigned count, bool pat)
+{
+	const unsigned valid = pat ? 0xf3 : 0x73;
+
+	for (unsigned i = 0; i < count; i++) {
+		unsigned type = value >> (8 * i) & 0xff;
+
+		if (type > 7 || !(valid >> type & 1))
+			return false;
+	}
+	return true;
+}
+
 static int pat_read(struct cpu *c, uint64_t *value)
 {
 	*value = c->s.pat;
@@ -122,12 +138,8 @@ static int pat_read(struct cpu *c, uint64_t *value)
 
 static int pat_write(struct cpu *c, uint64_t value)
 {
-	for (unsigned i = 0; i < 8; i++) {
-		unsigned type = value >> (8 * i) & 0xff;
-
-		if (type > 7 || type == 2 || type == 3)
-			return cpu_raise_error(c, VEC_GP, 0);
-	}
+	if (!memory_types_valid(value, 8, true))
+		return cpu_raise_error(c, VEC_GP, 0);
 	c->s.pat = value;
 	return CPU_OK;
 }
@@ -158,6 +170,8 @@ static int xss_write(struct cpu *c, uint64_t value)
 }
 
 #define P(i, member, m) { i, PLAIN, offsetof(struct x86_state, member), m, NULL, NULL }
+#define T(i, member, m) { i, MEMORY_TYPE, offsetof(struct x86_state, member), m, NULL, NULL }
+#define TT(i, member) { i, MEMORY_TYPES, offsetof(struct x86_state, member), 0, NULL, NULL }
 #define C(i, member) { i, CANONICAL, offsetof(struct x86_state, member), 0, NULL, NULL }
 #define K(i, value) { i, CONSTANT, 0, value, NULL, NULL }
 #define N(i, value) { i, IGNORED, 0, value, NULL, NULL }
@@ -185,20 +199,20 @@ static const struct row rows[] = {
 	P(0x1a0, misc_enable, ANY),
 	N(0x1d9, 0),		       /* debug control */
 	K(0x1db, 0), K(0x1dc, 0), K(0x1dd, 0), K(0x1de, 0), /* last branch */
-	P(0x200, mtrr_base[0], 0xfffffff0ffull), P(0x201, mtrr_mask[0], 0xfffffff800ull),
-	P(0x202, mtrr_base[1], 0xfffffff0ffull), P(0x203, mtrr_mask[1], 0xfffffff800ull),
-	P(0x204, mtrr_base[2], 0xfffffff0ffull), P(0x205, mtrr_mask[2], 0xfffffff800ull),
-	P(0x206, mtrr_base[3], 0xfffffff0ffull), P(0x207, mtrr_mask[3], 0xfffffff800ull),
-	P(0x208, mtrr_base[4], 0xfffffff0ffull), P(0x209, mtrr_mask[4], 0xfffffff800ull),
-	P(0x20a, mtrr_base[5], 0xfffffff0ffull), P(0x20b, mtrr_mask[5], 0xfffffff800ull),
-	P(0x20c, mtrr_base[6], 0xfffffff0ffull), P(0x20d, mtrr_mask[6], 0xfffffff800ull),
-	P(0x20e, mtrr_base[7], 0xfffffff0ffull), P(0x20f, mtrr_mask[7], 0xfffffff800ull),
-	P(0x250, mtrr_fixed[0], ANY), P(0x258, mtrr_fixed[1], ANY), P(0x259, mtrr_fixed[2], ANY),
-	P(0x268, mtrr_fixed[3], ANY), P(0x269, mtrr_fixed[4], ANY), P(0x26a, mtrr_fixed[5], ANY),
-	P(0x26b, mtrr_fixed[6], ANY), P(0x26c, mtrr_fixed[7], ANY), P(0x26d, mtrr_fixed[8], ANY),
-	P(0x26e, mtrr_fixed[9], ANY), P(0x26f, mtrr_fixed[10], ANY),
+	T(0x200, mtrr_base[0], 0xfffffff0ffull), P(0x201, mtrr_mask[0], 0xfffffff800ull),
+	T(0x202, mtrr_base[1], 0xfffffff0ffull), P(0x203, mtrr_mask[1], 0xfffffff800ull),
+	T(0x204, mtrr_base[2], 0xfffffff0ffull), P(0x205, mtrr_mask[2], 0xfffffff800ull),
+	T(0x206, mtrr_base[3], 0xfffffff0ffull), P(0x207, mtrr_mask[3], 0xfffffff800ull),
+	T(0x208, mtrr_base[4], 0xfffffff0ffull), P(0x209, mtrr_mask[4], 0xfffffff800ull),
+	T(0x20a, mtrr_base[5], 0xfffffff0ffull), P(0x20b, mtrr_mask[5], 0xfffffff800ull),
+	T(0x20c, mtrr_base[6], 0xfffffff0ffull), P(0x20d, mtrr_mask[6], 0xfffffff800ull),
+	T(0x20e, mtrr_base[7], 0xfffffff0ffull), P(0x20f, mtrr_mask[7], 0xfffffff800ull),
+	TT(0x250, mtrr_fixed[0]), TT(0x258, mtrr_fixed[1]), TT(0x259, mtrr_fixed[2]),
+	TT(0x268, mtrr_fixed[3]), TT(0x269, mtrr_fixed[4]), TT(0x26a, mtrr_fixed[5]),
+	TT(0x26b, mtrr_fixed[6]), TT(0x26c, mtrr_fixed[7]), TT(0x26d, mtrr_fixed[8]),
+	TT(0x26e, mtrr_fixed[9]), TT(0x26f, mtrr_fixed[10]),
 	X(0x277, pat_read, pat_write),
-	P(0x2ff, mtrr_def_type, 0xcff),
+	T(0x2ff, mtrr_def_type, 0xcff),
 	BANK(0), BANK(1), BANK(2), BANK(3),
 	X(0xda0, xss_read, xss_write),
 	X(MSR_KVM_WALL_CLOCK, wall_read, pv_wall_clock_write),
@@ -284,7 +298,13 @@ static int row_write(struct cpu *c, uint32_t index, uint64_t value)
 		if (!canonical(value))
 			return cpu_raise_error(c, VEC_GP, 0);
 		break;
+	case MEMORY_TYPES:
+		if (!memory_types_valid(value, 8, false))
+			return cpu_raise_error(c, VEC_GP, 0);
+		break;
 	default:
+		if (r->kind == MEMORY_TYPE && !memory_types_valid(value, 1, false))
+			return cpu_raise_error(c, VEC_GP, 0);
 		if (value & ~r->mask)
 			return cpu_raise_error(c, VEC_GP, 0);
 		break;

@@ -66,14 +66,14 @@ static int publish(struct cpu *c, gpa_t at, void *data, size_t len)
 
 void pv_system_time_update(struct cpu *c)
 {
-	struct pv_time t = { .flags = TSC_STABLE };
-	uint64_t tsc;
+	/*
+	 * The machine's tick 0 is its nanosecond 0. With that as the pair for every CPU, all of them compute the same from
+	 * the same TSC, to the last bit, as TSC_STABLE promises.
+	 */
+	struct pv_time t = { .flags = TSC_STABLE, .tsc_timestamp = (uint64_t)c->s.tsc_offset };
 
 	if (!(c->s.pv_clock & ENABLE))
 		return;
-	tsc = clock_tsc(c->machine->clock);
-	t.system_time = clock_tsc_to_ns(c->machine->clock, tsc);
-	t.tsc_timestamp = tsc + (uint64_t)c->s.tsc_offset;
 	scale(clock_tsc_khz(c->machine->clock), &t.tsc_to_system_mul, &t.tsc_shift);
 	publish(c, c->s.pv_clock & ~ENABLE, &t, sizeof(t));
 }

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* CPUID: features come with what they depend on, levels hold what they are called for, leaves agree with each other. */
+#include <string.h>
+#include "guest.h"
+
+struct bit {
+	uint32_t leaf, subleaf;
+	unsigned reg, bit;
+};
+#define L1C(n) { 1, 0, 2, n }
+#define L1D(n) { 1, 0, 3, n }
+#define L7B(n) { 7, 0, 1, n }
+#define L7C(n) { 7, 0, 2, n }
+#define E1C(n) { 0x80000001, 0, 2, n }
+#define E1D(n) { 0x80000001, 0, 3, n }
+
+static const struct {
+	struct bit what, needs;
+} depends[] = {
+	{ L1D(25), L1D(24) },			      /* SSE: FXSR */
+	{ L1D(26), L1D(25) },			      /* SSE2: SSE */
+	{ L1C(0), L1D(26) },			      /* SSE3: SSE2 */
+	{ L1C(9), L1C(0) },			      /* SSSE3 */
+	{ L1C(19), L1C(9) },			      /* SSE4.1 */
+	{ L1C(20), L1C(19) },			      /* SSE4.2 */
+	{ L1C(28), L1C(26) },			      /* AVX: XSAVE */
+	{ L1C(28), L1C(20) },			      /* AVX: SSE4.2 */
+	{ L1C(12), L1C(28) },			      /* FMA: AVX */
+	{ L1C(29), L1C(28) },			      /* F16C: AVX */
+	{ L7B(5), L1C(28) },			      /* AVX2: AVX */
+	{ L7B(3), L1C(28) }, { L7B(8), L1C(28) },     /* BMI: VEX */
+	{ L7C(9), L7B(5) },			      /* VAES: AVX2 */
+	{ L7C(9), L1C(25) },			      /* VAES: AES */
+	{ L7C(10), L1C(1) },			      /* VPCLMUL: PCLMUL */
+	{ L7C(10), L7B(5) },			      /* VPCLMUL: AVX2 */
+	{ L1C(25), L1D(26) }, { L1C(1), L1D(26) },    /* AES, PCLMUL: SSE2 */
+	{ L7B(29), L1C(9) },			      /* SHA: SSSE3 */
+	{ L7C(8), L1D(26) },			      /* GFNI */
+	{ E1C(6), L1C(0) },			      /* SSE4A: SSE3 */
+	{ L7B(10), L1C(17) },			      /* INVPCID: PCID */
+	{ E1D(29), L1D(6) },			      /* long mode: PAE */
+	{ E1D(26), E1D(29) },			      /* 1 GiB pages: long mode */
+	{ L1C(13), L1D(8) },			      /* CX16: CX8 */
+	{ { 0xd, 1, 0, 1 }, L1C(26) },		      /* XSAVEC: XSAVE */
+	{ { 0xd, 1, 0, 3 }, { 0xd, 1, 0, 1 } },	      /* XSAVES: XSAVEC */
+};
+
+/* What a model must have by its name, and what every one needs for kernels. */
+static const struct bit base[] = {
+	L1C(0), L1C(9), L1C(13), L1C(19), L1C(20), L1C(23), E1C(0),		   /* x86-64-v2 */
+	L1C(17), L1C(21), L1C(24), L1C(31), L7B(0), L7B(7), L7B(10), L7B(20), L7C(2), /* PCID x2APIC deadline ... UMIP */
+	E1D(11), E1D(20), E1D(26), E1D(27), E1D(29), { 0x80000007, 0, 3, 8 }, { 6, 0, 0, 2 },
+};
+static const struct bit v3[] = { L1C(12), L1C(22), L1C(28), L1C(29), L7B(3), L7B(5), L7B(8), E1C(5) };
+
+static bool has(struct guest *g, struct bit b)
+{
+	uint32_t r[4];
+
+	cpuid_query(g->c, b.leaf, b.subleaf, r);
+	return r[b.reg] >> b.bit & 1;
+}
+
+static bool build(struct guest *g, const char *model, unsigned ncpus)
+{
+	struct err e;
+
+	return !cpuid_build(&g->cpuid, model, ncpus, 2000000, &e);
+}
+
+static void dependencies(void **state)
+{
+	static const char *const names[] = { "v2", "v3", "host" };
+	struct guest *g = *state;
+
+	for (unsigned n = 0; n < ARRAY_LEN(names); n++) {
+		if (!build(g, names[n], 2))
+			continue; /* this host cannot */
+		for (unsigned i = 0; i < ARRAY_LEN(depends); i++)
+			if (has(g, depends[i].what))
+				assert_true(has(g, depends[i].needs));
+		for (unsigned i = 0; i < ARRAY_LEN(base); i++)
+			assert_true(has(g, base[i]));
+		for (unsigned i = 0; n == 1 && i < ARRAY_LEN(v3); i++)
+			assert_true(has(g, v3[i]));
+		assert_false(has(g, (struct bit)L1C(3)));  /* MONITOR */
+		assert_false(has(g, (struct bit)L1C(5)));  /* VMX */
+		assert_false(has(g, (struct bit)E1C(2)));  /* SVM */
+		assert_false(has(g, (struct bit)L7C(16))); /* LA57 */
+		assert_false(has(g, (struct bit)L7C(3)));  /* protection keys */
+		assert_false(has(g, (struct bit)L7B(16))); /* AVX-512 */
+	}
+}
+
+/* v2 and v3 are the same everywhere. */
+static void v2_is_v2(void **state)
+{
+	struct guest *g = *state;
+
+	assert_true(build(g, "v2", 1));
+	for (unsigned i = 0; i < ARRAY_LEN(v3); i++)
+		assert_false(has(g, v3[i]));
+	assert_false(has(g, (struct bit)L1C(25)));
+	assert_false(has(g, (struct bit)L1C(30)));
+	assert_int_equal(g->cpuid.xcr0_allowed, 3);
+}
+
+/* No mitigations: the bits by which a kernel knows that it need not. */
+static void flaws_absent(void **state)
+{
+	static const struct bit no[] = { { 0x80000008, 0, 1, 26 }, { 0x80000008, 0, 1, 29 }, { 0x80000021, 0, 0, 8 },
+					 { 0x80000021, 0, 0, 29 }, { 0x80000021, 0, 2, 1 },  { 0x80000021, 0, 2, 2 } };
+	struct guest *g = *state;
+
+	for (unsigned i = 0; i < ARRAY_LEN(no); i++)
+		assert_true(has(g, no[i]));
+}
+
+static void topology(void **state)
+{
+	struct guest *g = *state;
+	uint32_t r[4], shift;
+
+	for (unsigned ncpus = 1; ncpus <= 64; ncpus++) {
+		assert_true(build(g, "v2", ncpus));
+		g->c->id = ncpus - 1;
+		cpuid_query(g->c, 1, 0, r);
+		assert_int_equal(r[1] >> 24, ncpus - 1);
+		assert_int_equal(r[1] >> 16 & 0xff, ncpus);
+		assert_int_equal(r[3] >> 28 & 1, ncpus > 1);
+		cpuid_query(g->c, 0xb, 0, r);
+		assert_int_equal(r[0], 0);
+		assert_int_equal(r[1], 1);
+		assert_int_equal(r[2], 0x100);
+		assert_int_equal(r[3], ncpus - 1);
+		cpuid_query(g->c, 0xb, 1, r);
+		shift = r[0];
+		assert_int_equal(r[1], ncpus);
+		assert_true(1u << shift >= ncpus);
+		assert_int_equal(r[3] >> shift, 0); /* all in one package */
+		cpuid_query(g->c, 0xb, 2, r);
+		assert_int_equal(r[1], 0);
+		assert_int_equal(r[2] >> 8, 0);
+		cpuid_query(g->c, 0x80000008, 0, r);
+		assert_int_equal(r[2] & 0xff, ncpus - 1);
+		assert_int_equal(r[2] >> 12 & 15, shift);
+		cpuid_query(g->c, 0x8000001e, 0, r);
+		assert_int_equal(r[0], ncpus - 1);
+		assert_int_equal(r[1] >> 8 & 0xff, 0);
+		cpuid_query(g->c, 0x8000001d, 3, r);
+		assert_int_equal(r[0] >> 14 & 0xfff, ncpus - 1);
+	}
+}
+
+static void dynamic_parts(void **state)
+{
+	struct guest *g = *state;
+	uint32_t r[4];
+
+	assert_true(build(g, "host", 1));
+	cpuid_query(g->c, 1, 0, r);
+	assert_false(r[2] >> 27 & 1);
+	g->c->s.cr4 |= CR4_OSXSAVE;
+	cpuid_query(g->c, 1, 0, r);
+	assert_true(r[2] >> 27 & 1);
+	g->c->s.xcr0 = 3;
+	cpuid_query(g->c, 0xd, 0, r);
+	assert_int_equal(r[1], 576);
+	assert_int_equal(r[0], g->cpuid.xcr0_allowed);
+	assert_int_equal(r[2], g->cpuid.xcr0_allowed & 4 ? 832 : 576);
+	cpuid_query(g->c, 0x80000008, 0, r);
+	assert_int_equal(r[0] & 0xff, g->cpuid.phys_bits);
+	cpuid_query(g->c, 0x40000000, 0, r);
+	assert_memory_equal(&r[1], "KVMKVMKVM\0\0\0", 12);
+	cpuid_query(g->c, 0x40000010, 0, r);
+	assert_int_equal(r[0], 2000000);
+	cpuid_query(g->c, 0x12345678, 0, r);
+	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
+	/* RDX after reset is what leaf 1 says */
+	cpuid_query(g->c, 1, 0, r);
+	x86_state_reset(&g->c->s, true);
+	assert_int_equal(g->c->s.gpr[RDX], r[0]);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
+	const struct CMUnitTest tests[] = { T(dependencies), T(v2_is_v2), T(flaws_absent), T(topology), T(dynamic_parts) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
