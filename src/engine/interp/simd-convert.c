@@ -4,30 +4,31 @@
 #include "engine/interp/simd-float.h"
 
 /* name, result elements, how many in a lane, value of element k from lane b, how */
-#define CONVERSIONS                                                                        \
-	X(cvtdq2ps, ps, 4, f32_from_i32(b->sd[k]), SIMD_FI)                                \
-	X(cvtps2dq, sd, 4, f32_to_i32(b->ps[k]), SIMD_FI)                                  \
-	X(cvttps2dq, sd, 4, f32_trunc_i32(b->ps[k]), SIMD_FI)                              \
-	X(cvtdq2pd, pd, 2, f64_from_i32(b->sd[k]), SIMD_WIDEN2)                            \
-	X(cvtps2pd, pd, 2, f32_to_f64(b->ps[k]), SIMD_FI | SIMD_WIDEN2)                    \
-	X(cvtpd2ps, ps, 2, f64_to_f32(b->pd[k]), SIMD_F32 | SIMD_NARROW)                   \
-	X(cvtpd2dq, sd, 2, f64_to_i32(b->pd[k]), SIMD_FI | SIMD_NARROW)                    \
-	X(cvttpd2dq, sd, 2, f64_trunc_i32(b->pd[k]), SIMD_FI | SIMD_NARROW)                \
-	X(cvtss2sd, pd, 1, f32_to_f64(b->ps[k]), SIMD_FI | SIMD_ONE8)                      \
+#define CONVERSIONS                                                                                \
+	X(cvtdq2ps, ps, 4, f32_from_i32(b->sd[k]), SIMD_FI)                                        \
+	X(cvtps2dq, sd, 4, f32_to_i32(b->ps[k]), SIMD_FI)                                          \
+	X(cvttps2dq, sd, 4, f32_trunc_i32(b->ps[k]), SIMD_FI)                                      \
+	X(cvtdq2pd, pd, 2, f64_from_i32(b->sd[k]), SIMD_WIDEN2)                                    \
+	X(cvtps2pd, pd, 2, f32_to_f64(b->ps[k]), SIMD_FI | SIMD_WIDEN2)                            \
+	X(cvtpd2ps, ps, 2, f64_to_f32(b->pd[k]), SIMD_F32 | SIMD_NARROW)                           \
+	X(cvtpd2dq, sd, 2, f64_to_i32(b->pd[k]), SIMD_FI | SIMD_NARROW)                            \
+	X(cvttpd2dq, sd, 2, f64_trunc_i32(b->pd[k]), SIMD_FI | SIMD_NARROW)                        \
+	X(cvtss2sd, pd, 1, f32_to_f64(b->ps[k]), SIMD_FI | SIMD_ONE8)                              \
 	X(cvtsd2ss, ps, 1, f64_to_f32(b->pd[k]), SIMD_F32 | SIMD_ONE4)
 
-#define X(name, T, count, value, how)                                                                           \
-	static void lane_##name(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm) \
-	{                                                                                                       \
-		for (unsigned k = 0; k < (count); k++)                                                          \
-			d->T[k] = (value);                                                                      \
+#define X(name, T, count, value, how)                                                              \
+	static void lane_##name(union lane *d, const union lane *a, const union lane *b,           \
+				unsigned n, unsigned imm)                                          \
+	{                                                                                          \
+		for (unsigned k = 0; k < (count); k++)                                             \
+			d->T[k] = (value);                                                         \
 	}
 CONVERSIONS
 #undef X
-#define X(name, T, count, value, how)                        \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return simd_op(c, i, lane_##name, how);      \
+#define X(name, T, count, value, how)                                                              \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return simd_op(c, i, lane_##name, how);                                            \
 	}
 CONVERSIONS
 #undef X
@@ -260,7 +261,8 @@ static uint16_t single_to_half(uint32_t v, unsigned rc, uint32_t mxcsr, unsigned
 	up = rounds_up(m, shift, rc, sign);
 	h = (uint16_t)((m >> shift) + up);
 	if (e >= -14)
-		h = (uint16_t)(h + ((uint32_t)(e + 14) << 10)); /* the implicit bit makes it e + 15 */
+		h = (uint16_t)(h +
+			       ((uint32_t)(e + 14) << 10)); /* the implicit bit makes it e + 15 */
 	if (m & ((1u << shift) - 1))
 		*flags |= MXCSR_PE | (tiny ? MXCSR_UE : 0);
 	if (tiny && !(mxcsr & MXCSR_UM))

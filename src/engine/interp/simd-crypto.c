@@ -83,7 +83,8 @@ static void mix_columns(union lane *d, const uint8_t coefficient[4])
 
 static const uint8_t mix_forward[4] = { 2, 3, 1, 1 }, mix_inverse[4] = { 14, 11, 13, 9 };
 
-static void lane_aesenclast(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_aesenclast(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			    unsigned imm)
 {
 	for (unsigned k = 0; k < 16; k++) /* row k & 3 moves left by that many columns */
 		d->b[k] = sbox[a->b[(k + 4 * (k & 3)) & 15]];
@@ -91,7 +92,8 @@ static void lane_aesenclast(union lane *d, const union lane *a, const union lane
 	d->q[1] ^= b->q[1];
 }
 
-static void lane_aesenc(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_aesenc(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	static const union lane zero;
 
@@ -101,7 +103,8 @@ static void lane_aesenc(union lane *d, const union lane *a, const union lane *b,
 	d->q[1] ^= b->q[1];
 }
 
-static void lane_aesdeclast(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_aesdeclast(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			    unsigned imm)
 {
 	for (unsigned k = 0; k < 16; k++)
 		d->b[k] = sbox_inverse[a->b[(k - 4 * (k & 3)) & 15]];
@@ -109,7 +112,8 @@ static void lane_aesdeclast(union lane *d, const union lane *a, const union lane
 	d->q[1] ^= b->q[1];
 }
 
-static void lane_aesdec(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_aesdec(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	static const union lane zero;
 
@@ -119,14 +123,15 @@ static void lane_aesdec(union lane *d, const union lane *a, const union lane *b,
 	d->q[1] ^= b->q[1];
 }
 
-static void lane_aesimc(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_aesimc(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	*d = *b;
 	mix_columns(d, mix_inverse);
 }
 
-static void lane_aeskeygenassist(union lane *d, const union lane *a, const union lane *b, unsigned n,
-				 unsigned imm)
+static void lane_aeskeygenassist(union lane *d, const union lane *a, const union lane *b,
+				 unsigned n, unsigned imm)
 {
 	for (unsigned half = 0; half < 2; half++) {
 		uint32_t word = 0;
@@ -140,7 +145,8 @@ static void lane_aeskeygenassist(union lane *d, const union lane *a, const union
 
 /* ---- carry-less multiplication ---- */
 
-static void lane_pclmulqdq(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pclmulqdq(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			   unsigned imm)
 {
 	uint64_t x = a->q[imm & 1], y = b->q[imm >> 4 & 1], low = 0, high = 0;
 
@@ -166,7 +172,8 @@ static inline uint32_t rotr32(uint32_t v, unsigned n)
 	return v >> n | v << (32 - n);
 }
 
-static void lane_sha1msg1(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_sha1msg1(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	d->d[3] = a->d[1] ^ a->d[3];
 	d->d[2] = a->d[0] ^ a->d[2];
@@ -174,7 +181,8 @@ static void lane_sha1msg1(union lane *d, const union lane *a, const union lane *
 	d->d[0] = b->d[2] ^ a->d[0];
 }
 
-static void lane_sha1msg2(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_sha1msg2(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	d->d[3] = rotl32(a->d[3] ^ b->d[2], 1);
 	d->d[2] = rotl32(a->d[2] ^ b->d[1], 1);
@@ -182,13 +190,15 @@ static void lane_sha1msg2(union lane *d, const union lane *a, const union lane *
 	d->d[0] = rotl32(a->d[0] ^ d->d[3], 1);
 }
 
-static void lane_sha1nexte(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_sha1nexte(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			   unsigned imm)
 {
 	*d = *b;
 	d->d[3] += rotl32(a->d[3], 30);
 }
 
-static void lane_sha1rnds4(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_sha1rnds4(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			   unsigned imm)
 {
 	static const uint32_t constant[4] = { 0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6 };
 	uint32_t A = a->d[3], B = a->d[2], C = a->d[1], D = a->d[0], E = 0, t, f;
@@ -226,13 +236,15 @@ static inline uint32_t sha256_s1(uint32_t v)
 	return rotr32(v, 17) ^ rotr32(v, 19) ^ v >> 10;
 }
 
-static void lane_sha256msg1(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_sha256msg1(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			    unsigned imm)
 {
 	for (unsigned k = 0; k < 4; k++)
 		d->d[k] = a->d[k] + sha256_s0(k < 3 ? a->d[k + 1] : b->d[0]);
 }
 
-static void lane_sha256msg2(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_sha256msg2(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			    unsigned imm)
 {
 	d->d[0] = a->d[0] + sha256_s1(b->d[2]);
 	d->d[1] = a->d[1] + sha256_s1(b->d[3]);
@@ -240,11 +252,12 @@ static void lane_sha256msg2(union lane *d, const union lane *a, const union lane
 	d->d[3] = a->d[3] + sha256_s1(d->d[1]);
 }
 
-/* SHA's memory operands need no alignment on AMD processors; nobody relies on the fault elsewhere. */
-#define HANDLER(name, how)                                   \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return simd_op(c, i, lane_##name, how);      \
+/* SHA's memory operands need no alignment on AMD processors; nobody relies on the fault elsewhere.
+ */
+#define HANDLER(name, how)                                                                         \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return simd_op(c, i, lane_##name, how);                                            \
 	}
 HANDLER(aesenc, SIMD_AES)
 HANDLER(aesenclast, SIMD_AES)
@@ -275,8 +288,10 @@ int simd_sha256rnds2(struct cpu *c, const struct insn *i)
 	A = b.d[3], B = b.d[2], E = b.d[1], F = b.d[0];
 	C = a.d[3], D = a.d[2], G = a.d[1], H = a.d[0];
 	for (unsigned k = 0; k < 2; k++) {
-		uint32_t t1 = ((E & F) ^ (~E & G)) + (rotr32(E, 6) ^ rotr32(E, 11) ^ rotr32(E, 25)) + wk->d[k] + H;
-		uint32_t t2 = ((A & B) ^ (A & C) ^ (B & C)) + (rotr32(A, 2) ^ rotr32(A, 13) ^ rotr32(A, 22));
+		uint32_t t1 = ((E & F) ^ (~E & G)) +
+			      (rotr32(E, 6) ^ rotr32(E, 11) ^ rotr32(E, 25)) + wk->d[k] + H;
+		uint32_t t2 = ((A & B) ^ (A & C) ^ (B & C)) +
+			      (rotr32(A, 2) ^ rotr32(A, 13) ^ rotr32(A, 22));
 
 		H = G, G = F, F = E, E = D + t1;
 		D = C, C = B, B = A, A = t1 + t2;
@@ -290,7 +305,8 @@ int simd_sha256rnds2(struct cpu *c, const struct insn *i)
 
 /* ---- GF(2^8) ---- */
 
-static void lane_gf2p8mulb(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_gf2p8mulb(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			   unsigned imm)
 {
 	for (unsigned k = 0; k < 16; k++)
 		d->b[k] = gf_mul(a->b[k], b->b[k]);
@@ -302,7 +318,8 @@ static uint8_t affine(uint8_t x, uint64_t matrix, unsigned imm)
 	uint8_t r = 0;
 
 	for (unsigned bit = 0; bit < 8; bit++)
-		r |= (uint8_t)(__builtin_parity((unsigned)(matrix >> 8 * (7 - bit)) & 0xff & x) << bit);
+		r |= (uint8_t)(__builtin_parity((unsigned)(matrix >> 8 * (7 - bit)) & 0xff & x)
+			       << bit);
 	return r ^ (uint8_t)imm;
 }
 
@@ -313,8 +330,8 @@ static void lane_gf2p8affineqb(union lane *d, const union lane *a, const union l
 		d->b[k] = affine(a->b[k], b->q[k / 8], imm);
 }
 
-static void lane_gf2p8affineinvqb(union lane *d, const union lane *a, const union lane *b, unsigned n,
-				  unsigned imm)
+static void lane_gf2p8affineinvqb(union lane *d, const union lane *a, const union lane *b,
+				  unsigned n, unsigned imm)
 {
 	for (unsigned k = 0; k < 16; k++)
 		d->b[k] = affine(gf_inverse(a->b[k]), b->q[k / 8], imm);

@@ -3,84 +3,54 @@
 #include "engine/interp/simd.h"
 #include "engine/interp/simd-float.h"
 
-#define LANE(name, T, value)                                                                                    \
-	static void lane_##name(union lane *ld, const union lane *la, const union lane *lb, unsigned n, unsigned imm) \
-	{                                                                                                       \
-		for (unsigned k = 0; k < n / sizeof(ld->T[0]); k++) {                                           \
-			__typeof__(ld->T[0]) x = la->T[k], y = lb->T[k];                                        \
-			(void)x;                                                                                \
-			ld->T[k] = (value);                                                                     \
-		}                                                                                               \
+/* Lane functions, then handlers, from simd-float.def. */
+#define LANE(name, T, count, first, second, value)                                                 \
+	static void lane_##name(union lane *ld, const union lane *la, const union lane *lb,        \
+				unsigned n, unsigned imm)                                          \
+	{                                                                                          \
+		for (unsigned k = 0; k < (count); k++) {                                           \
+			__typeof__(ld->T[0]) x = (first), y = (second);                            \
+			(void)x;                                                                   \
+			ld->T[k] = (value);                                                        \
+		}                                                                                  \
 	}
-#define HANDLER(name, lane, how)                             \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return simd_op(c, i, lane, how);             \
-	}
-
-#define F(name, single, dbl) LANE(name##ps, ps, single) LANE(name##pd, pd, dbl)
-#define P(name, single, dbl) F(name, single, dbl)
+#define F(name, how32, how64, single, dbl)                                                         \
+	LANE(name##ps, ps, n / 4, la->ps[k], lb->ps[k], single)                                    \
+	LANE(name##pd, pd, n / 8, la->pd[k], lb->pd[k], dbl)
+#define P(name, how32, how64, single, dbl) F(name, how32, how64, single, dbl)
+#define A(name, single) LANE(name##ps, ps, n / 4, la->ps[k], lb->ps[k], single)
+#define H(name, op)                                                                                \
+	LANE(name##ps, ps, 4, (k < 2 ? la : lb)->ps[2 * (k & 1)],                                  \
+	     (k < 2 ? la : lb)->ps[2 * (k & 1) + 1], f32_##op(x, y))                               \
+	LANE(name##pd, pd, 2, (k < 1 ? la : lb)->pd[0], (k < 1 ? la : lb)->pd[1], f64_##op(x, y))
 #include "engine/interp/simd-float.def"
 #undef F
 #undef P
+#undef A
+#undef H
 
-#define F(name, single, dbl)                                  \
-	HANDLER(name##ps, lane_##name##ps, SIMD_F32)          \
-	HANDLER(name##pd, lane_##name##pd, SIMD_F64)          \
-	HANDLER(name##ss, lane_##name##ps, SIMD_F32 | SIMD_ONE4) \
-	HANDLER(name##sd, lane_##name##pd, SIMD_F64 | SIMD_ONE8)
-#define P(name, single, dbl)                         \
-	HANDLER(name##ps, lane_##name##ps, SIMD_F32) \
-	HANDLER(name##pd, lane_##name##pd, SIMD_F64)
-#include "engine/interp/simd-float.def"
-#undef F
-#undef P
-
-/* Approximations raise no flags, so run outside MXCSR. */
-LANE(rcpps, ps, f32_rcp(y))
-LANE(rsqrtps, ps, f32_rsqrt(y))
-HANDLER(rcpps, lane_rcpps, 0)
-HANDLER(rcpss, lane_rcpps, SIMD_ONE4)
-HANDLER(rsqrtps, lane_rsqrtps, 0)
-HANDLER(rsqrtss, lane_rsqrtps, SIMD_ONE4)
-
-/* The smaller and the greater of two are not rounded, so a denormal one is no underflow. */
-LANE(minps, ps, f32_min(x, y))
-LANE(minpd, pd, f64_min(x, y))
-LANE(maxps, ps, f32_max(x, y))
-LANE(maxpd, pd, f64_max(x, y))
-HANDLER(minps, lane_minps, SIMD_FI)
-HANDLER(minpd, lane_minpd, SIMD_FI)
-HANDLER(minss, lane_minps, SIMD_FI | SIMD_ONE4)
-HANDLER(minsd, lane_minpd, SIMD_FI | SIMD_ONE8)
-HANDLER(maxps, lane_maxps, SIMD_FI)
-HANDLER(maxpd, lane_maxpd, SIMD_FI)
-HANDLER(maxss, lane_maxps, SIMD_FI | SIMD_ONE4)
-HANDLER(maxsd, lane_maxpd, SIMD_FI | SIMD_ONE8)
-
-/* ---- horizontal ---- */
-
-#define LANE_HORIZONTAL(name, T, op)                                                                            \
-	static void lane_##name(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm) \
-	{                                                                                                       \
-		const unsigned half = 8 / sizeof(d->T[0]);                                                      \
-		for (unsigned k = 0; k < half; k++)                                                             \
-			d->T[k] = op(a->T[2 * k], a->T[2 * k + 1]);                                             \
-		for (unsigned k = 0; k < half; k++)                                                             \
-			d->T[half + k] = op(b->T[2 * k], b->T[2 * k + 1]);                                      \
+#define HANDLER(name, lane, how)                                                                   \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return simd_op(c, i, lane, how);                                                   \
 	}
-LANE_HORIZONTAL(haddps, ps, f32_add)
-LANE_HORIZONTAL(hsubps, ps, f32_sub)
-LANE_HORIZONTAL(haddpd, pd, f64_add)
-LANE_HORIZONTAL(hsubpd, pd, f64_sub)
-HANDLER(haddps, lane_haddps, SIMD_F32)
-HANDLER(hsubps, lane_hsubps, SIMD_F32)
-HANDLER(haddpd, lane_haddpd, SIMD_F64)
-HANDLER(hsubpd, lane_hsubpd, SIMD_F64)
+#define P(name, how32, how64, single, dbl)                                                         \
+	HANDLER(name##ps, lane_##name##ps, how32)                                                  \
+	HANDLER(name##pd, lane_##name##pd, how64)
+#define F(name, how32, how64, single, dbl)                                                         \
+	P(name, how32, how64, single, dbl)                                                         \
+	HANDLER(name##ss, lane_##name##ps, how32 | SIMD_ONE4)                                      \
+	HANDLER(name##sd, lane_##name##pd, how64 | SIMD_ONE8)
+#define A(name, single)                                                                            \
+	HANDLER(name##ps, lane_##name##ps, 0)                                                      \
+	HANDLER(name##ss, lane_##name##ps, SIMD_ONE4)
+#define H(name, op) P(name, SIMD_F32, SIMD_F64, 0, 0)
+#include "engine/interp/simd-float.def"
 
 /*
- * Dot products: products chosen by imm[7:4], summed pairwise, to the elements chosen by imm[3:0]. Each step, for
- * all lanes together, is an operation of its own: an unmasked exception in it stops the rest.
+ * Dot products: products chosen by imm[7:4], summed pairwise, to the elements chosen by imm[3:0].
+ * Each step, for all lanes together, is an operation of its own: an unmasked exception in it stops
+ * the rest.
  */
 static int step_commit(struct cpu *c, const union x86_vreg *v, unsigned bytes, unsigned how)
 {
@@ -99,9 +69,11 @@ static int dot_sum(struct cpu *c, union x86_vreg *v, unsigned bytes, unsigned n,
 	for (unsigned l = 0; 16 * l < bytes; l++) {
 		for (unsigned k = 0; k < n / 2; k++) {
 			if (dbl)
-				v->pd[2 * l + k] = f64_add(p.pd[2 * (l + k)], p.pd[2 * (l + k) + 1]);
+				v->pd[2 * l + k] =
+					f64_add(p.pd[2 * (l + k)], p.pd[2 * (l + k) + 1]);
 			else
-				v->ps[4 * l + k] = f32_add(p.ps[4 * l + 2 * k], p.ps[4 * l + 2 * k + 1]);
+				v->ps[4 * l + k] =
+					f32_add(p.ps[4 * l + 2 * k], p.ps[4 * l + 2 * k + 1]);
 		}
 	}
 	return step_commit(c, v, bytes, dbl ? SIMD_F64 : SIMD_F32);
@@ -153,15 +125,26 @@ int simd_dppd(struct cpu *c, const struct insn *i)
 /* ---- comparisons ---- */
 
 /*
- * The first 16 predicates as the set of relations for which they hold; the other 16 are the same with quiet and
- * signalling exchanged.
+ * The first 16 predicates as the set of relations for which they hold; the other 16 are the same
+ * with quiet and signalling exchanged.
  */
 static const uint8_t predicate_holds[16] = {
-	REL_EQ, REL_LT, REL_LT | REL_EQ, REL_UN, /* EQ LT LE UNORD */
-	REL_LT | REL_GT | REL_UN, REL_EQ | REL_GT | REL_UN, REL_GT | REL_UN,
+	REL_EQ,
+	REL_LT,
+	REL_LT | REL_EQ,
+	REL_UN, /* EQ LT LE UNORD */
+	REL_LT | REL_GT | REL_UN,
+	REL_EQ | REL_GT | REL_UN,
+	REL_GT | REL_UN,
 	REL_LT | REL_EQ | REL_GT, /* NEQ NLT NLE ORD */
-	REL_EQ | REL_UN, REL_LT | REL_UN, REL_LT | REL_EQ | REL_UN, 0, /* EQ_U NGE NGT FALSE */
-	REL_LT | REL_GT, REL_EQ | REL_GT, REL_GT, REL_LT | REL_EQ | REL_GT | REL_UN, /* NEQ_O GE GT TRUE */
+	REL_EQ | REL_UN,
+	REL_LT | REL_UN,
+	REL_LT | REL_EQ | REL_UN,
+	0, /* EQ_U NGE NGT FALSE */
+	REL_LT | REL_GT,
+	REL_EQ | REL_GT,
+	REL_GT,
+	REL_LT | REL_EQ | REL_GT | REL_UN, /* NEQ_O GE GT TRUE */
 };
 
 static bool predicate_signals(unsigned predicate)
@@ -171,21 +154,23 @@ static bool predicate_signals(unsigned predicate)
 	return (signalling >> (predicate & 15) ^ predicate >> 4) & 1;
 }
 
-static void lane_cmpps(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_cmpps(union lane *d, const union lane *a, const union lane *b, unsigned n,
+		       unsigned imm)
 {
 	for (unsigned k = 0; k < n / 4; k++) {
-		unsigned rel = predicate_signals(imm) ? f32_compare(a->ps[k], b->ps[k]) :
-							f32_compare_quiet(a->ps[k], b->ps[k]);
+		unsigned rel = predicate_signals(imm) ? f32_compare(a->ps[k], b->ps[k])
+						      : f32_compare_quiet(a->ps[k], b->ps[k]);
 
 		d->sd[k] = predicate_holds[imm & 15] & rel ? -1 : 0;
 	}
 }
 
-static void lane_cmppd(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_cmppd(union lane *d, const union lane *a, const union lane *b, unsigned n,
+		       unsigned imm)
 {
 	for (unsigned k = 0; k < n / 8; k++) {
-		unsigned rel = predicate_signals(imm) ? f64_compare(a->pd[k], b->pd[k]) :
-							f64_compare_quiet(a->pd[k], b->pd[k]);
+		unsigned rel = predicate_signals(imm) ? f64_compare(a->pd[k], b->pd[k])
+						      : f64_compare_quiet(a->pd[k], b->pd[k]);
 
 		d->sq[k] = predicate_holds[imm & 15] & rel ? -1 : 0;
 	}
@@ -241,8 +226,8 @@ static int compare_flags(struct cpu *c, const struct insn *i, bool dbl, bool qui
 	if (r)
 		return r;
 	c->s.rflags &= ~FLAGS_ARITH;
-	c->s.rflags |= (rel == REL_UN ? FLAG_ZF | FLAG_PF | FLAG_CF : 0) | (rel == REL_EQ ? FLAG_ZF : 0) |
-		       (rel == REL_LT ? FLAG_CF : 0);
+	c->s.rflags |= (rel == REL_UN ? FLAG_ZF | FLAG_PF | FLAG_CF : 0) |
+		       (rel == REL_EQ ? FLAG_ZF : 0) | (rel == REL_LT ? FLAG_CF : 0);
 	return CPU_OK;
 }
 
@@ -268,8 +253,10 @@ int simd_ucomisd(struct cpu *c, const struct insn *i)
 
 /* ---- ROUNDxx, done on the bits: the host may lack SSE4.1 ---- */
 
-/* Bits of a binary float with `frac` fraction bits below a biased exponent and the sign at bit `top`. */
-static uint64_t round_bits(uint64_t v, unsigned frac, unsigned top, unsigned rc, bool daz, unsigned *flags)
+/* Bits of a binary float with `frac` fraction bits below a biased exponent and the sign at bit
+ * `top`. */
+static uint64_t round_bits(uint64_t v, unsigned frac, unsigned top, unsigned rc, bool daz,
+			   unsigned *flags)
 {
 	const uint64_t sign = v & BIT(top), one = BIT(frac), fraction = v & (one - 1);
 	const int max = (int)BIT(top - frac) - 1, bias = max / 2;
@@ -300,7 +287,8 @@ static uint64_t round_bits(uint64_t v, unsigned frac, unsigned top, unsigned rc,
 		return v;
 	}
 	if (rc == 0)
-		up = low > half || (low == half && ((shift == (int)frac) || magnitude >> shift & 1));
+		up = low > half ||
+		     (low == half && ((shift == (int)frac) || magnitude >> shift & 1));
 	else
 		up = rc == 1 ? sign != 0 : rc == 2 && !sign;
 	return sign | ((magnitude - low) + (up ? BIT(shift) : 0));

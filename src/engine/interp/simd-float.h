@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * IEEE arithmetic on the host's SSE unit, one element at a time: results, NaNs and MXCSR flags are what
- * the guest's instruction would give. Only between fp_enter and fp_leave. The asm is volatile, so it stays in
- * order with the MXCSR loads and is not dropped when only its flags matter.
+ * IEEE arithmetic on the host's SSE unit, one element at a time: results, NaNs and MXCSR flags are
+ * what the guest's instruction would give. Only between fp_enter and fp_leave. The asm is volatile,
+ * so it stays in order with the MXCSR loads and is not dropped when only its flags matter.
  */
 #ifndef ENGINE_INTERP_SIMD_FLOAT_H
 #define ENGINE_INTERP_SIMD_FLOAT_H
 
 #include <stdint.h>
 
-#define BINARY(name, insn, T)                                                      \
-	static inline T name(T x, T y)                                             \
-	{                                                                          \
-		__asm__ volatile(insn " %1, %0" : "+x"(x) : "x"(y));               \
-		return x;                                                          \
+#define BINARY(name, insn, T)                                                                      \
+	static inline T name(T x, T y)                                                             \
+	{                                                                                          \
+		__asm__ volatile(insn " %1, %0" : "+x"(x) : "x"(y));                               \
+		return x;                                                                          \
 	}
 BINARY(f32_add, "addss", float)
 BINARY(f32_sub, "subss", float)
@@ -29,12 +29,12 @@ BINARY(f64_min, "minsd", double)
 BINARY(f64_max, "maxsd", double)
 #undef BINARY
 
-#define UNARY(name, insn, R, rc, T, tc)                                            \
-	static inline R name(T x)                                                  \
-	{                                                                          \
-		R result;                                                          \
-		__asm__ volatile(insn " %1, %0" : rc(result) : tc(x));             \
-		return result;                                                     \
+#define UNARY(name, insn, R, rc, T, tc)                                                            \
+	static inline R name(T x)                                                                  \
+	{                                                                                          \
+		R result;                                                                          \
+		__asm__ volatile(insn " %1, %0" : rc(result) : tc(x));                             \
+		return result;                                                                     \
 	}
 UNARY(f32_sqrt, "sqrtss", float, "=x", float, "x")
 UNARY(f64_sqrt, "sqrtsd", double, "=x", double, "x")
@@ -55,8 +55,8 @@ UNARY(f64_to_f32, "cvtsd2ss", float, "=x", double, "x")
 #undef UNARY
 
 /*
- * Approximations: the bits are not specified by the architecture (only the error is), and differ between
- * vendors, so the guest sees the host's, as it would in every other engine.
+ * Approximations: the bits are not specified by the architecture (only the error is), and differ
+ * between vendors, so the guest sees the host's, as it would in every other engine.
  */
 static inline float f32_rcp(float x)
 {
@@ -81,15 +81,17 @@ static inline unsigned relation(bool carry, bool parity, bool zero)
 	return parity ? REL_UN : carry ? REL_LT : zero ? REL_EQ : REL_GT;
 }
 
-#define COMPARE(name, insn, T)                                                                             \
-	static inline unsigned name(T x, T y)                                                              \
-	{                                                                                                  \
-		bool carry, parity, zero;                                                                  \
-		__asm__ volatile(insn " %4, %3" : "=@ccc"(carry), "=@ccp"(parity), "=@ccz"(zero) : "x"(x), "x"(y)); \
-		return relation(carry, parity, zero);                                                      \
+#define COMPARE(name, insn, T)                                                                     \
+	static inline unsigned name(T x, T y)                                                      \
+	{                                                                                          \
+		bool carry, parity, zero;                                                          \
+		__asm__ volatile(insn " %4, %3"                                                    \
+				 : "=@ccc"(carry), "=@ccp"(parity), "=@ccz"(zero)                  \
+				 : "x"(x), "x"(y));                                                \
+		return relation(carry, parity, zero);                                              \
 	}
 COMPARE(f32_compare_quiet, "ucomiss", float) /* invalid only for signalling NaNs */
-COMPARE(f32_compare, "comiss", float)        /* for all NaNs */
+COMPARE(f32_compare, "comiss", float)	     /* for all NaNs */
 COMPARE(f64_compare_quiet, "ucomisd", double)
 COMPARE(f64_compare, "comisd", double)
 #undef COMPARE

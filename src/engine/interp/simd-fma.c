@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FMA: one rounding. On the host's FMA unit where there is one, else by libm's exact fallback, which
- * rounds and raises flags as MXCSR asks but knows neither DAZ nor FTZ nor the order of NaNs: those are done here.
+ * FMA: one rounding. On the host's FMA unit where there is one, else by libm's exact fallback,
+ * which rounds and raises flags as MXCSR asks but knows neither DAZ nor FTZ nor the order of NaNs:
+ * those are done here.
  */
 #include <math.h>
 #include "engine/interp/simd-fma.h"
@@ -76,7 +77,8 @@ static inline void csr_set(uint32_t csr)
 struct format {
 	uint64_t exponent, fraction;
 };
-static const struct format single = { 0x7f800000, 0x7fffff }, dbl_format = { 0x7ff0000000000000, 0xfffffffffffff };
+static const struct format single = { 0x7f800000, 0x7fffff },
+			   dbl_format = { 0x7ff0000000000000, 0xfffffffffffff };
 
 static bool is_nan(uint64_t v, const struct format *f)
 {
@@ -89,8 +91,8 @@ static bool is_denormal(uint64_t v, const struct format *f)
 }
 
 /*
- * Operands of an operation without NaNs: denormals become zeros under DAZ, else they are to be reported.
- * MXCSR becomes what libm understands.
+ * Operands of an operation without NaNs: denormals become zeros under DAZ, else they are to be
+ * reported. MXCSR becomes what libm understands.
  */
 static uint32_t soft_begin(uint64_t v[3], uint32_t csr, const struct format *f)
 {
@@ -110,9 +112,11 @@ static uint32_t soft_begin(uint64_t v[3], uint32_t csr, const struct format *f)
 
 static uint64_t soft_end(uint64_t v, uint32_t csr, uint32_t denormal, const struct format *f)
 {
-	uint32_t raised = csr_get() & (MXCSR_FLAGS & ~MXCSR_DE); /* libm's own operands may be denormal */
+	uint32_t raised =
+		csr_get() & (MXCSR_FLAGS & ~MXCSR_DE); /* libm's own operands may be denormal */
 
-	if (csr & MXCSR_FTZ && (is_denormal(v, f) || raised & MXCSR_UE)) { /* tiny, though it may round to normal */
+	if (csr & MXCSR_FTZ &&
+	    (is_denormal(v, f) || raised & MXCSR_UE)) { /* tiny, though it may round to normal */
 		v &= ~(f->fraction | f->exponent);
 		raised |= MXCSR_UE | MXCSR_PE;
 	}
@@ -195,8 +199,8 @@ static void fma_element(union x86_vreg *d, const union x86_vreg *x, const union 
 }
 
 /*
- * The digits in the mnemonic say which operands are multiplied and which is added; the opcode's high nibble
- * tells: 9x 132, Ax 213, Bx 231. VEX.W: double. Bit 0 of the opcode from x8 on: scalar.
+ * The digits in the mnemonic say which operands are multiplied and which is added; the opcode's
+ * high nibble tells: 9x 132, Ax 213, Bx 231. VEX.W: double. Bit 0 of the opcode from x8 on: scalar.
  */
 static int fma_op(struct cpu *c, const struct insn *i, unsigned signs)
 {

@@ -7,69 +7,79 @@ static inline int clamp(int v, int low, int high)
 	return v < low ? low : v > high ? high : v;
 }
 
-/* Lane functions: plain, horizontal (results from a's neighbours first, then b's), shifts by one count. */
-#define E(name, T, how, value)                                                                                  \
-	static void lane_##name(union lane *ld, const union lane *la, const union lane *lb, unsigned n, unsigned imm) \
-	{                                                                                                       \
-		for (unsigned k = 0; k < n / sizeof(ld->T[0]); k++) {                                           \
-			__typeof__(ld->T[0]) x = la->T[k], y = lb->T[k];                                        \
-			(void)x;                                                                                \
-			ld->T[k] = (__typeof__(x))(value);                                                      \
-		}                                                                                               \
+/* Lane functions: plain, horizontal (results from a's neighbours first, then b's), shifts by one
+ * count. */
+#define E(name, T, how, value)                                                                     \
+	static void lane_##name(union lane *ld, const union lane *la, const union lane *lb,        \
+				unsigned n, unsigned imm)                                          \
+	{                                                                                          \
+		for (unsigned k = 0; k < n / sizeof(ld->T[0]); k++) {                              \
+			__typeof__(ld->T[0]) x = la->T[k], y = lb->T[k];                           \
+			(void)x;                                                                   \
+			ld->T[k] = (__typeof__(x))(value);                                         \
+		}                                                                                  \
 	}
-#define H(name, T, value)                                                                                       \
-	static void lane_##name(union lane *ld, const union lane *la, const union lane *lb, unsigned n, unsigned imm) \
-	{                                                                                                       \
-		unsigned half = n / (unsigned)sizeof(ld->T[0]) / 2;                                             \
-		for (unsigned k = 0; k < 2 * half; k++) {                                                       \
-			const union lane *from = k < half ? la : lb;                                            \
-			__typeof__(ld->T[0]) x = from->T[2 * (k % half)], y = from->T[2 * (k % half) + 1];      \
-			ld->T[k] = (__typeof__(x))(value);                                                      \
-		}                                                                                               \
+#define H(name, T, value)                                                                          \
+	static void lane_##name(union lane *ld, const union lane *la, const union lane *lb,        \
+				unsigned n, unsigned imm)                                          \
+	{                                                                                          \
+		unsigned half = n / (unsigned)sizeof(ld->T[0]) / 2;                                \
+		for (unsigned k = 0; k < 2 * half; k++) {                                          \
+			const union lane *from = k < half ? la : lb;                               \
+			__typeof__(ld->T[0]) x = from->T[2 * (k % half)],                          \
+					     y = from->T[2 * (k % half) + 1];                      \
+			ld->T[k] = (__typeof__(x))(value);                                         \
+		}                                                                                  \
 	}
-#define S(name, T, value)                                                                                       \
-	static void shift_##name(union lane *ld, const union lane *la, uint64_t count)                          \
-	{                                                                                                       \
-		const unsigned width = 8 * sizeof(ld->T[0]);                                                    \
-		(void)width;                                                                                    \
-		for (unsigned k = 0; k < 16 / sizeof(ld->T[0]); k++) {                                          \
-			__typeof__(ld->T[0]) x = la->T[k];                                                      \
-			(void)x;                                                                                \
-			ld->T[k] = (__typeof__(x))(value);                                                      \
-		}                                                                                               \
+#define S(name, T, value)                                                                          \
+	static void shift_##name(union lane *ld, const union lane *la, uint64_t count)             \
+	{                                                                                          \
+		const unsigned width = 8 * sizeof(ld->T[0]);                                       \
+		(void)width;                                                                       \
+		for (unsigned k = 0; k < 16 / sizeof(ld->T[0]); k++) {                             \
+			__typeof__(ld->T[0]) x = la->T[k];                                         \
+			(void)x;                                                                   \
+			ld->T[k] = (__typeof__(x))(value);                                         \
+		}                                                                                  \
 	}
 #include "engine/interp/simd-integer.def"
 #undef E
 #undef H
 #undef S
 
-static void lane_pmaddwd(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pmaddwd(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			 unsigned imm)
 {
 	for (unsigned k = 0; k < n / 4; k++)
 		d->d[k] = (uint32_t)(a->sw[2 * k] * b->sw[2 * k]) +
 			  (uint32_t)(a->sw[2 * k + 1] * b->sw[2 * k + 1]);
 }
 
-static void lane_pmaddubsw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pmaddubsw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			   unsigned imm)
 {
 	for (unsigned k = 0; k < n / 2; k++)
-		d->sw[k] = (int16_t)clamp(a->b[2 * k] * b->sb[2 * k] + a->b[2 * k + 1] * b->sb[2 * k + 1],
+		d->sw[k] = (int16_t)clamp(a->b[2 * k] * b->sb[2 * k] +
+						  a->b[2 * k + 1] * b->sb[2 * k + 1],
 					  -32768, 32767);
 }
 
-static void lane_psadbw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_psadbw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	for (unsigned k = 0; k < n / 8; k++) {
 		unsigned sum = 0;
 
 		for (unsigned j = 8 * k; j < 8 * k + 8; j++)
-			sum += (unsigned)(a->b[j] > b->b[j] ? a->b[j] - b->b[j] : b->b[j] - a->b[j]);
+			sum += (unsigned)(a->b[j] > b->b[j] ? a->b[j] - b->b[j]
+							    : b->b[j] - a->b[j]);
 		d->q[k] = sum;
 	}
 }
 
 /* Sums of absolute differences of a block of b with eight places of a. */
-static void lane_mpsadbw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_mpsadbw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			 unsigned imm)
 {
 	unsigned from = imm & 4, block = 4 * (imm & 3);
 
@@ -85,7 +95,8 @@ static void lane_mpsadbw(union lane *d, const union lane *a, const union lane *b
 	}
 }
 
-static void lane_phminposuw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_phminposuw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			    unsigned imm)
 {
 	unsigned at = 0;
 
@@ -95,10 +106,10 @@ static void lane_phminposuw(union lane *d, const union lane *a, const union lane
 }
 
 /* Handlers that are simd_op and a lane function. */
-#define HANDLER(name, how)                                   \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return simd_op(c, i, lane_##name, how);      \
+#define HANDLER(name, how)                                                                         \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return simd_op(c, i, lane_##name, how);                                            \
 	}
 HANDLER(pmaddwd, SIMD_INT)
 HANDLER(pmaddubsw, SIMD_INT)
@@ -107,8 +118,8 @@ HANDLER(mpsadbw, SIMD_INT | SIMD_IMM3)
 HANDLER(phminposuw, SIMD_INT)
 
 /*
- * Shifts by one count for all elements: an immediate (destination in VEX.vvvv or ModRM.rm), or the low 64 bits
- * of a 128-bit operand, whatever the vector's length.
+ * Shifts by one count for all elements: an immediate (destination in VEX.vvvv or ModRM.rm), or the
+ * low 64 bits of a 128-bit operand, whatever the vector's length.
  */
 typedef void shift_fn(union lane *d, const union lane *a, uint64_t count);
 
@@ -143,15 +154,15 @@ static int shift_op(struct cpu *c, const struct insn *i, shift_fn *fn)
 	return CPU_OK;
 }
 
-#define E(name, T, how, value)                               \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return simd_op(c, i, lane_##name, how);      \
+#define E(name, T, how, value)                                                                     \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return simd_op(c, i, lane_##name, how);                                            \
 	}
 #define H(name, T, value) E(name, T, SIMD_INT, value)
-#define S(name, T, value)                                    \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return shift_op(c, i, shift_##name);         \
+#define S(name, T, value)                                                                          \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return shift_op(c, i, shift_##name);                                               \
 	}
 #include "engine/interp/simd-integer.def"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Moves between registers and memory: whole, partial, to and from general and MMX registers, masked, and
- * gathers. Non-temporal ones are plain moves to us.
+ * Moves between registers and memory: whole, partial, to and from general and MMX registers,
+ * masked, and gathers. Non-temporal ones are plain moves to us.
  */
 #include "engine/interp/simd.h"
 
@@ -22,7 +22,8 @@ static int move(struct cpu *c, const struct insn *i, bool aligned, unsigned how)
 		simd_store(c, i, store ? i->rm : i->reg, &v, bytes);
 		return CPU_OK;
 	}
-	r = aligned ? simd_linear_aligned(c, i, bytes, store, &at) : operand_linear(c, i, bytes, store, &at);
+	r = aligned ? simd_linear_aligned(c, i, bytes, store, &at)
+		    : operand_linear(c, i, bytes, store, &at);
 	if (r)
 		return r;
 	if (store)
@@ -58,7 +59,8 @@ static void set_low(struct cpu *c, const struct insn *i, unsigned reg, uint64_t 
 	simd_store(c, i, reg, q, 16);
 }
 
-/* 0F 6E and 0F 7E: between a general register or memory and the low part of a vector or MMX register. */
+/* 0F 6E and 0F 7E: between a general register or memory and the low part of a vector or MMX
+ * register. */
 int simd_movd(struct cpu *c, const struct insn *i)
 {
 	unsigned size = simd_wide(i) ? 8 : 4;
@@ -205,7 +207,8 @@ int simd_movnt_scalar(struct cpu *c, const struct insn *i)
 	return r ? r : operand_write(c, i, &c->s.v[i->reg], i->memsize);
 }
 
-/* MOVLPS, MOVHPS and kin: one half from memory or from half `from` of a register, or that half to memory. */
+/* MOVLPS, MOVHPS and kin: one half from memory or from half `from` of a register, or that half to
+ * memory. */
 static int move_half(struct cpu *c, const struct insn *i, unsigned half, unsigned from)
 {
 	union x86_vreg v;
@@ -278,7 +281,8 @@ int simd_movmskpd(struct cpu *c, const struct insn *i)
 /* ---- masked stores and loads ---- */
 
 /* Linear address of what lies k bytes into the memory operand, which itself does not wrap. */
-static int part_linear(struct cpu *c, const struct insn *i, unsigned k, unsigned size, bool write, gva_t *at)
+static int part_linear(struct cpu *c, const struct insn *i, unsigned k, unsigned size, bool write,
+		       gva_t *at)
 {
 	uint64_t ea = operand_offset(c, i) + k;
 
@@ -288,7 +292,8 @@ static int part_linear(struct cpu *c, const struct insn *i, unsigned k, unsigned
 	return CPU_OK;
 }
 
-/* Bytes of MMX or XMM to DS:(R|E)DI where the mask byte's sign is set. All bytes are checked before one is written. */
+/* Bytes of MMX or XMM to DS:(R|E)DI where the mask byte's sign is set. All bytes are checked before
+ * one is written. */
 int simd_maskmov(struct cpu *c, const struct insn *i)
 {
 	unsigned bytes = simd_bytes(i);
@@ -307,8 +312,8 @@ int simd_maskmov(struct cpu *c, const struct insn *i)
 	memory.base = RDI;
 	memory.index = REG_NONE;
 	/*
-	 * Checked in halves of 8 bytes, what the mask leaves out too: the manuals allow either, AMD's processors
-	 * do so.
+	 * Checked in halves of 8 bytes, what the mask leaves out too: the manuals allow either,
+	 * AMD's processors do so.
 	 */
 	for (unsigned k = 0; !r && k < bytes; k += 8) {
 		r = part_linear(c, &memory, k, 8, true, &at[k / 8]);
@@ -323,12 +328,13 @@ int simd_maskmov(struct cpu *c, const struct insn *i)
 }
 
 /*
- * VMASKMOV, VPMASKMOV: elements whose mask is clear are not accessed, so cannot fault, not even for the segment. A
- * store checks all its elements before it writes one.
+ * VMASKMOV, VPMASKMOV: elements whose mask is clear are not accessed, so cannot fault, not even for
+ * the segment. A store checks all its elements before it writes one.
  */
 static int mask_move(struct cpu *c, const struct insn *i, unsigned size, unsigned how)
 {
-	bool store = i->opcode >= 0x2e && i->opcode != 0x8c; /* VMASKMOV 2C 2D, 2E 2F; VPMASKMOV 8C, 8E */
+	bool store = i->opcode >= 0x2e &&
+		     i->opcode != 0x8c; /* VMASKMOV 2C 2D, 2E 2F; VPMASKMOV 8C, 8E */
 	unsigned bytes = simd_bytes(i);
 	const union x86_vreg *mask = &c->s.v[i->vvvv];
 	union x86_vreg v = { 0 };
@@ -340,8 +346,8 @@ static int mask_move(struct cpu *c, const struct insn *i, unsigned size, unsigne
 			continue;
 		r = part_linear(c, i, k, size, store, &at[k / size]);
 		if (!r)
-			r = store ? cpu_probe(c, at[k / size], size, ACCESS_WRITE) :
-				    cpu_read(c, at[k / size], &v.b[k], size);
+			r = store ? cpu_probe(c, at[k / size], size, ACCESS_WRITE)
+				  : cpu_read(c, at[k / size], &v.b[k], size);
 	}
 	for (unsigned k = 0; !r && store && k < bytes; k += size) {
 		if (mask->sb[k + size - 1] < 0)
@@ -370,8 +376,8 @@ int simd_vpmaskmov(struct cpu *c, const struct insn *i)
 /* ---- gathers ---- */
 
 /*
- * A mask element is cleared when its element has arrived; a fault therefore leaves the finished elements in
- * place, and the instruction goes on from there when it is executed again.
+ * A mask element is cleared when its element has arrived; a fault therefore leaves the finished
+ * elements in place, and the instruction goes on from there when it is executed again.
  */
 static int gather(struct cpu *c, const struct insn *i, unsigned size, unsigned index_size)
 {
@@ -388,7 +394,8 @@ static int gather(struct cpu *c, const struct insn *i, unsigned size, unsigned i
 	r = simd_check(c, i, SIMD_AVX2);
 	if (r)
 		return r;
-	for (unsigned k = 0; k < count; k++) /* the sign stands for the whole element, also after a fault */
+	for (unsigned k = 0; k < count;
+	     k++) /* the sign stands for the whole element, also after a fault */
 		memset(&mask->b[k * size], mask->sb[k * size + size - 1] < 0 ? 0xff : 0, size);
 	element.index = REG_NONE;
 	for (unsigned k = 0; k < count; k++) {

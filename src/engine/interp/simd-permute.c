@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shuffles whose control differs from lane to lane or reaches across lanes: blends, permutes, broadcasts,
- * 128-bit inserts and extracts. One shape: a function of whole registers.
+ * Shuffles whose control differs from lane to lane or reaches across lanes: blends, permutes,
+ * broadcasts, 128-bit inserts and extracts. One shape: a function of whole registers.
  */
 #include "engine/interp/simd.h"
 
-typedef void whole_fn(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-		      unsigned imm);
+typedef void whole_fn(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+		      unsigned bytes, unsigned imm);
 
 static int whole_op(struct cpu *c, const struct insn *i, whole_fn *fn, unsigned how)
 {
@@ -24,37 +24,37 @@ static int whole_op(struct cpu *c, const struct insn *i, whole_fn *fn, unsigned 
 	return CPU_OK;
 }
 
-#define WHOLE(name, how)                                     \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return whole_op(c, i, whole_##name, how);    \
+#define WHOLE(name, how)                                                                           \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return whole_op(c, i, whole_##name, how);                                          \
 	}
 
 /* ---- blends ---- */
 
-static void whole_blendps(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			  unsigned imm)
+static void whole_blendps(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			  unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 4; k++)
 		d->d[k] = (imm >> k & 1 ? b : a)->d[k];
 }
 
-static void whole_blendpd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			  unsigned imm)
+static void whole_blendpd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			  unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 8; k++)
 		d->q[k] = (imm >> k & 1 ? b : a)->q[k];
 }
 
-static void whole_pblendw(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			  unsigned imm)
+static void whole_pblendw(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			  unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 2; k++)
 		d->w[k] = (imm >> (k & 7) & 1 ? b : a)->w[k];
 }
 
-static void whole_shufpd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			 unsigned imm)
+static void whole_shufpd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			 unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 8; k++)
 		d->q[k] = (k & 1 ? b : a)->q[(k & ~1u) + (imm >> k & 1)];
@@ -70,7 +70,8 @@ int simd_vpblendd(struct cpu *c, const struct insn *i)
 	return whole_op(c, i, whole_blendps, SIMD_AVX2);
 }
 
-/* Chosen by the elements' top bits in XMM0, or in the register a VEX form names in its last byte. */
+/* Chosen by the elements' top bits in XMM0, or in the register a VEX form names in its last byte.
+ */
 static int blend_variable(struct cpu *c, const struct insn *i, unsigned size, unsigned how)
 {
 	const union x86_vreg *mask = &c->s.v[i->flags & INSN_VEX ? i->imm2 & 15 : 0];
@@ -108,15 +109,15 @@ int simd_blendvpd(struct cpu *c, const struct insn *i)
 
 /* ---- permutes ---- */
 
-static void whole_vpermd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			 unsigned imm)
+static void whole_vpermd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			 unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < 8; k++)
 		d->d[k] = b->d[a->d[k] & 7];
 }
 
-static void whole_vpermq(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			 unsigned imm)
+static void whole_vpermq(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			 unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < 4; k++)
 		d->q[k] = b->q[imm >> 2 * k & 3];
@@ -133,29 +134,29 @@ static void whole_vperm2f128(union x86_vreg *d, const union x86_vreg *a, const u
 	}
 }
 
-static void permil_ps(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-		      unsigned imm)
+static void permil_ps(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+		      unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 4; k++)
 		d->d[k] = a->d[(k & ~3u) + (b->d[k] & 3)];
 }
 
-static void permil_ps_imm(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			  unsigned imm)
+static void permil_ps_imm(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			  unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 4; k++)
 		d->d[k] = b->d[(k & ~3u) + (imm >> 2 * (k & 3) & 3)];
 }
 
-static void permil_pd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-		      unsigned imm)
+static void permil_pd(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+		      unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 8; k++)
 		d->q[k] = a->q[(k & ~1u) + (b->q[k] >> 1 & 1)];
 }
 
-static void permil_pd_imm(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b, unsigned bytes,
-			  unsigned imm)
+static void permil_pd_imm(union x86_vreg *d, const union x86_vreg *a, const union x86_vreg *b,
+			  unsigned bytes, unsigned imm)
 {
 	for (unsigned k = 0; k < bytes / 8; k++)
 		d->q[k] = b->q[(k & ~1u) + (imm >> k & 1)];
@@ -278,7 +279,8 @@ int simd_vextracti128(struct cpu *c, const struct insn *i)
 	return extract128(c, i, SIMD_AVX2);
 }
 
-/* ---- tests: ZF = no bit of a & b, CF = no bit of ~a & b, in all bits or the sign bits only ---- */
+/* ---- tests: ZF = no bit of a & b, CF = no bit of ~a & b, in all bits or the sign bits only ----
+ */
 
 static int test(struct cpu *c, const struct insn *i, uint64_t mask)
 {

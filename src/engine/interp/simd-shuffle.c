@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Moving elements about: packing, unpacking, shuffling, blending, permuting across lanes, broadcasting,
- * inserting and extracting.
+ * Moving elements about: packing, unpacking, shuffling, blending, permuting across lanes,
+ * broadcasting, inserting and extracting.
  */
 #include "engine/interp/simd.h"
 
-#define HANDLER(name, lane, how)                             \
-	int simd_##name(struct cpu *c, const struct insn *i) \
-	{                                                    \
-		return simd_op(c, i, lane, how);             \
+#define HANDLER(name, lane, how)                                                                   \
+	int simd_##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return simd_op(c, i, lane, how);                                                   \
 	}
 
 /* ---- packing: a's elements, then b's, saturated to half the size ---- */
@@ -18,25 +18,29 @@ static inline int clamp(int v, int low, int high)
 	return v < low ? low : v > high ? high : v;
 }
 
-static void lane_packsswb(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_packsswb(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	for (unsigned k = 0, half = n / 2; k < n; k++)
 		d->sb[k] = (int8_t)clamp(k < half ? a->sw[k] : b->sw[k - half], -128, 127);
 }
 
-static void lane_packuswb(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_packuswb(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	for (unsigned k = 0, half = n / 2; k < n; k++)
 		d->b[k] = (uint8_t)clamp(k < half ? a->sw[k] : b->sw[k - half], 0, 255);
 }
 
-static void lane_packssdw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_packssdw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	for (unsigned k = 0, half = n / 4; k < n / 2; k++)
 		d->sw[k] = (int16_t)clamp(k < half ? a->sd[k] : b->sd[k - half], -32768, 32767);
 }
 
-static void lane_packusdw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_packusdw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	for (unsigned k = 0, half = n / 4; k < n / 2; k++)
 		d->w[k] = (uint16_t)clamp(k < half ? a->sd[k] : b->sd[k - half], 0, 65535);
@@ -58,10 +62,11 @@ static inline void interleave(union lane *d, const union lane *a, const union la
 	}
 }
 
-#define UNPACK(name, size, high)                                                                           \
-	static void lane_##name(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm) \
-	{                                                                                                  \
-		interleave(d, a, b, n, size, high);                                                        \
+#define UNPACK(name, size, high)                                                                   \
+	static void lane_##name(union lane *d, const union lane *a, const union lane *b,           \
+				unsigned n, unsigned imm)                                          \
+	{                                                                                          \
+		interleave(d, a, b, n, size, high);                                                \
 	}
 UNPACK(punpcklbw, 1, false)
 UNPACK(punpcklwd, 2, false)
@@ -87,33 +92,38 @@ HANDLER(unpckhpd, lane_punpckhqdq, 0)
 
 /* ---- shuffles within a lane ---- */
 
-static void lane_pshufb(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pshufb(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	for (unsigned k = 0; k < n; k++)
 		d->b[k] = b->b[k] & 0x80 ? 0 : a->b[b->b[k] & (n - 1)];
 }
 
-static void lane_pshufd(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pshufd(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	for (unsigned k = 0; k < 4; k++)
 		d->d[k] = b->d[imm >> 2 * k & 3];
 }
 
-static void lane_pshuflw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pshuflw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			 unsigned imm)
 {
 	d->q[1] = b->q[1];
 	for (unsigned k = 0; k < 4; k++)
 		d->w[k] = b->w[imm >> 2 * k & 3];
 }
 
-static void lane_pshufhw(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_pshufhw(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			 unsigned imm)
 {
 	d->q[0] = b->q[0];
 	for (unsigned k = 0; k < 4; k++)
 		d->w[4 + k] = b->w[4 + (imm >> 2 * k & 3)];
 }
 
-static void lane_palignr(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_palignr(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			 unsigned imm)
 {
 	uint8_t both[64] = { 0 };
 
@@ -122,25 +132,29 @@ static void lane_palignr(union lane *d, const union lane *a, const union lane *b
 	memcpy(d, both + (imm < 2 * n ? imm : 2 * n), n);
 }
 
-static void lane_shufps(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_shufps(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			unsigned imm)
 {
 	for (unsigned k = 0; k < 4; k++)
 		d->d[k] = (k < 2 ? a : b)->d[imm >> 2 * k & 3];
 }
 
-static void lane_movsldup(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_movsldup(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	for (unsigned k = 0; k < 4; k++)
 		d->d[k] = b->d[k & 2];
 }
 
-static void lane_movshdup(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_movshdup(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			  unsigned imm)
 {
 	for (unsigned k = 0; k < 4; k++)
 		d->d[k] = b->d[k | 1];
 }
 
-static void lane_movddup(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm)
+static void lane_movddup(union lane *d, const union lane *a, const union lane *b, unsigned n,
+			 unsigned imm)
 {
 	d->q[0] = d->q[1] = b->q[0];
 }
@@ -168,10 +182,11 @@ static inline void extend(union lane *d, const union lane *b, unsigned to, unsig
 	}
 }
 
-#define EXTEND(name, to, from, sign)                                                                       \
-	static void lane_##name(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm) \
-	{                                                                                                  \
-		extend(d, b, to, from, sign);                                                              \
+#define EXTEND(name, to, from, sign)                                                               \
+	static void lane_##name(union lane *d, const union lane *a, const union lane *b,           \
+				unsigned n, unsigned imm)                                          \
+	{                                                                                          \
+		extend(d, b, to, from, sign);                                                      \
 	}
 EXTEND(pmovsxbw, 2, 1, true)
 EXTEND(pmovsxbd, 4, 1, true)
@@ -227,7 +242,8 @@ static int insert(struct cpu *c, const struct insn *i, unsigned size)
 	return CPU_OK;
 }
 
-/* To a general register (zero-extended) or memory. PEXTRW has an older form with the operands swapped. */
+/* To a general register (zero-extended) or memory. PEXTRW has an older form with the operands
+ * swapped. */
 static int extract(struct cpu *c, const struct insn *i, unsigned size)
 {
 	bool old = i->opmap == 1;

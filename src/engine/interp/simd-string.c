@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM: compare two strings of bytes or words, with lengths or ended by 0. */
+/* PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM: compare two strings of bytes or words, with lengths
+ * or ended by 0. */
 #include "engine/interp/simd.h"
 
 /* imm8 */
@@ -8,7 +9,7 @@
 #define STR_AGGREGATE(imm) ((imm) >> 2 & 3) /* equal any, ranges, equal each, equal ordered */
 #define STR_NEGATE 0x10u
 #define STR_MASKED 0x20u /* negate only where b is valid */
-#define STR_LAST 0x40u   /* STRI: highest index; STRM: expand to a mask of elements */
+#define STR_LAST 0x40u	 /* STRI: highest index; STRM: expand to a mask of elements */
 
 static int element(const union x86_vreg *v, unsigned k, unsigned imm)
 {
@@ -36,8 +37,8 @@ static unsigned explicit_length(uint64_t v, bool wide, unsigned imm)
 }
 
 /* Does the result's bit k hold? la, lb: valid elements of a and b. */
-static bool aggregate(const union x86_vreg *a, const union x86_vreg *b, unsigned la, unsigned lb, unsigned k,
-		      unsigned imm)
+static bool aggregate(const union x86_vreg *a, const union x86_vreg *b, unsigned la, unsigned lb,
+		      unsigned k, unsigned imm)
 {
 	unsigned count = imm & STR_WORDS ? 8 : 16;
 
@@ -50,12 +51,14 @@ static bool aggregate(const union x86_vreg *a, const union x86_vreg *b, unsigned
 		return false;
 	case 1: /* b[k] lies in one of the pairs of a */
 		for (unsigned j = 0; k < lb && j + 1 < la; j += 2) {
-			if (element(a, j, imm) <= element(b, k, imm) && element(b, k, imm) <= element(a, j + 1, imm))
+			if (element(a, j, imm) <= element(b, k, imm) &&
+			    element(b, k, imm) <= element(a, j + 1, imm))
 				return true;
 		}
 		return false;
 	case 2: /* a[k] == b[k]; both ended counts as equal */
-		return k < la && k < lb ? element(a, k, imm) == element(b, k, imm) : k >= la && k >= lb;
+		return k < la && k < lb ? element(a, k, imm) == element(b, k, imm)
+					: k >= la && k >= lb;
 	default: /* a is found in b at k, as far as b goes */
 		for (unsigned j = 0; j < la && k + j < count; j++) {
 			if (k + j >= lb || element(a, j, imm) != element(b, k + j, imm))
@@ -65,8 +68,8 @@ static bool aggregate(const union x86_vreg *a, const union x86_vreg *b, unsigned
 	}
 }
 
-static unsigned string_result(const union x86_vreg *a, const union x86_vreg *b, unsigned la, unsigned lb,
-			      unsigned imm)
+static unsigned string_result(const union x86_vreg *a, const union x86_vreg *b, unsigned la,
+			      unsigned lb, unsigned imm)
 {
 	unsigned count = imm & STR_WORDS ? 8 : 16, result = 0;
 
@@ -92,11 +95,13 @@ static int string_op(struct cpu *c, const struct insn *i, bool lengths, bool mas
 	la = lengths ? explicit_length(c->s.gpr[RAX], wide, imm) : implicit_length(a, imm);
 	lb = lengths ? explicit_length(c->s.gpr[RDX], wide, imm) : implicit_length(&b, imm);
 	result = string_result(a, &b, la, lb, imm);
-	c->s.rflags = (c->s.rflags & ~FLAGS_ARITH) | (result ? FLAG_CF : 0) | (lb < count ? FLAG_ZF : 0) |
-		      (la < count ? FLAG_SF : 0) | (result & 1 ? FLAG_OF : 0);
+	c->s.rflags = (c->s.rflags & ~FLAGS_ARITH) | (result ? FLAG_CF : 0) |
+		      (lb < count ? FLAG_ZF : 0) | (la < count ? FLAG_SF : 0) |
+		      (result & 1 ? FLAG_OF : 0);
 	if (!mask) {
-		c->s.gpr[RCX] = !result ? count : imm & STR_LAST ? 31u - (unsigned)__builtin_clz(result) :
-								    (unsigned)__builtin_ctz(result);
+		c->s.gpr[RCX] = !result		 ? count
+				: imm & STR_LAST ? 31u - (unsigned)__builtin_clz(result)
+						 : (unsigned)__builtin_ctz(result);
 		return CPU_OK;
 	}
 	d.w[0] = (uint16_t)result;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one place where MMX, SSE and AVX instructions are allowed or refused, and the shape they are executed
- * in. Faults come in the processor's order: #UD, #NM, #MF, memory, #XM; nothing is written before all
- * of them are out of the way.
+ * The one place where MMX, SSE and AVX instructions are allowed or refused, and the shape they are
+ * executed in. Faults come in the processor's order: #UD, #NM, #MF, memory, #XM; nothing is written
+ * before all of them are out of the way.
  */
 #include "engine/interp/simd.h"
 #include "engine/interp/x87.h"

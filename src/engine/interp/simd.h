@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the MMX, SSE and AVX handlers share. Nearly all of these instructions do the same thing to each
- * 128-bit lane, so an operation is one lane function, and one handler shape (simd_op) does everything around
- * it: may it execute at all, fetch the operands, apply the function to each lane, write back with
- * the upper part kept (SSE) or cleared (VEX). MMX is a lane of 8 bytes.
+ * What the MMX, SSE and AVX handlers share. Nearly all of these instructions do the same thing to
+ * each 128-bit lane, so an operation is one lane function, and one handler shape (simd_op) does
+ * everything around it: may it execute at all, fetch the operands, apply the function to each lane,
+ * write back with the upper part kept (SSE) or cleared (VEX). MMX is a lane of 8 bytes.
  */
 #ifndef ENGINE_INTERP_SIMD_H
 #define ENGINE_INTERP_SIMD_H
@@ -29,7 +29,8 @@ union lane {
 };
 
 /* d = f(a, b, imm) for the first n bytes of a lane. d aliases neither a nor b. */
-typedef void lane_fn(union lane *d, const union lane *a, const union lane *b, unsigned n, unsigned imm);
+typedef void lane_fn(union lane *d, const union lane *a, const union lane *b, unsigned n,
+		     unsigned imm);
 
 /* What must be there besides the registers being enabled. */
 enum simd_feature {
@@ -46,19 +47,19 @@ enum simd_feature {
 
 /* How simd_op is to treat an operation; the feature is in the low bits. */
 #define SIMD_FEATURE 0x000f
-#define SIMD_INT 0x0010       /* integer: 256 bits need AVX2 */
+#define SIMD_INT 0x0010	      /* integer: 256 bits need AVX2 */
 #define SIMD_UNALIGNED 0x0020 /* 16-byte memory operand may be anywhere also without VEX */
-#define SIMD_F32 0x0040       /* under MXCSR; results are float */
-#define SIMD_F64 0x0080       /* under MXCSR; results are double */
-#define SIMD_FI 0x0100        /* under MXCSR; results are integers */
+#define SIMD_F32 0x0040	      /* under MXCSR; results are float */
+#define SIMD_F64 0x0080	      /* under MXCSR; results are double */
+#define SIMD_FI 0x0100	      /* under MXCSR; results are integers */
 #define SIMD_ONE4 0x0200      /* scalar: the lowest 4 bytes of the result are the function's */
 #define SIMD_ONE8 0x0400      /* the lowest 8 */
 #define SIMD_WIDEN2 0x0800    /* source elements have half the result's size */
 #define SIMD_WIDEN4 0x1000
 #define SIMD_WIDEN8 0x1800
 #define SIMD_WIDEN_SHIFT 11
-#define SIMD_NARROW 0x2000    /* results have half the size */
-#define SIMD_IMM3 0x4000      /* the second lane takes the next 3 bits of the immediate */
+#define SIMD_NARROW 0x2000 /* results have half the size */
+#define SIMD_IMM3 0x4000   /* the second lane takes the next 3 bits of the immediate */
 #define SIMD_FP (SIMD_F32 | SIMD_F64 | SIMD_FI)
 
 /* CPU_OK, or #UD, #NM, #MF. */
@@ -87,7 +88,8 @@ static inline const union x86_vreg *simd_first(const struct cpu *c, const struct
 }
 
 /* Write the low n bytes (16 or more); with VEX the rest becomes zero. */
-static inline void simd_store(struct cpu *c, const struct insn *i, unsigned reg, const void *from, unsigned n)
+static inline void simd_store(struct cpu *c, const struct insn *i, unsigned reg, const void *from,
+			      unsigned n)
 {
 	memcpy(&c->s.v[reg], from, n);
 	if (i->flags & INSN_VEX)
@@ -101,7 +103,8 @@ static inline bool simd_wide(const struct insn *i)
 		return false;
 	if (!(i->flags & INSN_VEX))
 		return i->rex & 8;
-	return i->opcode_at >= 3 && i->bytes[i->opcode_at - 3] == 0xc4 && i->bytes[i->opcode_at - 1] & 0x80;
+	return i->opcode_at >= 3 && i->bytes[i->opcode_at - 3] == 0xc4 &&
+	       i->bytes[i->opcode_at - 1] & 0x80;
 }
 
 /* MMX registers are the mantissas of the x87 registers. */
@@ -142,9 +145,9 @@ static inline void mmx_set(struct cpu *c, unsigned reg, uint64_t v)
 #define MXCSR_VALID 0xffffu
 
 /*
- * Guest arithmetic runs on the host's SSE unit between fp_enter and fp_leave: with the guest's rounding, DAZ and FTZ,
- * nothing unmasked. All of it must be volatile asm (simd-float.h), or the compiler might move it out.
- * With underflow unmasked FTZ has no effect.
+ * Guest arithmetic runs on the host's SSE unit between fp_enter and fp_leave: with the guest's
+ * rounding, DAZ and FTZ, nothing unmasked. All of it must be volatile asm (simd-float.h), or the
+ * compiler might move it out. With underflow unmasked FTZ has no effect.
  */
 static inline void fp_enter(const struct cpu *c)
 {
@@ -164,7 +167,8 @@ static inline unsigned fp_leave(void)
 	return csr & MXCSR_FLAGS;
 }
 
-/* Account for the flags an operation raised. CPU_FAULT (#XM, #UD) when one of them is not masked. */
+/* Account for the flags an operation raised. CPU_FAULT (#XM, #UD) when one of them is not masked.
+ */
 int fp_commit(struct cpu *c, unsigned flags);
 /* MXCSR_UE if underflow is unmasked and one of the results is denormal, exact ones included. */
 unsigned fp_tiny(const struct cpu *c, const void *results, unsigned bytes, unsigned how);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* x87: register moves and signs, the stack pointer, control and status words, environment, saving; EMMS. */
+/* x87: register moves and signs, the stack pointer, control and status words, environment, saving;
+ * EMMS. */
 #include "engine/interp/x87-private.h"
 #include "engine/interp/xsave.h"
 
@@ -171,7 +172,7 @@ int x87_fnclex(struct cpu *c, const struct insn *i)
 	int r = x87_check(c, i, false);
 
 	if (!r)
-		c->s.fpu.sw &= (uint16_t)~(X87_FLAGS | X87_SF | X87_ES | X87_B);
+		c->s.fpu.sw &= (uint16_t) ~(X87_FLAGS | X87_SF | X87_ES | X87_B);
 	return r;
 }
 
@@ -241,7 +242,8 @@ static uint16_t full_tags(const struct x86_fpu *f)
 	return (uint16_t)tags;
 }
 
-/* Fields as 32-bit words; the 16-bit format takes their low halves but for what real mode splits differently. */
+/* Fields as 32-bit words; the 16-bit format takes their low halves but for what real mode splits
+ * differently. */
 static unsigned environment_pack(const struct cpu *c, unsigned size, uint8_t *image)
 {
 	const struct x86_fpu *f = &c->s.fpu;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the x87 handlers share: availability, register access, the stack's faults, committing the unit's flags. */
+/* What the x87 handlers share: availability, register access, the stack's faults, committing the
+ * unit's flags. */
 #ifndef ENGINE_INTERP_X87_PRIVATE_H
 #define ENGINE_INTERP_X87_PRIVATE_H
 
@@ -44,7 +45,7 @@ static inline void x87_move_top(struct x86_fpu *f, unsigned by)
 
 static inline void x87_free(struct x86_fpu *f, unsigned st)
 {
-	f->tag &= (uint8_t)~(1u << x87_physical(f, st));
+	f->tag &= (uint8_t) ~(1u << x87_physical(f, st));
 }
 
 static inline void x87_pop(struct x86_fpu *f)

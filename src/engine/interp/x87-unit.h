@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host's x87 unit as a calculator: one operation under the guest's control word, unmasked exceptions
- * included. They are recorded in the status word and cleared (fnclex does not wait) before anything could deliver them,
- * so the guest's result is bit for bit what the host gives, transcendental functions and unsupported formats
- * too. Loading and storing 80 bits raises nothing. The unit is left as the ABI wants it: empty, default control. It
- * is cleared first: C code (a comparison of long doubles) may have left flags, which would be delivered to us as
- * soon as the guest's control word unmasks them.
+ * The host's x87 unit as a calculator: one operation under the guest's control word, unmasked
+ * exceptions included. They are recorded in the status word and cleared (fnclex does not wait)
+ * before anything could deliver them, so the guest's result is bit for bit what the host gives,
+ * transcendental functions and unsupported formats too. Loading and storing 80 bits raises nothing.
+ * The unit is left as the ABI wants it: empty, default control. It is cleared first: C code (a
+ * comparison of long doubles) may have left flags, which would be delivered to us as soon as the
+ * guest's control word unmasks them.
  */
 #ifndef ENGINE_INTERP_X87_UNIT_H
 #define ENGINE_INTERP_X87_UNIT_H
@@ -15,7 +16,7 @@
 struct x87_unit {
 	long double x, y;   /* operands: ST(0) or the destination, ST(1) or the source */
 	long double r0, r1; /* what is on top afterwards, and below */
-	float f;            /* memory operands and results */
+	float f;	    /* memory operands and results */
 	double d;
 	int16_t w;
 	int32_t l;
@@ -26,29 +27,32 @@ struct x87_unit {
 
 typedef void x87_unit_fn(struct x87_unit *u);
 
-#define X87_UNIT(name, insns)                                                                                   \
-	static inline void unit_##name(struct x87_unit *u)                                                      \
-	{                                                                                                       \
-		__asm__ volatile("fnclex\n\tfldcw %[cw]\n\t" insns "\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfninit"      \
-				 : [sw] "=m"(u->sw), [r0] "=m"(u->r0), [f] "+m"(u->f), [d] "+m"(u->d),          \
-				   [w] "+m"(u->w), [l] "+m"(u->l), [q] "+m"(u->q), [bcd] "+m"(u->bcd)           \
-				 : [cw] "m"(u->cw), [x] "m"(u->x), [y] "m"(u->y)                                \
-				 : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");       \
+#define X87_UNIT(name, insns)                                                                      \
+	static inline void unit_##name(struct x87_unit *u)                                         \
+	{                                                                                          \
+		__asm__ volatile(                                                                  \
+			"fnclex\n\tfldcw %[cw]\n\t" insns                                          \
+			"\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfninit"                      \
+			: [sw] "=m"(u->sw), [r0] "=m"(u->r0), [f] "+m"(u->f), [d] "+m"(u->d),      \
+			  [w] "+m"(u->w), [l] "+m"(u->l), [q] "+m"(u->q), [bcd] "+m"(u->bcd)       \
+			: [cw] "m"(u->cw), [x] "m"(u->x), [y] "m"(u->y)                            \
+			: "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");    \
 	}
 /* The same for functions that push a second result. */
-#define X87_UNIT_PUSH(name, insn)                                                                               \
-	static inline void unit_##name(struct x87_unit *u)                                                      \
-	{                                                                                                       \
-		__asm__ volatile("fnclex\n\tfldcw %[cw]\n\tfldt %[x]\n\t" insn                                            \
-				 "\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfstpt %[r1]\n\tfninit"           \
-				 : [sw] "=m"(u->sw), [r0] "=m"(u->r0), [r1] "=m"(u->r1)                         \
-				 : [cw] "m"(u->cw), [x] "m"(u->x)                                               \
-				 : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");       \
+#define X87_UNIT_PUSH(name, insn)                                                                  \
+	static inline void unit_##name(struct x87_unit *u)                                         \
+	{                                                                                          \
+		__asm__ volatile(                                                                  \
+			"fnclex\n\tfldcw %[cw]\n\tfldt %[x]\n\t" insn                              \
+			"\n\tfnstsw %[sw]\n\tfnclex\n\tfstpt %[r0]\n\tfstpt %[r1]\n\tfninit"       \
+			: [sw] "=m"(u->sw), [r0] "=m"(u->r0), [r1] "=m"(u->r1)                     \
+			: [cw] "m"(u->cw), [x] "m"(u->x)                                           \
+			: "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");    \
 	}
 
-#define X87_ARITH(name)                                                  \
-	X87_UNIT(name, "fldt %[y]\n\tfldt %[x]\n\tf" #name " %%st(1), %%st") \
-	X87_UNIT(name##_f, "fldt %[x]\n\tf" #name "s %[f]")              \
+#define X87_ARITH(name)                                                                            \
+	X87_UNIT(name, "fldt %[y]\n\tfldt %[x]\n\tf" #name " %%st(1), %%st")                       \
+	X87_UNIT(name##_f, "fldt %[x]\n\tf" #name "s %[f]")                                        \
 	X87_UNIT(name##_d, "fldt %[x]\n\tf" #name "l %[d]")
 #define X87_ONE(name) X87_UNIT(name, "fldt %[x]\n\tf" #name)
 #define X87_TWO(name) X87_UNIT(name, "fldt %[y]\n\tfldt %[x]\n\tf" #name)

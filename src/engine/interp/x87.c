@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * x87: loads, stores, arithmetic, comparisons, functions. The stack, its faults and the order of things are done here;
- * numbers come from the host's unit (x87-unit.h).
+ * x87: loads, stores, arithmetic, comparisons, functions. The stack, its faults and the order of
+ * things are done here; numbers come from the host's unit (x87-unit.h).
  */
 #include "engine/interp/x87-private.h"
 
@@ -110,7 +110,7 @@ int x87_fbld(struct cpu *c, const struct insn *i)
 
 int x87_constant(struct cpu *c, const struct insn *i) /* D9 E8..EE */
 {
-	static x87_unit_fn *const fns[8] = { unit_ld1,   unit_ldl2t, unit_ldl2e, unit_ldpi,
+	static x87_unit_fn *const fns[8] = { unit_ld1,	 unit_ldl2t, unit_ldl2e, unit_ldpi,
 					     unit_ldlg2, unit_ldln2, unit_ldz };
 	x87_unit_fn *fn = fns[i->modrm & 7];
 
@@ -128,7 +128,9 @@ struct store {
 static const uint8_t indefinite_f[4] = { 0, 0, 0xc0, 0xff };
 static const uint8_t indefinite_d[8] = { 0, 0, 0, 0, 0, 0, 0xf8, 0xff };
 static const uint8_t indefinite_integer[8] = { 0, 0, 0, 0, 0, 0, 0, 0x80 };
-static const uint8_t indefinite_long[10] = { 0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff }; /* BCD's too */
+static const uint8_t indefinite_long[10] = {
+	0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff
+}; /* BCD's too */
 
 static const uint8_t *indefinite_of(const struct store *s)
 {
@@ -192,7 +194,10 @@ int x87_fst(struct cpu *c, const struct insn *i) /* and FSTP */
 	int r;
 
 	if (i->flags & INSN_MEM)
-		return store(c, i, i->opcode == 0xd9 ? &single : i->opcode == 0xdd ? &dbl : &extended);
+		return store(c, i,
+			     i->opcode == 0xd9	 ? &single
+			     : i->opcode == 0xdd ? &dbl
+						 : &extended);
 	r = begin(c, i, NULL, 0);
 	if (r)
 		return r;
@@ -226,7 +231,8 @@ int x87_fist(struct cpu *c, const struct insn *i) /* FIST, FISTP, FISTTP */
 
 int x87_fbstp(struct cpu *c, const struct insn *i)
 {
-	const struct store bcd = { unit_store_bcd, offsetof(struct x87_unit, bcd), 10, true, false };
+	const struct store bcd = { unit_store_bcd, offsetof(struct x87_unit, bcd), 10, true,
+				   false };
 
 	return store(c, i, &bcd);
 }
@@ -289,11 +295,11 @@ static int arith(struct cpu *c, const struct insn *i, const struct arith *a)
 	return CPU_OK;
 }
 
-#define ARITH(name)                                                                             \
-	int x87_f##name(struct cpu *c, const struct insn *i)                                    \
-	{                                                                                       \
-		static const struct arith a = { unit_##name, unit_##name##_f, unit_##name##_d }; \
-		return arith(c, i, &a);                                                         \
+#define ARITH(name)                                                                                \
+	int x87_f##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		static const struct arith a = { unit_##name, unit_##name##_f, unit_##name##_d };   \
+		return arith(c, i, &a);                                                            \
 	}
 ARITH(add)
 ARITH(mul)
@@ -411,7 +417,8 @@ int x87_fxam(struct cpu *c, const struct insn *i)
 
 /* ---- functions of ST(0), and of ST(0) and ST(1) ---- */
 
-static int function(struct cpu *c, const struct insn *i, x87_unit_fn *fn, bool two, bool pop, unsigned cc)
+static int function(struct cpu *c, const struct insn *i, x87_unit_fn *fn, bool two, bool pop,
+		    unsigned cc)
 {
 	struct x86_fpu *f = &c->s.fpu;
 	struct x87_unit u = { .cw = f->cw };
@@ -420,7 +427,7 @@ static int function(struct cpu *c, const struct insn *i, x87_unit_fn *fn, bool t
 	if (r)
 		return r;
 	if (x87_empty(f, 0) || (two && x87_empty(f, 1))) {
-		f->sw &= (uint16_t)~(cc & X87_C2);
+		f->sw &= (uint16_t) ~(cc & X87_C2);
 		if (!x87_stack_fault(f, false))
 			return CPU_OK;
 		u.r0 = x87_indefinite();
@@ -439,10 +446,10 @@ static int function(struct cpu *c, const struct insn *i, x87_unit_fn *fn, bool t
 	return CPU_OK;
 }
 
-#define FUNCTION(name, two, pop, cc)                                            \
-	int x87_f##name(struct cpu *c, const struct insn *i)                    \
-	{                                                                       \
-		return function(c, i, unit_##name, two, pop, cc);               \
+#define FUNCTION(name, two, pop, cc)                                                               \
+	int x87_f##name(struct cpu *c, const struct insn *i)                                       \
+	{                                                                                          \
+		return function(c, i, unit_##name, two, pop, cc);                                  \
 	}
 FUNCTION(sqrt, false, false, X87_C1)
 FUNCTION(rndint, false, false, X87_C1)
@@ -466,7 +473,7 @@ static int function_push(struct cpu *c, const struct insn *i, x87_unit_fn *fn, u
 	if (r)
 		return r;
 	if (x87_empty(f, 0) || !x87_empty(f, 7)) {
-		f->sw &= (uint16_t)~(cc & X87_C2);
+		f->sw &= (uint16_t) ~(cc & X87_C2);
 		if (!x87_stack_fault(f, !x87_empty(f, 0)))
 			return CPU_OK;
 		u.r0 = u.r1 = x87_indefinite();
@@ -474,7 +481,8 @@ static int function_push(struct cpu *c, const struct insn *i, x87_unit_fn *fn, u
 		u.x = x87_get(f, 0);
 		fn(&u);
 		x87_flags(f, u.sw, cc);
-		if (x87_refused(&u) || u.sw >> X87_TOP_SHIFT == 7) /* C2: out of range, nothing pushed */
+		if (x87_refused(&u) ||
+		    u.sw >> X87_TOP_SHIFT == 7) /* C2: out of range, nothing pushed */
 			return CPU_OK;
 	}
 	x87_set(f, 0, u.r1);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * x87 state as the handlers see it. Rules that all of them keep: fpu.tag has a bit for each register in use,
- * by physical number; ES and B of the status word always equal "an unmasked exception is recorded".
+ * x87 state as the handlers see it. Rules that all of them keep: fpu.tag has a bit for each
+ * register in use, by physical number; ES and B of the status word always equal "an unmasked
+ * exception is recorded".
  */
 #ifndef ENGINE_INTERP_X87_H
 #define ENGINE_INTERP_X87_H
@@ -31,7 +32,8 @@
 #define X87_CW_VALID 0x1f3fu
 #define X87_CW_FIXED 0x0040u /* reads as one */
 
-/* #MF when an unmasked exception is pending. Without CR0.NE the guest would get IRQ 13; it gets #MF too. */
+/* #MF when an unmasked exception is pending. Without CR0.NE the guest would get IRQ 13; it gets #MF
+ * too. */
 static inline int x87_pending(struct cpu *c)
 {
 	return unlikely(c->s.fpu.sw & X87_ES) ? cpu_raise(c, VEC_MF) : CPU_OK;
@@ -39,7 +41,8 @@ static inline int x87_pending(struct cpu *c)
 
 static inline void x87_update_summary(struct x86_fpu *f)
 {
-	f->sw = (uint16_t)(f->sw & ~(X87_ES | X87_B)) | (f->sw & ~f->cw & X87_FLAGS ? X87_ES | X87_B : 0);
+	f->sw = (uint16_t)(f->sw & ~(X87_ES | X87_B)) |
+		(f->sw & ~f->cw & X87_FLAGS ? X87_ES | X87_B : 0);
 }
 
 static inline unsigned x87_top(const struct x86_fpu *f)

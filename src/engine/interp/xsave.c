@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FXSAVE, XSAVE and their families, and MXCSR. An image is written only after all of it was found writable,
- * and taken over only after all of it was read and checked, so a fault leaves everything as it was. Components are x87,
- * SSE and AVX; XCR0 admits no others under the software engines.
+ * FXSAVE, XSAVE and their families, and MXCSR. An image is written only after all of it was found
+ * writable, and taken over only after all of it was read and checked, so a fault leaves everything
+ * as it was. Components are x87, SSE and AVX; XCR0 admits no others under the software engines.
  */
 #include "engine/interp/simd.h"
 #include "engine/interp/x87.h"
@@ -36,7 +36,8 @@ void xsave_x87_pack(const struct x86_fpu *f, uint8_t *image, bool wide)
 	memcpy(image + 2, &f->sw, 2);
 	image[4] = f->tag;
 	if (!(f->sw & X87_ES)) {
-		/* AMD's way: without an exception waiting there is nothing to point at (FSTENV still does) */
+		/* AMD's way: without an exception waiting there is nothing to point at (FSTENV
+		 * still does) */
 	} else if (wide) {
 		memcpy(image + 6, &f->opcode, 2);
 		memcpy(image + 8, &f->ip, 8);
@@ -265,7 +266,8 @@ static enum xsave_form form_of(const struct insn *i)
 }
 
 /* Checks that all have in common; gives the address and the requested components. */
-static int xsave_check(struct cpu *c, const struct insn *i, bool write, gva_t *at, uint64_t *requested)
+static int xsave_check(struct cpu *c, const struct insn *i, bool write, gva_t *at,
+		       uint64_t *requested)
 {
 	const struct cpuid_model *m = c->machine->cpuid;
 	enum xsave_form form = form_of(i);
@@ -273,8 +275,8 @@ static int xsave_check(struct cpu *c, const struct insn *i, bool write, gva_t *a
 	int r;
 
 	if (i->flags & INSN_LOCK || !(c->s.cr4 & CR4_OSXSAVE) || !m->has_xsave ||
-	    (form == FORM_OPTIMIZED && !m->has_xsaveopt) || (form == FORM_COMPACT && !m->has_xsavec) ||
-	    (form == FORM_SUPERVISOR && !m->has_xsaves))
+	    (form == FORM_OPTIMIZED && !m->has_xsaveopt) ||
+	    (form == FORM_COMPACT && !m->has_xsavec) || (form == FORM_SUPERVISOR && !m->has_xsaves))
 		return cpu_raise(c, VEC_UD);
 	if (c->s.cr0 & CR0_TS)
 		return cpu_raise(c, VEC_NM);
@@ -326,7 +328,8 @@ int xsave_xsave(struct cpu *c, const struct insn *i)
 		r = write_part(c, at, image, 0, AT_MXCSR);
 		r = r ? r : write_part(c, at, image, AT_ST, AT_XMM - AT_ST);
 	}
-	if (!r && (form < FORM_COMPACT ? requested & (XSTATE_SSE | XSTATE_AVX) : saved & XSTATE_SSE))
+	if (!r &&
+	    (form < FORM_COMPACT ? requested & (XSTATE_SSE | XSTATE_AVX) : saved & XSTATE_SSE))
 		r = write_part(c, at, image, AT_MXCSR, 8);
 	if (!r && saved & XSTATE_SSE)
 		r = write_part(c, at, image, AT_XMM, 16 * register_count(&c->s));
@@ -336,7 +339,8 @@ int xsave_xsave(struct cpu *c, const struct insn *i)
 }
 
 /* Is the header one that XRSTOR takes? */
-static bool header_valid(const struct cpu *c, const uint8_t *image, enum xsave_form form, uint64_t *present)
+static bool header_valid(const struct cpu *c, const uint8_t *image, enum xsave_form form,
+			 uint64_t *present)
 {
 	uint64_t h[8], allowed = c->s.xcr0 | (form == FORM_SUPERVISOR ? c->s.xss : 0), rest = 0;
 

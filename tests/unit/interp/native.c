@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See native.h. The page of code: save host registers, load state, instruction, store state, restore, return. */
+/* See native.h. The page of code: save host registers, load state, instruction, store state,
+ * restore, return. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -50,7 +51,8 @@ static void emit(struct emit *e, const void *bytes, size_t n)
 	e->len += n;
 }
 
-#define EMIT(e, ...) emit(e, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define EMIT(e, ...)                                                                               \
+	emit(e, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 static void emit_address(struct emit *e, const void *p)
 {
@@ -62,7 +64,8 @@ static void emit_gpr(struct emit *e, unsigned reg, unsigned base, size_t disp, b
 {
 	uint32_t d = (uint32_t)disp;
 
-	EMIT(e, (uint8_t)(0x48 | (reg >> 3) << 2), store ? 0x89 : 0x8b, (uint8_t)(0x80 | (reg & 7) << 3 | base));
+	EMIT(e, (uint8_t)(0x48 | (reg >> 3) << 2), store ? 0x89 : 0x8b,
+	     (uint8_t)(0x80 | (reg & 7) << 3 | base));
 	emit(e, &d, 4);
 }
 
@@ -70,12 +73,13 @@ static void emit_head(struct native *n, struct emit *e)
 {
 	const uint32_t rflags = RFLAGS_AT;
 
-	EMIT(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57); /* push rbx rbp r12..r15 */
+	EMIT(e, 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41,
+	     0x57);	     /* push rbx rbp r12..r15 */
 	EMIT(e, 0x48, 0xbb); /* mov rbx, &in */
 	emit_address(e, &n->in);
 	EMIT(e, 0xb8, 7, 0, 0, 0, 0x31, 0xd2); /* mov eax, 7; xor edx, edx */
-	EMIT(e, 0x48, 0x0f, 0xae, 0x2b); /* xrstor64 [rbx] */
-	EMIT(e, 0xff, 0xb3); /* push qword [rbx + rflags] */
+	EMIT(e, 0x48, 0x0f, 0xae, 0x2b);       /* xrstor64 [rbx] */
+	EMIT(e, 0xff, 0xb3);		       /* push qword [rbx + rflags] */
 	emit(e, &rflags, 4);
 	EMIT(e, 0x9d); /* popfq */
 	for (unsigned k = 0; k < 16; k++) {
@@ -99,8 +103,9 @@ static void emit_tail(struct native *n, struct emit *e)
 	}
 	EMIT(e, 0x9c, 0x8f, 0x80); /* pushfq; pop qword [rax + rflags] */
 	emit(e, &rflags, 4);
-	EMIT(e, 0x48, 0x89, 0xc3, 0xb8, 7, 0, 0, 0, 0x31, 0xd2); /* mov rbx, rax; mov eax, 7; xor edx, edx */
-	EMIT(e, 0x48, 0x0f, 0xae, 0x23); /* xsave64 [rbx] */
+	EMIT(e, 0x48, 0x89, 0xc3, 0xb8, 7, 0, 0, 0, 0x31,
+	     0xd2);				     /* mov rbx, rax; mov eax, 7; xor edx, edx */
+	EMIT(e, 0x48, 0x0f, 0xae, 0x23);	     /* xsave64 [rbx] */
 	EMIT(e, 0xfc, 0xdb, 0xe3, 0xc5, 0xf8, 0x77); /* cld; fninit; vzeroupper */
 	EMIT(e, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3); /* pops, ret */
 }
@@ -112,7 +117,8 @@ struct native *native_create(void)
 	struct emit e;
 
 	memset(n, 0, sizeof(*n));
-	n->code = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	n->code = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (n->code == MAP_FAILED) {
 		free(n);
 		return NULL;
@@ -141,8 +147,8 @@ uint64_t native_rip(const struct native *n)
 	return (uint64_t)(n->code + n->insn_at);
 }
 
-enum native_result native_run(struct native *n, const uint8_t *insn, size_t len, const struct native_state *in,
-			      struct native_state *out)
+enum native_result native_run(struct native *n, const uint8_t *insn, size_t len,
+			      const struct native_state *in, struct native_state *out)
 {
 	const uint32_t mxcsr = 0x1f80;
 	int sig;

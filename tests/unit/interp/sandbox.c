@@ -41,18 +41,46 @@ unsigned sandbox_pick(struct sandbox *s, unsigned n)
 }
 
 static const uint64_t special64[] = {
-	0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-	0x7ff8000000000001, 0xfff8000000000000, 0x7ff0000000000001, 0xfff4000000000003, 1, 0x000fffffffffffff,
-	0x0010000000000000, 0x8000000000000001, 0x7fefffffffffffff, 0x3fe0000000000000, 0x4000000000000000,
-	0x41dfffffffc00000, 0xc1e0000000000000, 0x41e0000000000000, 0x43e0000000000000, 0xc3e0000000000000,
-	0x36a0000000000000, 0x3810000000000000, 0x380fffffffffffff, 0x47efffffe0000000, 0x47f0000000000000,
-	0x3ff8000000000000, 0x4004000000000000, 0x3fe0000000000001, 0x0000000000000003, 0x001fffffffffffff,
+	0,
+	0x8000000000000000,
+	0x3ff0000000000000,
+	0xbff0000000000000,
+	0x7ff0000000000000,
+	0xfff0000000000000,
+	0x7ff8000000000001,
+	0xfff8000000000000,
+	0x7ff0000000000001,
+	0xfff4000000000003,
+	1,
+	0x000fffffffffffff,
+	0x0010000000000000,
+	0x8000000000000001,
+	0x7fefffffffffffff,
+	0x3fe0000000000000,
+	0x4000000000000000,
+	0x41dfffffffc00000,
+	0xc1e0000000000000,
+	0x41e0000000000000,
+	0x43e0000000000000,
+	0xc3e0000000000000,
+	0x36a0000000000000,
+	0x3810000000000000,
+	0x380fffffffffffff,
+	0x47efffffe0000000,
+	0x47f0000000000000,
+	0x3ff8000000000000,
+	0x4004000000000000,
+	0x3fe0000000000001,
+	0x0000000000000003,
+	0x001fffffffffffff,
 };
 static const uint32_t special32[] = {
-	0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00001, 0xffc00000, 0x7f800001,
-	0xffa00003, 1, 0x007fffff, 0x00800000, 0x80000001, 0x7f7fffff, 0x3f000000, 0x40000000, 0x4effffff,
-	0x4f000000, 0xcf000000, 0x5f000000, 0xdf000000, 0x33000000, 0x33800000, 0x387fc000, 0x38800000, 0x387fe000,
-	0x477fe000, 0x477ff000, 0x47800000, 0x3fc00000, 0x40200000, 0x3effffff, 0x3f000001, 3, 0x00ffffff,
+	0,	    0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000,
+	0x7fc00001, 0xffc00000, 0x7f800001, 0xffa00003, 1,	    0x007fffff,
+	0x00800000, 0x80000001, 0x7f7fffff, 0x3f000000, 0x40000000, 0x4effffff,
+	0x4f000000, 0xcf000000, 0x5f000000, 0xdf000000, 0x33000000, 0x33800000,
+	0x387fc000, 0x38800000, 0x387fe000, 0x477fe000, 0x477ff000, 0x47800000,
+	0x3fc00000, 0x40200000, 0x3effffff, 0x3f000001, 3,	    0x00ffffff,
 };
 
 void sandbox_fill(struct sandbox *s, uint8_t *to, unsigned size)
@@ -65,7 +93,8 @@ void sandbox_fill(struct sandbox *s, uint8_t *to, unsigned size)
 
 		for (unsigned j = 0; j < 2; j++) {
 			h[j] = special32[sandbox_pick(s, ARRAY_LEN(special32))];
-			if (!sandbox_pick(s, 3)) /* near each other, for sums that cancel and rounding */
+			if (!sandbox_pick(
+				    s, 3)) /* near each other, for sums that cancel and rounding */
 				h[j] = 0x3f800000 + (uint32_t)(sandbox_random(s) & 0x83ffffff);
 		}
 		switch (style) {
@@ -86,7 +115,10 @@ void sandbox_fill(struct sandbox *s, uint8_t *to, unsigned size)
 			break;
 		case 6: /* saturated, and signs */
 			for (unsigned j = 0; j < 64; j += 8)
-				v = (v & ~(0xffull << j)) | (uint64_t)((const uint8_t[]){ 0, 0x7f, 0x80, 0xff }[sandbox_pick(s, 4)]) << j;
+				v = (v & ~(0xffull << j)) |
+				    (uint64_t)((const uint8_t[]){ 0, 0x7f, 0x80,
+								  0xff }[sandbox_pick(s, 4)])
+					    << j;
 			break;
 		default: /* few distinct values, and small counts */
 			v = sandbox_pick(s, 2) ? v & 0x3f : (v & 1) * ~0ull;
@@ -98,7 +130,8 @@ void sandbox_fill(struct sandbox *s, uint8_t *to, unsigned size)
 
 static void fill_x87(struct sandbox *s, uint8_t *image)
 {
-	unsigned masks = sandbox_pick(s, 4) ? 0x3f : sandbox_pick(s, 64), sw = sandbox_pick(s, 8) << 11 | (sandbox_pick(s, 16) << 8 & 0x4700);
+	unsigned masks = sandbox_pick(s, 4) ? 0x3f : sandbox_pick(s, 64),
+		 sw = sandbox_pick(s, 8) << 11 | (sandbox_pick(s, 16) << 8 & 0x4700);
 
 	if (!sandbox_pick(s, 4))
 		sw |= sandbox_pick(s, 128);
@@ -110,7 +143,7 @@ static void fill_x87(struct sandbox *s, uint8_t *image)
 	*(uint16_t *)(image + 2) = (uint16_t)sw;
 	image[4] = sandbox_pick(s, 3) ? 0xff : sandbox_pick(s, 2) ? 0 : (uint8_t)sandbox_random(s);
 	if (sandbox_pick(s, 2) && image[4] == 0xff) /* room for a push */
-		image[4] &= (uint8_t)~(1u << (((sw >> 11) - 1) & 7));
+		image[4] &= (uint8_t) ~(1u << (((sw >> 11) - 1) & 7));
 	for (unsigned k = 0; k < 8; k++) {
 		uint8_t *r = image + 32 + 16 * k;
 		long double v;
@@ -134,9 +167,13 @@ static void fill_x87(struct sandbox *s, uint8_t *image)
 		default: /* any bits: unnormal, pseudo-denormal, NaN */
 			bits = sandbox_random(s);
 			if (!sandbox_pick(s, 2))
-				bits = special64[sandbox_pick(s, ARRAY_LEN(special64))] << sandbox_pick(s, 12);
+				bits = special64[sandbox_pick(s, ARRAY_LEN(special64))]
+				       << sandbox_pick(s, 12);
 			memcpy(&v, &bits, 8);
-			bits = sandbox_pick(s, 2) ? 0x3fff - 70 + sandbox_pick(s, 140) : (const unsigned[]){ 0, 1, 0x7fff, 0x7ffe, 0x3fff }[sandbox_pick(s, 5)];
+			bits = sandbox_pick(s, 2)
+				       ? 0x3fff - 70 + sandbox_pick(s, 140)
+				       : (const unsigned[]){ 0, 1, 0x7fff, 0x7ffe,
+							     0x3fff }[sandbox_pick(s, 5)];
 			bits |= sandbox_pick(s, 2) << 15;
 			memcpy((uint8_t *)&v + 8, &bits, 2);
 			break;
@@ -148,7 +185,8 @@ static void fill_x87(struct sandbox *s, uint8_t *image)
 void sandbox_randomize(struct sandbox *s, struct native_state *n)
 {
 	uint32_t masks = sandbox_pick(s, 5) ? 0x1f80 : sandbox_pick(s, 64) << 7;
-	uint32_t mxcsr = masks | sandbox_pick(s, 4) << 13 | (sandbox_pick(s, 4) ? 0 : 0x8000) | (sandbox_pick(s, 4) ? 0 : 0x40);
+	uint32_t mxcsr = masks | sandbox_pick(s, 4) << 13 | (sandbox_pick(s, 4) ? 0 : 0x8000) |
+			 (sandbox_pick(s, 4) ? 0 : 0x40);
 	const uint64_t all = 7;
 
 	memset(n, 0, sizeof(*n));
@@ -223,8 +261,8 @@ bool sandbox_create(struct sandbox *s, uint64_t seed, bool low)
 	s->native = native_create();
 	s->cpu = c = calloc(1, sizeof(*c));
 	s->table = malloc(sizeof(*s->table));
-	s->memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1,
-			 0);
+	s->memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1, 0);
 	if (!s->native || !c || !s->table || s->memory == MAP_FAILED)
 		return false;
 	mprotect(s->memory + PAGE, PAGE, PROT_NONE);
@@ -260,8 +298,8 @@ void sandbox_destroy(struct sandbox *s)
 }
 
 /*
- * What a miss in the one-page TLB leads to, instead of x86/access.c. Weak, should something else ever pull that file
- * in; the sandbox would not work then.
+ * What a miss in the one-page TLB leads to, instead of x86/access.c. Weak, should something else
+ * ever pull that file in; the sandbox would not work then.
  */
 static int page_fault(struct cpu *c, gva_t at, unsigned size)
 {
@@ -270,7 +308,8 @@ static int page_fault(struct cpu *c, gva_t at, unsigned size)
 	return at - (uint64_t)s->memory <= PAGE - size ? CPU_OK : cpu_raise_error(c, VEC_PF, 0);
 }
 
-__attribute__((weak)) int access_read_slow(struct cpu *c, gva_t at, void *buf, unsigned size, enum tlb_mode mode)
+__attribute__((weak)) int access_read_slow(struct cpu *c, gva_t at, void *buf, unsigned size,
+					   enum tlb_mode mode)
 {
 	return page_fault(c, at, size);
 }
@@ -283,8 +322,8 @@ __attribute__((weak)) int cpu_probe(struct cpu *c, gva_t at, unsigned size, enum
 {
 	return page_fault(c, at, size);
 }
-__attribute__((weak)) int seg_linear(struct cpu *c, enum x86_seg seg, uint64_t offset, unsigned size, bool write,
-				     gva_t *linear)
+__attribute__((weak)) int seg_linear(struct cpu *c, enum x86_seg seg, uint64_t offset,
+				     unsigned size, bool write, gva_t *linear)
 {
 	*linear = offset;
 	return CPU_OK;

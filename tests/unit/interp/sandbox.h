@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A CPU for handler tests: 64-bit user state without paging, one page of memory at its host address and an
- * unmapped one behind it, every feature offered; and random register contents for it and for the host CPU.
+ * A CPU for handler tests: 64-bit user state without paging, one page of memory at its host address
+ * and an unmapped one behind it, every feature offered; and random register contents for it and for
+ * the host CPU.
  */
 #ifndef TEST_SANDBOX_H
 #define TEST_SANDBOX_H
@@ -22,7 +23,8 @@ struct sandbox {
 	uint64_t seed;
 };
 
-/* low: memory below 4 GiB. False: the host cannot run the native side (it moves state by XSAVE with AVX). */
+/* low: memory below 4 GiB. False: the host cannot run the native side (it moves state by XSAVE with
+ * AVX). */
 bool sandbox_create(struct sandbox *s, uint64_t seed, bool low);
 void sandbox_destroy(struct sandbox *s);
 
@@ -38,7 +40,8 @@ void sandbox_store(const struct sandbox *s, struct native_state *n);
 /* What the fault the CPU holds would be on the host. */
 enum native_result sandbox_fault(const struct sandbox *s);
 
-/* The handler of a decoded instruction, and its row's name; NULL: not a row of the two tables under test. */
+/* The handler of a decoded instruction, and its row's name; NULL: not a row of the two tables under
+ * test. */
 insn_fn sandbox_handler(enum insn_op op);
 const char *sandbox_name(enum insn_op op);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every row of insn-x87.def and insn-vector.def against the host CPU: all encodings of the 0F, 0F38 and 0F3A maps
- * with each mandatory prefix, REX.W, VEX.L and VEX.W, and all of D8..DF are decoded; those that give one of our
- * rows are executed natively and by the handler with the same registers and memory, and everything is
- * compared: registers, flags, MXCSR, x87 environment, memory, and which fault. Operands are random with a taste
- * for special values, so are rounding, masks, x87 stack contents, alignment and nearness to an unmapped page.
+ * Every row of insn-x87.def and insn-vector.def against the host CPU: all encodings of the 0F, 0F38
+ *and 0F3A maps with each mandatory prefix, REX.W, VEX.L and VEX.W, and all of D8..DF are decoded;
+ *those that give one of our rows are executed natively and by the handler with the same registers
+ *and memory, and everything is compared: registers, flags, MXCSR, x87 environment, memory, and
+ *which fault. Operands are random with a taste for special values, so are rounding, masks, x87
+ *stack contents, alignment and nearness to an unmapped page.
  *
  *	test-vector [rounds [seed [mnemonic]]]
  */
@@ -51,8 +52,8 @@ static void hex(const char *what, const uint8_t *p, unsigned n)
 }
 
 /* One difference: report it, and return true. */
-static bool differs(const char *what, unsigned index, const uint8_t *in, const uint8_t *want, const uint8_t *got,
-		    unsigned n, bool quiet)
+static bool differs(const char *what, unsigned index, const uint8_t *in, const uint8_t *want,
+		    const uint8_t *got, unsigned n, bool quiet)
 {
 	if (!memcmp(want, got, n))
 		return false;
@@ -66,13 +67,15 @@ static bool differs(const char *what, unsigned index, const uint8_t *in, const u
 }
 
 static bool compare(struct test *t, const struct insn *i, const struct native_state *in,
-		    const struct native_state *want, struct native_state *got, bool faulted, bool quiet)
+		    const struct native_state *want, struct native_state *got, bool faulted,
+		    bool quiet)
 {
 	bool bad = false;
 
 	/*
-	 * With an unmasked overflow or underflow, PE tells whether the result would have been inexact had
-	 * the exponent no bounds; we say it for the bounded one. Nothing can depend on it.
+	 * With an unmasked overflow or underflow, PE tells whether the result would have been
+	 * inexact had the exponent no bounds; we say it for the bounded one. Nothing can depend on
+	 * it.
 	 */
 	if (faulted && want->xsave[24] & 0x18)
 		got->xsave[24] = (got->xsave[24] & ~0x20) | (want->xsave[24] & 0x20);
@@ -83,13 +86,14 @@ static bool compare(struct test *t, const struct insn *i, const struct native_st
 	bad |= differs("FCW", 0, in->xsave, want->xsave, got->xsave, 2, quiet);
 	bad |= differs("FTW", 0, in->xsave + 4, want->xsave + 4, got->xsave + 4, 1, quiet);
 	bad |= differs("FOP FIP FDP", 0, in->xsave + 6, want->xsave + 6, got->xsave + 6, 18, quiet);
-	bad |= differs("RFLAGS", 0, (uint8_t *)&in->rflags, (uint8_t *)&want->rflags, (uint8_t *)&got->rflags, 8, quiet);
+	bad |= differs("RFLAGS", 0, (uint8_t *)&in->rflags, (uint8_t *)&want->rflags,
+		       (uint8_t *)&got->rflags, 8, quiet);
 	for (unsigned k = 0; k < 16; k++) {
 		if (k != RSP)
-			bad |= differs("GPR", k, (uint8_t *)&in->gpr[k], (uint8_t *)&want->gpr[k], (uint8_t *)&got->gpr[k],
-				       8, quiet);
-		bad |= differs("XMM", k, in->xsave + 160 + 16 * k, want->xsave + 160 + 16 * k, got->xsave + 160 + 16 * k,
-			       16, quiet);
+			bad |= differs("GPR", k, (uint8_t *)&in->gpr[k], (uint8_t *)&want->gpr[k],
+				       (uint8_t *)&got->gpr[k], 8, quiet);
+		bad |= differs("XMM", k, in->xsave + 160 + 16 * k, want->xsave + 160 + 16 * k,
+			       got->xsave + 160 + 16 * k, 16, quiet);
 		bad |= differs("YMMH", k, in->xsave + 576 + 16 * k, want->xsave + 576 + 16 * k,
 			       got->xsave + 576 + 16 * k, 16, quiet);
 		if (k < 8)
@@ -97,14 +101,16 @@ static bool compare(struct test *t, const struct insn *i, const struct native_st
 				       got->xsave + 32 + 16 * k, 10, quiet);
 	}
 	for (unsigned k = 0; k < PAGE; k += 16)
-		bad |= differs("memory+", k, t->before + k, t->after + k, t->s.memory + k, 16, quiet);
+		bad |= differs("memory+", k, t->before + k, t->after + k, t->s.memory + k, 16,
+			       quiet);
 	return bad;
 }
 
 /* Indices of a gather: small enough to stay about the page. */
 static void small_indices(struct test *t, const struct insn *i, struct native_state *in)
 {
-	bool wide = i->op == OP_VPGATHERQD || i->op == OP_VPGATHERQQ || i->op == OP_VGATHERQPS || i->op == OP_VGATHERQPD;
+	bool wide = i->op == OP_VPGATHERQD || i->op == OP_VPGATHERQQ || i->op == OP_VGATHERQPS ||
+		    i->op == OP_VGATHERQPD;
 	unsigned size = wide ? 8 : 4;
 
 	in->gpr[RSI] = (uint64_t)t->s.memory + 1024 * (1 + sandbox_pick(&t->s, 3));
@@ -125,12 +131,15 @@ static void prepare(struct test *t, const struct insn *i, struct native_state *i
 	in->gpr[RDI] = (uint64_t)t->s.memory + sandbox_pick(&t->s, PAGE - 16);
 	if (i->flags & INSN_VSIB)
 		small_indices(t, i, in);
-	if ((!strcmp(name, "LDMXCSR") || !strcmp(name, "VLDMXCSR")) && in->gpr[RSI] % PAGE <= PAGE - 4)
-		((uint8_t *)in->gpr[RSI])[2] &= (uint8_t)~2; /* AMD's misaligned mode exists there, not here */
+	if ((!strcmp(name, "LDMXCSR") || !strcmp(name, "VLDMXCSR")) &&
+	    in->gpr[RSI] % PAGE <= PAGE - 4)
+		((uint8_t *)in->gpr[RSI])[2] &=
+			(uint8_t)~2; /* AMD's misaligned mode exists there, not here */
 	memcpy(t->before, t->s.memory, PAGE);
 }
 
-/* One instruction on both sides; x87 ones often followed by FNSTENV, which shows the instruction pointers too. */
+/* One instruction on both sides; x87 ones often followed by FNSTENV, which shows the instruction
+ * pointers too. */
 static bool run(struct test *t, const struct insn *i, bool quiet)
 {
 	static const uint8_t fnstenv[15] = { 0xd9, 0xb6, 0x80, 0, 0, 0 }; /* FNSTENV [RSI + 128] */
@@ -172,9 +181,10 @@ static bool run(struct test *t, const struct insn *i, bool quiet)
 		char text[128];
 
 		insn_format(i, native_rip(t->s.native), text, sizeof(text));
-		printf("^ %s  mxcsr %08x fcw %04x fsw %04x ftw %02x rsi %lx rdi %lx rip %lx\n", text,
-		       *(uint32_t *)(in.xsave + 24), *(uint16_t *)in.xsave, *(uint16_t *)(in.xsave + 2), in.xsave[4],
-		       in.gpr[RSI], in.gpr[RDI], native_rip(t->s.native));
+		printf("^ %s  mxcsr %08x fcw %04x fsw %04x ftw %02x rsi %lx rdi %lx rip %lx\n",
+		       text, *(uint32_t *)(in.xsave + 24), *(uint16_t *)in.xsave,
+		       *(uint16_t *)(in.xsave + 2), in.xsave[4], in.gpr[RSI], in.gpr[RDI],
+		       native_rip(t->s.native));
 	}
 	return !bad;
 }
@@ -191,9 +201,11 @@ static void try(struct test *t, const uint8_t *bytes)
 	struct insn i;
 	bool good = true;
 
-	if (insn_decode(&i, bytes, 15, MODE_64) != INSN_OK || !sandbox_handler(i.op) || elsewhere(i.op))
+	if (insn_decode(&i, bytes, 15, MODE_64) != INSN_OK || !sandbox_handler(i.op) ||
+	    elsewhere(i.op))
 		return;
-	if (i.flags & INSN_MEM && (i.base != RSI || i.disp || (i.index != REG_NONE && !(i.flags & INSN_VSIB))))
+	if (i.flags & INSN_MEM &&
+	    (i.base != RSI || i.disp || (i.index != REG_NONE && !(i.flags & INSN_VSIB))))
 		return; /* not the address meant: bytes that parse differently */
 	if (i.flags & INSN_EVEX || (t->only && strcmp(t->only, sandbox_name(i.op))))
 		return;
@@ -220,16 +232,19 @@ static void operands(struct test *t, uint8_t *b, unsigned at, unsigned reg, unsi
 		b[at] = (uint8_t)(reg << 3 | RSI);
 	else {
 		b[at] = (uint8_t)(reg << 3 | 4);
-		b[at + 1] = (uint8_t)(sandbox_pick(&t->s, 4) << 6 | sandbox_pick(&t->s, 8) << 3 | RSI);
+		b[at + 1] =
+			(uint8_t)(sandbox_pick(&t->s, 4) << 6 | sandbox_pick(&t->s, 8) << 3 | RSI);
 	}
 }
 
 static bool is_group(unsigned map, unsigned opcode)
 {
-	return map == 1 && ((opcode >= 0x71 && opcode <= 0x73) || opcode == 0xae || opcode == 0xc7 || opcode == 0x78);
+	return map == 1 && ((opcode >= 0x71 && opcode <= 0x73) || opcode == 0xae ||
+			    opcode == 0xc7 || opcode == 0x78);
 }
 
-static void try_legacy(struct test *t, unsigned map, unsigned opcode, unsigned pp, unsigned reg, unsigned form)
+static void try_legacy(struct test *t, unsigned map, unsigned opcode, unsigned pp, unsigned reg,
+		       unsigned form)
 {
 	static const uint8_t prefix[4] = { 0, 0x66, 0xf3, 0xf2 };
 	uint8_t b[15];
@@ -249,13 +264,16 @@ static void try_legacy(struct test *t, unsigned map, unsigned opcode, unsigned p
 	try(t, b);
 }
 
-static void try_vex(struct test *t, unsigned map, unsigned opcode, unsigned pp, unsigned reg, unsigned form)
+static void try_vex(struct test *t, unsigned map, unsigned opcode, unsigned pp, unsigned reg,
+		    unsigned form)
 {
 	static const uint8_t order[4] = { 0, 1, 2, 3 };
 
 	for (unsigned wl = 0; wl < 4; wl++) {
 		unsigned vvvv = sandbox_pick(&t->s, 2) ? 0 : sandbox_pick(&t->s, 16);
-		uint8_t b[15] = { 0xc4, (uint8_t)(0x40 | (sandbox_pick(&t->s, 2) << 7) | ((form ? 1 : sandbox_pick(&t->s, 2)) << 5) | map) };
+		uint8_t b[15] = { 0xc4,
+				  (uint8_t)(0x40 | (sandbox_pick(&t->s, 2) << 7) |
+					    ((form ? 1 : sandbox_pick(&t->s, 2)) << 5) | map) };
 
 		b[2] = (uint8_t)((wl >> 1) << 7 | (~vvvv & 15) << 3 | (wl & 1) << 2 | order[pp]);
 		b[3] = (uint8_t)opcode;
@@ -322,9 +340,11 @@ int main(int argc, char **argv)
 	}
 	for (unsigned op = 0; op < OP_COUNT; op++) {
 		if (t.bad[op])
-			printf("%-16s %u of %u encodings differ\n", sandbox_name(op), t.bad[op], t.seen[op]);
+			printf("%-16s %u of %u encodings differ\n", sandbox_name(op), t.bad[op],
+			       t.seen[op]);
 	}
-	printf("%u runs, %u differ, %u not on this host, %u rows not reached\n", t.runs, t.failures, t.lacking, missing);
+	printf("%u runs, %u differ, %u not on this host, %u rows not reached\n", t.runs, t.failures,
+	       t.lacking, missing);
 	sandbox_destroy(&t.s);
 	return t.failures || missing ? 1 : 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FXSAVE, XSAVE and their families: images and states against the host CPU's, header checks, alignment, page ends;
- * XSAVES and XRSTORS, which only the kernel may execute natively, against XSAVEC. Then what needs no host: who
- * may execute vector instructions at all, and that a fault leaves everything as it was.
+ * FXSAVE, XSAVE and their families: images and states against the host CPU's, header checks,
+ * alignment, page ends; XSAVES and XRSTORS, which only the kernel may execute natively, against
+ * XSAVEC. Then what needs no host: who may execute vector instructions at all, and that a fault
+ * leaves everything as it was.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,10 +73,12 @@ static bool same_memory(const struct sandbox *s, const uint8_t *want, size_t at)
 	bool good = true;
 
 	for (unsigned k = 0; k < PAGE && good; k++) {
-		if (got[k] == want[k] || (k == at + 30 && want[k] == 2)) /* MXCSR_MASK: AMD's MXCSR.MM */
+		if (got[k] == want[k] ||
+		    (k == at + 30 && want[k] == 2)) /* MXCSR_MASK: AMD's MXCSR.MM */
 			continue;
 		good = false;
-		printf("  byte %d of the image: host %02x, ours %02x\n", (int)(k - at), want[k], got[k]);
+		printf("  byte %d of the image: host %02x, ours %02x\n", (int)(k - at), want[k],
+		       got[k]);
 	}
 	return good;
 }
@@ -88,7 +91,8 @@ static bool same_state(const struct native_state *want, const struct native_stat
 		if ((k >= 28 && k < 32) || (k >= 416 && k < 576) || want->xsave[k] == got->xsave[k])
 			continue;
 		good = false;
-		printf("  byte %u of the state: host %02x, ours %02x\n", k, want->xsave[k], got->xsave[k]);
+		printf("  byte %u of the state: host %02x, ours %02x\n", k, want->xsave[k],
+		       got->xsave[k]);
 	}
 	return good;
 }
@@ -123,7 +127,8 @@ static void against_host(struct sandbox *s, const uint8_t *bytes, unsigned round
 		in.gpr[RSI] = (uint64_t)s->memory + at;
 		in.gpr[RAX] = sandbox_pick(s, 8);
 		in.gpr[RDX] = 0;
-		for (unsigned w = 0; w < 2 && at + HEADER + 16 <= PAGE; w++) /* AVX-512, PKRU: the host has them */
+		for (unsigned w = 0; w < 2 && at + HEADER + 16 <= PAGE;
+		     w++) /* AVX-512, PKRU: the host has them */
 			((uint64_t *)(s->memory + at + HEADER))[w] &= ~0x2e0ull;
 		if (at + 26 < PAGE)
 			s->memory[at + 26] &= (uint8_t)~2; /* MXCSR.MM, which is AMD's */
@@ -141,14 +146,17 @@ static void against_host(struct sandbox *s, const uint8_t *bytes, unsigned round
 			continue;
 		same = (r ? sandbox_fault(s) : NATIVE_DONE) == sig;
 		if (!same)
-			printf("  host fault %d, ours %d vector %u\n", sig, r, r ? s->cpu->fault.vector : 0);
+			printf("  host fault %d, ours %d vector %u\n", sig, r,
+			       r ? s->cpu->fault.vector : 0);
 		else if (!sig)
 			same = same_memory(s, after, at) && same_state(&want, &got);
 		else
 			same = !memcmp(before, s->memory, PAGE);
 		if (!same && failures++ < 20)
-			printf("^ %s at %zx, requested %lx, header %lx %lx, mxcsr %x, in use %x\n", sandbox_name(i.op), at,
-			       in.gpr[RAX], ((uint64_t *)(before + at + HEADER))[0], ((uint64_t *)(before + at + HEADER))[1],
+			printf("^ %s at %zx, requested %lx, header %lx %lx, mxcsr %x, in use %x\n",
+			       sandbox_name(i.op), at, in.gpr[RAX],
+			       ((uint64_t *)(before + at + HEADER))[0],
+			       ((uint64_t *)(before + at + HEADER))[1],
 			       *(uint32_t *)(in.xsave + 24), in.xsave[HEADER]);
 	}
 }
@@ -194,10 +202,10 @@ static void supervisor_forms(struct sandbox *s)
 
 /* ---- who may execute what ---- */
 
-static const uint8_t paddb[] = { 0x66, 0x0f, 0xfc, 0x06 };       /* PADDB XMM0, [RSI] */
-static const uint8_t paddb_mmx[] = { 0x0f, 0xfc, 0x06 };         /* PADDB MM0, [RSI] */
-static const uint8_t vpaddb[] = { 0xc5, 0xfd, 0xfc, 0x06 };      /* VPADDB YMM0, YMM0, [RSI] */
-static const uint8_t fadd[] = { 0xd8, 0xc1 };                    /* FADD ST0, ST1 */
+static const uint8_t paddb[] = { 0x66, 0x0f, 0xfc, 0x06 };  /* PADDB XMM0, [RSI] */
+static const uint8_t paddb_mmx[] = { 0x0f, 0xfc, 0x06 };    /* PADDB MM0, [RSI] */
+static const uint8_t vpaddb[] = { 0xc5, 0xfd, 0xfc, 0x06 }; /* VPADDB YMM0, YMM0, [RSI] */
+static const uint8_t fadd[] = { 0xd8, 0xc1 };		    /* FADD ST0, ST1 */
 static const uint8_t fnstsw[] = { 0xdf, 0xe0 };
 static const uint8_t vfmadd[] = { 0xc4, 0xe2, 0x71, 0x98, 0xc2 };
 static const uint8_t aesenc[] = { 0x66, 0x0f, 0x38, 0xdc, 0xc1 };
@@ -223,7 +231,8 @@ static void availability(struct sandbox *s)
 	xsave_x87_init(&x->fpu);
 	x->fpu.tag = 0xff;
 	x->mxcsr = MXCSR_DEFAULT;
-	EXPECT(VECTOR(paddb) == -1 && VECTOR(paddb_mmx) == -1 && VECTOR(vpaddb) == -1 && VECTOR(fadd) == -1);
+	EXPECT(VECTOR(paddb) == -1 && VECTOR(paddb_mmx) == -1 && VECTOR(vpaddb) == -1 &&
+	       VECTOR(fadd) == -1);
 	x->cr0 = cr0 | CR0_TS;
 	EXPECT(VECTOR(paddb) == VEC_NM && VECTOR(paddb_mmx) == VEC_NM && VECTOR(vpaddb) == VEC_NM);
 	EXPECT(VECTOR(fadd) == VEC_NM && VECTOR(fnstsw) == VEC_NM && VECTOR(fwait_) == -1);
@@ -270,9 +279,13 @@ static void availability(struct sandbox *s)
 
 static void partial_faults(struct sandbox *s)
 {
-	static const uint8_t gather[] = { 0xc4, 0xe2, 0x6d, 0x90, 0x04, 0x0e };       /* VPGATHERDD YMM0, [RSI+YMM1], YMM2 */
-	static const uint8_t load[] = { 0xc4, 0xe2, 0x6d, 0x2c, 0x06 };               /* VMASKMOVPS YMM0, YMM2, [RSI] */
-	static const uint8_t store[] = { 0xc4, 0xe2, 0x6d, 0x2e, 0x06 };              /* VMASKMOVPS [RSI], YMM2, YMM0 */
+	static const uint8_t gather[] = {
+		0xc4, 0xe2, 0x6d, 0x90, 0x04, 0x0e
+	}; /* VPGATHERDD YMM0, [RSI+YMM1], YMM2 */
+	static const uint8_t load[] = { 0xc4, 0xe2, 0x6d, 0x2c,
+					0x06 }; /* VMASKMOVPS YMM0, YMM2, [RSI] */
+	static const uint8_t store[] = { 0xc4, 0xe2, 0x6d, 0x2e,
+					 0x06 }; /* VMASKMOVPS [RSI], YMM2, YMM0 */
 	struct x86_state *x = &s->cpu->s;
 	uint8_t before[PAGE];
 	struct insn i;
@@ -303,7 +316,8 @@ static void partial_faults(struct sandbox *s)
 	memset(&x->v[2], 0, sizeof(x->v[2]));
 	x->v[2].d[0] = x->v[2].d[1] = 0x80000000;
 	x->gpr[RSI] = (uint64_t)s->memory + PAGE - 8; /* only the first two elements exist */
-	EXPECT(execute(s, &i) == CPU_OK && !memcmp(&x->v[0], before + PAGE - 8, 8) && !x->v[0].q[1]);
+	EXPECT(execute(s, &i) == CPU_OK && !memcmp(&x->v[0], before + PAGE - 8, 8) &&
+	       !x->v[0].q[1]);
 	EXPECT(decode(&i, store, sizeof(store)));
 	x->v[0].q[0] = 0x1122334455667788;
 	EXPECT(execute(s, &i) == CPU_OK && !memcmp(s->memory + PAGE - 8, &x->v[0], 8));
@@ -316,12 +330,12 @@ static void partial_faults(struct sandbox *s)
 int main(int argc, char **argv)
 {
 	static const uint8_t forms[][4] = {
-		{ 0x0f, 0xae, 0x06 },	    { 0x48, 0x0f, 0xae, 0x06 }, /* FXSAVE */
-		{ 0x0f, 0xae, 0x0e },	    { 0x48, 0x0f, 0xae, 0x0e }, /* FXRSTOR */
-		{ 0x0f, 0xae, 0x26 },	    { 0x48, 0x0f, 0xae, 0x26 }, /* XSAVE */
-		{ 0x0f, 0xae, 0x2e },	    { 0x48, 0x0f, 0xae, 0x2e }, /* XRSTOR */
-		{ 0x0f, 0xae, 0x36 },	    { 0x48, 0x0f, 0xae, 0x36 }, /* XSAVEOPT */
-		{ 0x0f, 0xc7, 0x26 },	    { 0x48, 0x0f, 0xc7, 0x26 }, /* XSAVEC */
+		{ 0x0f, 0xae, 0x06 }, { 0x48, 0x0f, 0xae, 0x06 }, /* FXSAVE */
+		{ 0x0f, 0xae, 0x0e }, { 0x48, 0x0f, 0xae, 0x0e }, /* FXRSTOR */
+		{ 0x0f, 0xae, 0x26 }, { 0x48, 0x0f, 0xae, 0x26 }, /* XSAVE */
+		{ 0x0f, 0xae, 0x2e }, { 0x48, 0x0f, 0xae, 0x2e }, /* XRSTOR */
+		{ 0x0f, 0xae, 0x36 }, { 0x48, 0x0f, 0xae, 0x36 }, /* XSAVEOPT */
+		{ 0x0f, 0xc7, 0x26 }, { 0x48, 0x0f, 0xc7, 0x26 }, /* XSAVEC */
 	};
 	struct sandbox s;
 
