@@ -303,26 +303,7 @@ static int signals_watch(struct run *run, const sigset_t *ends, struct err *e)
 /* One line that says which engine runs the guest, and why no better one does. */
 static void say_engine(const struct run *run)
 {
-	const struct engine_ops *used = run->vm->machine.engine;
-	const struct engine_ops *const *list = engine_list();
-	char why[300] = "";
-	struct err e;
-
-	if (strcmp(run->options.vm.engine, "auto")) {
-		snprintf(why, sizeof(why), "as asked");
-	} else {
-		for (; *list && *list != used; list++) {
-			size_t n = strlen(why);
-
-			e = (struct err){ 0 };
-			if ((*list)->probe && (*list)->probe(&e))
-				snprintf(why + n, sizeof(why) - n, "%s%s: %.120s", n ? "; " : "",
-					 (*list)->name, e.text);
-		}
-		if (!why[0])
-			snprintf(why, sizeof(why), "the fastest that works here");
-	}
-	fprintf(stderr, "ospite: engine %s (%s)\n", used->name, why);
+	fprintf(stderr, "ospite: engine %s (%s)\n", run->vm->machine.engine->name, run->vm->engine_why);
 }
 
 static int check_kvm(const struct run *run, struct err *e)

@@ -81,6 +81,7 @@ struct vm {
 	enum vm_end end;
 	int exit_status;
 	char end_reason[200];
+	char engine_why[300]; /* why this engine and no other */
 	struct err start_error;
 
 	struct gdb *gdb; /* the debugger stub, NULL if none */

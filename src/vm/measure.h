@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How fast an engine really is here: a short guest loop, timed. */
+#ifndef VM_MEASURE_H
+#define VM_MEASURE_H
+
+#include "base/err.h"
+#include "engine/engine.h"
+
+/* Below this, what calls itself hardware virtualization executes guest code in software (million instructions a second). */
+#define MEASURE_ACCELERATED 300.0
+
+/* Million guest instructions a second of a simple loop, or -errno. Takes about 20 ms; on a thread that runs no guest. */
+int measure_engine(const struct engine_ops *ops, double *mips, struct err *e);
+
+/*
+ * The fastest engine that works here, for "auto", and why no other: one line in `why`. KVM is used only when the
+ * measurement shows that hardware runs the guest.
+ */
+const struct engine_ops *measure_choose(char *why, size_t size);
+
+#endif
