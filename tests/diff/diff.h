@@ -66,6 +66,7 @@ struct diff_case {
 	uint8_t mode;      /* enum diff_mode */
 	uint8_t writable;  /* code pages are writable too */
 	uint8_t image;     /* which initial memory */
+	uint8_t relaxed;   /* arithmetic flags are not compared after a fault: an engine may know them to be dead */
 	uint8_t approx;    /* the last instruction's result is only approximate by definition */
 	uint16_t ninsns, code_len;
 	uint16_t undefined_end; /* flags undefined after the last */

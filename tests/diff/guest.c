@@ -5,12 +5,14 @@
  * CR4, IOPL 0); whatever ends it goes through the IDT and halts, and the frame on the
  * kernel's stack says where it was. So exception delivery is tested along, and any engine can be.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 #include "diff.h"
 #include "base/err.h"
+#include "base/kick.h"
 #include "engine/engine.h"
 #include "x86/cpuid.h"
 #include "x86/segment.h"
@@ -41,6 +43,7 @@ struct guest {
 	uint8_t *images;
 	uint8_t *ram;
 	uint64_t xcr0;
+	struct kick_thread thread;
 };
 
 static int no_irq(void *ctx)
@@ -163,6 +166,10 @@ static int open_machine(struct guest *g, const struct engine_ops *engine, struct
 	c->mem = m->mem;
 	c->bus = &bus;
 	c->wake = no_wake;
+	c->thread = &g->thread;
+	r = kick_attach(&g->thread, e);
+	if (r)
+		return r;
 	r = tlb_init(&c->tlb, e);
 	if (r)
 		return r;
@@ -177,9 +184,10 @@ static int open_machine(struct guest *g, const struct engine_ops *engine, struct
 static void *guest_create(const char *name)
 {
 	const struct engine_ops *engine = engine_find(name);
-	struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
+	struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART | SA_ONSTACK };
 	struct guest *g;
 	struct err e = { 0 };
+	sigset_t alarm_only;
 
 	if (!engine)
 		return NULL;
@@ -196,6 +204,9 @@ static void *guest_create(const char *name)
 	build_paging(g);
 	build_kernel(g);
 	sigaction(SIGALRM, &sa, NULL);
+	sigemptyset(&alarm_only);
+	sigaddset(&alarm_only, SIGALRM);
+	pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
 	return g;
 }
 
@@ -205,6 +216,7 @@ static void guest_destroy(void *data)
 
 	g->machine.engine->cpu_destroy(g->cpu);
 	g->machine.engine->vm_detach(&g->machine);
+	kick_detach(&g->thread);
 	tlb_dispose(&g->cpu->tlb);
 	free(g->cpu);
 	clock_destroy(g->machine.clock);
@@ -349,10 +361,12 @@ static void guest_run(void *data, const struct diff_case *cases, struct diff_res
 		put_state(g, &cases[i]);
 		engine->state_set(g->cpu);
 		running = g->cpu;
+		atomic_store(&g->cpu->run_state, CPU_RUNNING);
 		setitimer(ITIMER_REAL, &limit, NULL);
 		stop = engine->run(g->cpu);
 		setitimer(ITIMER_REAL, &none, NULL);
 		running = NULL;
+		atomic_store(&g->cpu->run_state, CPU_READY);
 		engine->state_get(g->cpu);
 		atomic_store(&g->cpu->attention, 0);
 		if (stop == STOP_HLT && halted_properly(g)) {

@@ -24,7 +24,7 @@ struct options {
 	uint64_t seed, one_case, count;
 	unsigned max_fail, seconds;
 	int mode;
-	bool attack, has_case, coverage, verbose;
+	bool attack, relaxed, has_case, coverage, verbose;
 	char **replay;
 	int nreplay;
 };
@@ -151,10 +151,12 @@ static void generate_and_run(struct run *r)
 	for (uint64_t at = 0; at < count && r->t.failures < r->o.max_fail;) {
 		unsigned n = (unsigned)MIN(count - at, (uint64_t)BATCH);
 
-		for (unsigned i = 0; i < n; i++)
-			generate_case(&r->g,
-				      r->o.has_case ? r->o.one_case : rng_mix(r->o.seed * 0x9e3779b97f4a7c15ull + at + i),
-				      &r->cases[i]);
+		for (unsigned i = 0; i < n; i++) {
+			uint64_t seed = rng_mix(r->o.seed * 0x9e3779b97f4a7c15ull + at + i);
+
+			generate_case(&r->g, r->o.has_case ? r->o.one_case : seed, &r->cases[i]);
+			r->cases[i].relaxed = r->o.relaxed;
+		}
 		run_batch(r, n);
 		at += n;
 		if (r->o.seconds && now() >= end)
@@ -175,7 +177,7 @@ static bool replay(struct run *r)
 		if (!f || !case_read(f, c, error, sizeof(error))) {
 			printf("%s: %s\n", r->o.replay[i], f ? error : strerror(errno));
 			ok = false;
-		} else if (c->mode == DIFF_32 && !r->g.host.compat) {
+		} else if (c->relaxed = r->o.relaxed, c->mode == DIFF_32 && !r->g.host.compat) {
 			r->t.by_status[DIFF_REFUSED]++;
 		} else if (bench_try(&r->bench, c, &d)) {
 			printf("REGRESSION %s: %s\n", r->o.replay[i], d.text);
@@ -241,7 +243,7 @@ static void summary(const struct run *r, double seconds)
 static void usage(FILE *f)
 {
 	fputs("ospite-diff [--engine interp|dbt|native|wrong] [--oracle native] [--seed N] [--count N]\n"
-	      "            [--time SECONDS] [--mnemonic NAME] [--mode 64|32] [--attack] [--max-fail N]\n"
+	      "            [--time SECONDS] [--mnemonic NAME] [--mode 64|32] [--attack] [--relaxed] [--max-fail N]\n"
 	      "            [--case SEED] [--save FOLDER] [--coverage] [--verbose] [--replay FILE...]\n",
 	      f);
 }
@@ -251,7 +253,7 @@ static int parse(struct options *o, int argc, char **argv)
 	static const struct option longs[] = {
 		{ "engine", 1, 0, 'e' },   { "oracle", 1, 0, 'o' },   { "seed", 1, 0, 's' },
 		{ "count", 1, 0, 'n' },	   { "mnemonic", 1, 0, 'm' }, { "mode", 1, 0, 'M' },
-		{ "attack", 0, 0, 'a' },   { "max-fail", 1, 0, 'f' }, { "case", 1, 0, 'c' },
+		{ "attack", 0, 0, 'a' }, { "relaxed", 0, 0, 'R' },   { "max-fail", 1, 0, 'f' }, { "case", 1, 0, 'c' },
 		{ "save", 1, 0, 'S' },	   { "coverage", 0, 0, 'C' }, { "verbose", 0, 0, 'v' },
 		{ "replay", 0, 0, 'r' },   { "time", 1, 0, 't' },     { "help", 0, 0, 'h' },
 		{ 0 },
@@ -270,6 +272,7 @@ static int parse(struct options *o, int argc, char **argv)
 		case 'm': o->mnemonic = optarg; break;
 		case 'M': o->mode = atoi(optarg) == 32 ? DIFF_32 : DIFF_64; break;
 		case 'a': o->attack = true; break;
+		case 'R': o->relaxed = true; break;
 		case 'f': o->max_fail = (unsigned)atoi(optarg); break;
 		case 'c': o->one_case = strtoull(optarg, NULL, 0); o->has_case = true; break;
 		case 'S': o->save = optarg; break;

@@ -300,7 +300,10 @@ static void child_signals(void)
 				       .restorer = (void *)native_restorer,
 				       .mask = ~0ull };
 	struct itimerval tick = { { 0, TICK_US }, { 0, TICK_US } };
+	sigset_t none;
 
+	sigemptyset(&none); /* the parent may run an engine, with signals blocked */
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	alt.ss_sp = mmap((void *)(CONTROL + 0x100000), ALT_STACK, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (alt.ss_sp == MAP_FAILED || sigaltstack(&alt, NULL))
