@@ -35,6 +35,8 @@ struct dbt_hot {
 	uint64_t resume;    /* where the slow path goes on */
 	uint64_t jc_id;     /* 1..4095: address space, mode and their generation */
 	uint64_t tmp;       /* a value between two accesses of one instruction */
+	uint64_t from;      /* indirect branch not in the jump cache: its own rip, */
+	int64_t undo;       /* and what it takes to put RSP back */
 	uint64_t rax;       /* RAX while flags are restored */
 	uint64_t stack_addend; /* host - guest of the checked stack page of the running block */
 	uint32_t epoch;     /* odd: may hold pointers to blocks or execute them; see cache.c */

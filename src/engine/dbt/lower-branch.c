@@ -79,7 +79,14 @@ void lower_exit_direct(struct tr *t, uint64_t target)
 
 static void indirect_miss_emit(struct tr *t, const struct cold *k)
 {
+	const struct insn *i = &t->insn[k->idx];
+	int32_t undo = i->op == OP_CALL ? 8 : i->op == OP_RET ? -8 - (i->form == FORM_IMM ? (uint16_t)i->imm : 0) : 0;
+
 	emit_label_here(&t->e, k->from);
+	/* a target that is not canonical faults at the branch, with the stack pointer as it was */
+	emit_imm(&t->e, S0, t->page_va | t->at[k->idx]);
+	emit_store(&t->e, opnd_gs(OFF_HOT(from)), S0);
+	emit_store_imm32(&t->e, opnd_gs(OFF_HOT(undo)), undo);
 	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_indirect);
 }
 

@@ -182,6 +182,11 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 		return AFTER_FIND;
 	case EXIT_INDIRECT:
 		n->exits_indirect++;
+		if (unlikely((uint64_t)((int64_t)(c->s.rip << 16) >> 16) != c->s.rip)) {
+			c->s.rip = h->from;
+			c->s.gpr[RSP] += (uint64_t)h->undo;
+			return step(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
+		}
 		dc->indirect = true;
 		return AFTER_FIND;
 	case EXIT_LOOKUP:
