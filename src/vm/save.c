@@ -229,11 +229,39 @@ static int load_devices(struct vm *vm, struct state_buf *b, struct err *e)
 	return 0;
 }
 
+/* Of leaves that tell the counter's frequency only the host's measurement differs. */
+static bool leaf_equal(const struct cpuid_entry *a, const struct cpuid_entry *b)
+{
+	bool frequency = a->leaf == 0x15 || a->leaf == 0x16 || a->leaf == 0x40000010;
+
+	if (a->leaf != b->leaf || a->subleaf != b->subleaf || a->has_subleaves != b->has_subleaves)
+		return false;
+	return frequency || (a->eax == b->eax && a->ebx == b->ebx && a->ecx == b->ecx && a->edx == b->edx);
+}
+
+/* Was the machine built by meta? */
+static int check_machine(const struct vm *vm, const struct save_meta *meta, struct err *e)
+{
+	const struct cpuid_model *m = &vm->cpuid;
+
+	if (vm->config->cpus != meta->cpus || vm->config->memory != meta->memory)
+		return err_set(e, EINVAL, "saved with %u CPUs and %llu MiB of memory", meta->cpus,
+			       (unsigned long long)(meta->memory >> 20));
+	if (m->count != meta->cpuid.count || m->xcr0_allowed != meta->cpuid.xcr0_allowed)
+		return err_set(e, EINVAL, "saved with another CPU model");
+	for (unsigned i = 0; i < m->count; i++)
+		if (!leaf_equal(&m->entry[i], &meta->cpuid.entry[i]))
+			return err_set(e, EINVAL, "saved with another CPU model: leaf %#x differs", m->entry[i].leaf);
+	return 0;
+}
+
 int vm_load(struct vm *vm, struct state_reader *r, const struct save_meta *meta, struct err *e)
 {
 	struct state_buf cpus = { 0 }, devices = { 0 };
-	int rc = read_section(r, "CPUS", &cpus, e);
+	int rc = check_machine(vm, meta, e);
 
+	if (!rc)
+		rc = read_section(r, "CPUS", &cpus, e);
 	if (!rc)
 		rc = read_section(r, "DEVICES", &devices, e);
 	if (!rc)
