@@ -174,10 +174,12 @@ HANDLER(movddup, lane_movddup, 0)
 
 static inline void extend(union lane *d, const union lane *b, unsigned to, unsigned from, bool sign)
 {
+	const int8_t *source = (const int8_t *)b; /* part of a register: not aligned as a lane is */
+
 	memset(d, 0, sizeof(*d));
 	for (unsigned k = 0; k < 16 / to; k++) {
-		memcpy(&d->b[k * to], &b->b[k * from], from);
-		if (sign && b->sb[k * from + from - 1] < 0)
+		memcpy(&d->b[k * to], source + k * from, from);
+		if (sign && source[k * from + from - 1] < 0)
 			memset(&d->b[k * to + from], 0xff, to - from);
 	}
 }
