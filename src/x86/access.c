@@ -215,14 +215,57 @@ static enum tlb_mode system_mode(const struct cpu *c)
 	return c->s.cr4 & CR4_SMAP ? TLB_SUPER : TLB_SUPER_AC;
 }
 
+/* The sizes that descriptors and stack frames come in; others, and misses, take the slow way. */
+static int read_in(struct cpu *c, gva_t at, void *buf, unsigned size, enum tlb_mode mode)
+{
+	const void *p = tlb_read_hit(c->tlb.space->table[mode], at, size);
+
+	if (unlikely(!p || c->tlb.data == c->tlb.none))
+		return access_read_slow(c, at, buf, size, mode);
+	switch (size) {
+	case 8:
+		__builtin_memcpy(buf, p, 8);
+		return CPU_OK;
+	case 4:
+		__builtin_memcpy(buf, p, 4);
+		return CPU_OK;
+	case 2:
+		__builtin_memcpy(buf, p, 2);
+		return CPU_OK;
+	default:
+		return access_read_slow(c, at, buf, size, mode);
+	}
+}
+
+static int write_in(struct cpu *c, gva_t at, const void *buf, unsigned size, enum tlb_mode mode)
+{
+	void *p = tlb_write_hit(c->tlb.space->table[mode], at, size);
+
+	if (unlikely(!p || c->tlb.data == c->tlb.none))
+		return access_write_slow(c, at, buf, size, mode);
+	switch (size) {
+	case 8:
+		__builtin_memcpy(p, buf, 8);
+		return CPU_OK;
+	case 4:
+		__builtin_memcpy(p, buf, 4);
+		return CPU_OK;
+	case 2:
+		__builtin_memcpy(p, buf, 2);
+		return CPU_OK;
+	default:
+		return access_write_slow(c, at, buf, size, mode);
+	}
+}
+
 int cpu_read_system(struct cpu *c, gva_t at, void *buf, unsigned size)
 {
-	return access_read_slow(c, at, buf, size, system_mode(c));
+	return read_in(c, at, buf, size, system_mode(c));
 }
 
 int cpu_write_system(struct cpu *c, gva_t at, const void *buf, unsigned size)
 {
-	return access_write_slow(c, at, buf, size, system_mode(c));
+	return write_in(c, at, buf, size, system_mode(c));
 }
 
 static enum tlb_mode mode_of(const struct cpu *c, unsigned cpl)
@@ -234,12 +277,12 @@ static enum tlb_mode mode_of(const struct cpu *c, unsigned cpl)
 
 int cpu_read_as(struct cpu *c, unsigned cpl, gva_t at, void *buf, unsigned size)
 {
-	return access_read_slow(c, at, buf, size, mode_of(c, cpl));
+	return read_in(c, at, buf, size, mode_of(c, cpl));
 }
 
 int cpu_write_as(struct cpu *c, unsigned cpl, gva_t at, const void *buf, unsigned size)
 {
-	return access_write_slow(c, at, buf, size, mode_of(c, cpl));
+	return write_in(c, at, buf, size, mode_of(c, cpl));
 }
 
 static int probe(struct cpu *c, gva_t at, unsigned size, enum tlb_access access, enum tlb_mode mode)

@@ -85,6 +85,7 @@ struct tlb {
 	struct tlb_space spaces[TLB_SPACES];
 	struct tlb_table *none; /* always empty: alignment checks are on, every access takes the slow way */
 	struct mem_range range; /* RAM or ROM found last */
+	uint64_t address; /* bits of a physical page's address; 0 until the first flush */
 	struct tlb_large large; /* of the upper half */
 	bool global_low; /* there has been a global page in the lower half */
 	uint64_t clock;
