@@ -3,6 +3,7 @@
 #ifndef BACKEND_CHR_PRIVATE_H
 #define BACKEND_CHR_PRIVATE_H
 
+#include <stdatomic.h>
 #include <pthread.h>
 #include "backend/chr.h"
 #include "base/base.h"
@@ -25,11 +26,11 @@ struct chr {
 	char *socket_path;
 
 	uint8_t hold[CHR_HOLD]; /* read, not yet taken by the front end */
-	size_t held;
+	_Atomic size_t held; /* written on the loop; chr_room_changed looks from anywhere */
 	bool terminal;  /* stdio on a terminal: raw mode, escape key */
 	bool escape;    /* Ctrl-A was typed */
 	bool in_always_ready; /* a file: epoll cannot watch it */
-	bool at_eof;
+	_Atomic bool at_eof;
 };
 
 /* chr-socket.c */
