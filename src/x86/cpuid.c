@@ -191,7 +191,7 @@ static void add_extended(struct cpuid_model *m, const struct features *f, unsign
 	add(m, 0x80000006, 0, 0, 0x02006140, 0x00808140);
 	add(m, 0x80000007, 0, 0, 0, B(8)); /* invariant TSC */
 	m->phys_bits = 40;
-	add(m, 0x80000008, m->phys_bits | 48 << 8, B(26) | B(29), (ncpus - 1) | id_bits(ncpus) << 12, 0);
+	add(m, 0x80000008, m->phys_bits | 48 << 8, B(2) | B(26) | B(29), (ncpus - 1) | id_bits(ncpus) << 12, 0);
 	add_sub(m, 0x8000001d, 0, 0x121, 7 << 22 | 63, 63, 0);			    /* L1 data, 32 KiB */
 	add_sub(m, 0x8000001d, 1, 0x122, 7 << 22 | 63, 63, 0);			    /* L1 instruction */
 	add_sub(m, 0x8000001d, 2, 0x143, 7 << 22 | 63, 1023, 0);		    /* L2, 512 KiB */
