@@ -137,6 +137,10 @@ void lapic_icr_send(struct lapic *l, uint32_t low, uint32_t dest)
 		.dest = dest, .vector = low & 0xff, .delivery = low >> 8 & 7, .logical = low >> 11 & 1, .level = false,
 	};
 
+	if (m.delivery <= LOWEST && m.vector < 16) {
+		lapic_error(l, ESR_SEND_ILLEGAL);
+		return;
+	}
 	if (m.delivery == INIT && !(low >> 14 & 1))
 		return; /* INIT level de-assert does nothing on these processors */
 	switch (low >> 18 & 3) {

@@ -23,7 +23,7 @@ uint32_t lapic_ppr(const struct lapic *l)
 	return (l->hw.tpr & 0xf0) >= isr_class ? l->hw.tpr : isr_class;
 }
 
-static void merge_posted(struct lapic *l)
+void lapic_merge_posted(struct lapic *l)
 {
 	for (unsigned i = 0; i < 4; i++) {
 		uint64_t bits, level;
@@ -68,7 +68,7 @@ int lapic_irq_pending(void *ctx)
 	struct lapic *l = ctx;
 	int v;
 
-	merge_posted(l);
+	lapic_merge_posted(l);
 	lapic_timer_sync(l);
 	v = deliverable(l);
 	return v < 0 && pic_pending(l) ? PIC_PENDING : v;

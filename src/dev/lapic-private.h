@@ -67,9 +67,13 @@ bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *value);
 bool lapic_reg_write(struct lapic *l, unsigned reg, uint32_t value);
 /* Any thread: make `vector` pending. */
 void lapic_post(struct lapic *l, uint8_t vector, bool level);
+/* Owner's thread: note an error for ESR and raise the error interrupt. */
+#define ESR_SEND_ILLEGAL 0x20u
+void lapic_error(struct lapic *l, uint32_t what);
 
 /* lapic-irq.c: priorities. Owner's thread. */
 int lapic_highest(const uint32_t bits[8]);
+void lapic_merge_posted(struct lapic *l); /* what others have posted, into IRR and TMR */
 uint32_t lapic_ppr(const struct lapic *l);
 void lapic_eoi(struct lapic *l);
 void lapic_reconsider(struct lapic *l); /* something may be deliverable now: have the engine look */

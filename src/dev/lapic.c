@@ -44,6 +44,15 @@ void lapic_post(struct lapic *l, uint8_t vector, bool level)
 		cpu_notify(l->cpu, ATT_IRQ);
 }
 
+void lapic_error(struct lapic *l, uint32_t what)
+{
+	uint32_t lvt = l->hw.lvt[LVT_ERROR];
+
+	l->hw.esr_pending |= what;
+	if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
+		lapic_post(l, lvt & 0xff, false);
+}
+
 bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *value)
 {
 	const struct lapic_hw *h = &l->hw;
@@ -52,16 +61,22 @@ bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *value)
 	case REG_ID: *value = lapic_x2(l) ? h->id : h->id << 24; break;
 	case REG_VERSION: *value = VERSION; break;
 	case REG_TPR: *value = h->tpr; break;
-	case REG_APR: *value = 0; break;
+	case REG_APR: *value = 0; return !lapic_x2(l);
 	case REG_PPR: *value = lapic_ppr(l); break;
 	case REG_EOI: *value = 0; return !lapic_x2(l);
-	case REG_RRD: *value = 0; break;
+	case REG_RRD: *value = 0; return !lapic_x2(l);
 	case REG_LDR: *value = h->ldr; break;
 	case REG_DFR: *value = h->dfr; return !lapic_x2(l);
 	case REG_SVR: *value = h->svr; break;
 	case REG_ISR ... REG_ISR + 7: *value = h->isr[reg - REG_ISR]; break;
-	case REG_TMR ... REG_TMR + 7: *value = h->tmr[reg - REG_TMR]; break;
-	case REG_IRR ... REG_IRR + 7: *value = h->irr[reg - REG_IRR]; break;
+	case REG_TMR ... REG_TMR + 7:
+		lapic_merge_posted(l);
+		*value = h->tmr[reg - REG_TMR];
+		break;
+	case REG_IRR ... REG_IRR + 7:
+		lapic_merge_posted(l);
+		*value = h->irr[reg - REG_IRR];
+		break;
 	case REG_ESR: *value = h->esr; break;
 	case REG_LVT_CMCI: *value = LVT_MASKED; return false;
 	case REG_ICR_LOW: *value = h->icr_low; break;
@@ -149,7 +164,10 @@ bool lapic_reg_write(struct lapic *l, unsigned reg, uint32_t value)
 	case REG_SELF_IPI:
 		if (!lapic_x2(l))
 			return false;
-		lapic_post(l, value & 0xff, false);
+		if ((value & 0xff) < 16)
+			lapic_error(l, ESR_SEND_ILLEGAL);
+		else
+			lapic_post(l, value & 0xff, false);
 		break;
 	default: return false;
 	}

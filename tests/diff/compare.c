@@ -110,6 +110,8 @@ static bool open_fault(const struct diff_case *c, const struct diff_result *want
 	large = has_large_operand(c, g, &zg) || large;
 	if (both == 1u << 3)
 		return false;
+	if (both & 1u << 17 && large && w != g)
+		return true;
 	if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || z->meta.category == ZYDIS_CATEGORY_RET ||
 	    z->meta.category == ZYDIS_CATEGORY_CALL)
 		return both_fault;
