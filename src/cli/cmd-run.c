@@ -260,6 +260,20 @@ static void fatal_signal(int number)
 	raise(number); /* the handler is gone (SA_RESETHAND): dies of it as it would have */
 }
 
+/* The machine did not end within STUCK_SECONDS of being told to: a vCPU does not come back from its engine. */
+#define STUCK_SECONDS 10
+
+static void stuck_alarm(int number)
+{
+	static const char text[] = "ospite: the machine does not end, a CPU is stuck; giving up on it\n";
+
+	chr_restore_terminal();
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
+		/* nobody is listening: nothing more can be done */
+	}
+	_exit(EXIT_OURS);
+}
+
 static void signals_prepare(sigset_t *ends)
 {
 	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
@@ -267,6 +281,8 @@ static void signals_prepare(sigset_t *ends)
 
 	for (unsigned i = 0; i < ARRAY_LEN(fatal); i++)
 		sigaction(fatal[i], &act, NULL);
+	act = (struct sigaction){ .sa_handler = stuck_alarm };
+	sigaction(SIGALRM, &act, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(ends);
 	sigaddset(ends, SIGTERM);
@@ -288,6 +304,7 @@ static void signal_ready(void *opaque, uint32_t events)
 		return;
 	}
 	run->signal = (int)info.ssi_signo;
+	alarm(STUCK_SECONDS);
 	vm_request_end(run->vm, VM_END_USER, 0, strsignal((int)info.ssi_signo));
 }
 
@@ -411,6 +428,7 @@ static int run_machine(struct run *run, struct err *e)
 	if (r)
 		return r;
 	end = vm_wait(run->vm);
+	alarm(0);
 	if (o->stats)
 		vm_stats(run->vm, stats_line, NULL);
 	chr_restore_terminal();
