@@ -112,7 +112,7 @@ int md_idiv(struct cpu *c, const struct insn *i)
 	d = (int64_t)sign_extend(v, size);
 	if (!d)
 		return cpu_raise(c, VEC_DE);
-	if (d == -1 && n == (__int128)1 << 127) /* would trap the host */
+	if (d == -1 && n == (__int128)((unsigned __int128)1 << 127)) /* would trap the host */
 		return cpu_raise(c, VEC_DE);
 	q = n / d;
 	if (q > max || q < -max - 1)

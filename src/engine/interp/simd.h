@@ -26,7 +26,7 @@ union lane {
 	int64_t sq[2];
 	float ps[4];
 	double pd[2];
-};
+} __attribute__((packed)); /* also stands for a piece of memory or of a register, at any address */
 
 /* d = f(a, b, imm) for the first n bytes of a lane. d aliases neither a nor b. */
 typedef void lane_fn(union lane *d, const union lane *a, const union lane *b, unsigned n,

@@ -128,8 +128,10 @@ static void against_host(struct sandbox *s, const uint8_t *bytes, unsigned round
 		in.gpr[RAX] = sandbox_pick(s, 8);
 		in.gpr[RDX] = 0;
 		for (unsigned w = 0; w < 2 && at + HEADER + 16 <= PAGE;
-		     w++) /* AVX-512, PKRU: the host has them */
-			((uint64_t *)(s->memory + at + HEADER))[w] &= ~0x2e0ull;
+		     w++) { /* AVX-512, PKRU: the host has them */
+			s->memory[at + HEADER + 8 * w] &= (uint8_t)~0xe0;
+			s->memory[at + HEADER + 8 * w + 1] &= (uint8_t)~2;
+		}
 		if (at + 26 < PAGE)
 			s->memory[at + 26] &= (uint8_t)~2; /* MXCSR.MM, which is AMD's */
 		/* what the host starts from, as an image */
