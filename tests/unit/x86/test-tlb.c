@@ -3,7 +3,10 @@
  * What the TLB keeps and drops: the guest changes a mapping behind its back, and then the old one is allowed only as
  * long as no flush covers it. Writes to code, dirty tracking, revoking, breakpoints, alignment.
  */
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
+#include <time.h>
 #include "guest.h"
 #include "x86/tlb-fill.h"
 
@@ -379,12 +382,95 @@ static void data_breakpoints(void **state)
 	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
 }
 
+/*
+ * One thread stores through its TLB, another flags the page as code and revokes. Once the first has passed a boundary
+ * after that, each of its stores must be told; while the page is not flagged it must get its fast way back.
+ */
+struct race {
+	struct guest *g;
+	_Atomic uint64_t phase; /* odd: flagged and settled */
+	_Atomic uint64_t boundary, told, missed, fast;
+	_Atomic bool stop;
+};
+
+static void race_told(void *opaque, uint64_t ram_offset, uint64_t len)
+{
+	struct race *r = opaque;
+
+	atomic_fetch_add(&r->told, 1);
+}
+
+static void *race_store(void *opaque)
+{
+	struct race *r = opaque;
+	struct cpu *c = r->g->c;
+
+	for (uint64_t n = 0; !atomic_load(&r->stop); n++) {
+		uint64_t phase = atomic_load(&r->phase), told = atomic_load(&r->told);
+		bool fast = tlb_write_hit(c->tlb.data, LOW + 8, 8);
+
+		if (cpu_write(c, LOW + 8, &n, 8))
+			atomic_fetch_add(&r->missed, 1);
+		if (phase & 1 && atomic_load(&r->phase) == phase && atomic_load(&r->told) != told + 1)
+			atomic_fetch_add(&r->missed, 1);
+		if (fast)
+			atomic_fetch_add_explicit(&r->fast, 1, memory_order_relaxed);
+		if (n % 64 == 0)
+			tlb_flush_page(c, LOW);
+		if (n % 256 == 0)
+			cr_write(c, 3, c->s.cr3);
+		atomic_fetch_add(&r->boundary, 1);
+	}
+	return NULL;
+}
+
+static void race_wait(struct race *r, uint64_t boundaries)
+{
+	uint64_t from = atomic_load(&r->boundary);
+
+	while (atomic_load(&r->boundary) < from + boundaries)
+		sched_yield();
+}
+
+static void revoke_race(void **state)
+{
+	struct race r = { .g = paged(state) };
+	struct mem_listener l = { .code_written = race_told, .opaque = &r };
+	const uint8_t *host = mem_ram_ptr(r.g->mem, A_PAGE);
+	pthread_t thread;
+	unsigned found = 0;
+
+	put64(r.g, PT, A_PAGE | P | W | U);
+	mem_listen(r.g->mem, &l);
+	pthread_create(&thread, NULL, race_store, &r);
+	race_wait(&r, 1);
+	for (unsigned n = 0; n < 300; n++) {
+		mem_mark_code(r.g->mem, A_PAGE >> 12);
+		if (tlb_revoke_page(&r.g->c->tlb, host)) {
+			race_wait(&r, 2);
+			found++;
+		}
+		atomic_fetch_add(&r.phase, 1);
+		race_wait(&r, 20);
+		atomic_fetch_add(&r.phase, 1);
+		mem_unmark_code(r.g->mem, A_PAGE >> 12);
+		race_wait(&r, 20 + n % 50);
+	}
+	atomic_store(&r.stop, true);
+	pthread_join(thread, NULL);
+	mem_unlisten(r.g->mem, &l);
+	assert_int_equal(r.missed, 0);
+	assert_int_not_equal(found, 0);
+	assert_int_not_equal(r.told, 0);
+	assert_int_not_equal(r.fast, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
-		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints),
+		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(revoke_race),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
