@@ -67,9 +67,9 @@ static struct misc *create(struct device_env *env, const struct device_ops *ops,
 }
 
 /* On failure everything mapped so far is undone. */
-static bool map(struct misc *m, uint16_t port, const struct io_ops *io, struct err *e)
+static bool map_range(struct misc *m, uint16_t port, unsigned count, const struct io_ops *io, struct err *e)
 {
-	if (ports_map(m->ports, port, 1, io, m, m->name, e)) {
+	if (ports_map(m->ports, port, count, io, m, m->name, e)) {
 		destroy(&m->device);
 		return false;
 	}
@@ -77,11 +77,20 @@ static bool map(struct misc *m, uint16_t port, const struct io_ops *io, struct e
 	return true;
 }
 
+static bool map(struct misc *m, uint16_t port, const struct io_ops *io, struct err *e)
+{
+	return map_range(m, port, 1, io, e);
+}
+
 /* ---- reset ---- */
 
+/*
+ * All of 0xcf8..0xcfb, so that a double word for PCI's address register is not cut into bytes, one of which would be
+ * the reset register's. Only a byte access names that.
+ */
 static uint64_t cf9_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return ((struct misc *)opaque)->hw.reset_control;
+	return offset == 1 && size == 1 ? ((struct misc *)opaque)->hw.reset_control : ~0ull;
 }
 
 static void cf9_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -89,6 +98,8 @@ static void cf9_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 	struct misc *m = opaque;
 	bool rises = (value & 4) && !(m->hw.reset_control & 4);
 
+	if (offset != 1 || size != 1)
+		return;
 	m->hw.reset_control = value & 0xa;
 	if (rises)
 		m->power.reset(m->power.opaque);
@@ -159,7 +170,7 @@ static void kbd_data_write(void *opaque, uint64_t offset, uint64_t value, unsign
 	m->hw.command = 0;
 }
 
-static const struct io_ops cf9_io = { cf9_read, cf9_write, 1, 1 }, p92_io = { p92_read, p92_write, 1, 1 },
+static const struct io_ops cf9_io = { cf9_read, cf9_write, 1, 4 }, p92_io = { p92_read, p92_write, 1, 1 },
 			   kbd_command_io = { kbd_status, kbd_command, 1, 1 },
 			   kbd_data_io = { kbd_data, kbd_data_write, 1, 1 };
 
@@ -172,7 +183,7 @@ struct device *reset_port_create(struct device_env *env, const struct power_ops 
 {
 	struct misc *m = create(env, &reset_ops, power, "reset-ports", e);
 
-	if (!m || !map(m, 0xcf9, &cf9_io, e) || !map(m, 0x92, &p92_io, e) || !map(m, 0x64, &kbd_command_io, e) ||
+	if (!m || !map_range(m, 0xcf8, 4, &cf9_io, e) || !map(m, 0x92, &p92_io, e) || !map(m, 0x64, &kbd_command_io, e) ||
 	    !map(m, 0x60, &kbd_data_io, e))
 		return NULL;
 	return &m->device;
