@@ -15,6 +15,13 @@
 
 #define KICK_STACK 65536u /* frames with AVX-512 state take 3.5 KiB each */
 #define KICK_GUARD 4096u
+/*
+ * Or the kernel takes a stack pointer within the signal stack for a handler underway and goes on below it: in
+ * translated code it is the guest's to choose.
+ */
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
 
 static _Thread_local struct kick_thread *kick_self;
 
@@ -61,7 +68,7 @@ static int kick_signals(struct err *e)
 
 int kick_attach(struct kick_thread *k, struct err *e)
 {
-	stack_t stack = { .ss_size = KICK_STACK };
+	stack_t stack = { .ss_size = KICK_STACK, .ss_flags = SS_AUTODISARM };
 	int r;
 
 	k->stack = mmap(NULL, KICK_GUARD + KICK_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,

@@ -136,6 +136,8 @@ struct dbt_cpu {
 	struct cpu *c;
 	struct dbt *d;
 	struct interp *interp;
+	int tid;
+	void *signal_stack; /* NULL: the thread has its own */
 	uint32_t mode; /* jump cache and slots hold for this mode, address space and TLB generation */
 	const struct tlb_space *space;
 	uint64_t generation;
@@ -251,7 +253,8 @@ extern const struct engine_ops engine_dbt;
 
 /* signals.c */
 int signals_install(struct err *e);
-void signals_attach(struct dbt_cpu *dc); /* on the vCPU's thread */
+int signals_attach(struct dbt_cpu *dc, struct err *e); /* on the vCPU's thread */
+void signals_kick(struct dbt_cpu *dc);
 void signals_detach(struct dbt_cpu *dc);
 
 /* Flags: LAHF/SETO form from RFLAGS and back. */

@@ -7,7 +7,6 @@
 #include <unistd.h>
 #include <time.h>
 #include "base/err.h"
-#include "base/kick.h"
 #include "engine/dbt/emit.h"
 #include "engine/dbt/probe.h"
 #include "engine/dbt/translate.h"
@@ -141,8 +140,7 @@ static int cpu_create(struct cpu *c, struct err *e)
 			h->slot[n] = (uint64_t)(uintptr_t)(d->rx + d->slot_of[n]->stub);
 	}
 	pthread_mutex_unlock(&d->lock);
-	signals_attach(dc);
-	return 0;
+	return signals_attach(dc, e);
 }
 
 static void cpu_destroy(struct cpu *c)
@@ -163,8 +161,8 @@ static void cpu_destroy(struct cpu *c)
 static void kick(struct cpu *c)
 {
 	__atomic_store_n(&dbt_hot(c)->kick, 1, __ATOMIC_SEQ_CST);
-	if (c->thread)
-		kick_send(c->thread);
+	if (c->engine_data)
+		signals_kick(dbt_cpu(c));
 }
 
 /* run() leaves cpu->s complete. */

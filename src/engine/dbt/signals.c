@@ -15,14 +15,22 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #undef REG_RIP /* an enumerator of <ucontext.h> too: used here by the names below */
+#include <unistd.h>
 #include "base/err.h"
 #include "base/kick.h"
 #include "engine/dbt/dbt.h"
 
 #define HOST_TF 0x100
+#define SIGNAL_STACK 65536u
+/* The kernel must not take a guest's stack pointer that lies in the signal stack for a signal underway. */
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
 
 enum { UC_R13 = REG_R13, UC_R14 = REG_R14, UC_RIP = REG_CR2 - 6, UC_EFL = REG_EFL };
 _Static_assert(UC_EFL == UC_RIP + 1, "order of gregs");
@@ -128,6 +136,29 @@ static void fault_handler(int number, siginfo_t *info, void *ucontext)
 	errno = saved;
 }
 
+/* A kick for a vCPU whose thread has no struct kick_thread (tests). */
+static void own_kick_handler(int number, siginfo_t *info, void *ucontext)
+{
+	int saved = errno;
+
+	if (signal_self)
+		kick_handler(signal_self, ucontext);
+	errno = saved;
+}
+
+static int own_kick_signal(void)
+{
+	return SIGRTMIN + 3;
+}
+
+void signals_kick(struct dbt_cpu *dc)
+{
+	if (dc->c->thread)
+		kick_send(dc->c->thread);
+	else
+		syscall(SYS_tgkill, getpid(), dc->tid, own_kick_signal());
+}
+
 int signals_install(struct err *e)
 {
 	static const int numbers[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
@@ -138,19 +169,39 @@ int signals_install(struct err *e)
 		if (sigaction(numbers[n], &sa, NULL))
 			return err_errno(e, "translator: cannot handle signal %d", numbers[n]);
 	}
+	sa.sa_sigaction = own_kick_handler;
+	if (sigaction(own_kick_signal(), &sa, NULL))
+		return err_errno(e, "translator: cannot handle its signal");
 	return 0;
 }
 
-void signals_attach(struct dbt_cpu *dc)
+int signals_attach(struct dbt_cpu *dc, struct err *e)
 {
+	stack_t now, own = { .ss_size = SIGNAL_STACK, .ss_flags = SS_AUTODISARM };
+
+	if (sigaltstack(NULL, &now))
+		return err_errno(e, "translator: no signal stack");
+	if (now.ss_flags & SS_DISABLE) {
+		dc->signal_stack = malloc(SIGNAL_STACK);
+		own.ss_sp = dc->signal_stack;
+		if (!dc->signal_stack || sigaltstack(&own, NULL))
+			return err_errno(e, "translator: cannot set a signal stack");
+	}
+	dc->tid = (int)syscall(SYS_gettid);
 	signal_self = dc;
 	if (dc->c->thread)
 		kick_set(dc->c->thread, kick_handler, dc);
+	return 0;
 }
 
 void signals_detach(struct dbt_cpu *dc)
 {
+	stack_t off = { .ss_flags = SS_DISABLE };
+
 	if (dc->c->thread)
 		kick_set(dc->c->thread, NULL, NULL);
 	signal_self = NULL;
+	if (dc->signal_stack)
+		sigaltstack(&off, NULL);
+	free(dc->signal_stack);
 }
