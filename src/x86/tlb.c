@@ -172,9 +172,43 @@ void tlb_select(struct cpu *c)
 
 /* ---- flushing */
 
+static uint64_t *fetched_word(struct tlb *t, gva_t page, uint64_t *bit)
+{
+	uint64_t n = page >> 12 ^ page >> 24;
+
+	*bit = BIT(n & 63);
+	return &t->fetched[n >> 6 & 63];
+}
+
+static void code_changed(struct tlb *t)
+{
+	t->code_changes++;
+	memset(t->fetched, 0, sizeof(t->fetched));
+	for (unsigned i = 0; i < TLB_SPACES; i++)
+		t->spaces[i].code_id = ++t->code_ids;
+}
+
+static void local_changed(struct tlb *t, struct tlb_space *s)
+{
+	t->local_changes++;
+	if (s)
+		s->code_id = ++t->code_ids;
+}
+
+/* One page, or all that agrees with it from bit `shift` on. */
+static void code_page_changed(struct tlb *t, gva_t page, unsigned shift)
+{
+	uint64_t bit, *word = fetched_word(t, page, &bit);
+
+	if (shift != 12 || *word & bit)
+		code_changed(t);
+}
+
 void tlb_flush_all(struct cpu *c)
 {
 	struct tlb *t = &c->tlb;
+
+	code_changed(t);
 
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		space_clear(&t->spaces[i]);
@@ -192,6 +226,7 @@ void tlb_flush_all(struct cpu *c)
 
 void tlb_flush_space(struct cpu *c)
 {
+	local_changed(&c->tlb, c->tlb.space);
 	space_clear_local(c->tlb.space);
 	shared_clear_local(&c->tlb);
 	c->tlb.flushes++;
@@ -208,8 +243,10 @@ void tlb_flush_pcid(struct cpu *c, unsigned pcid, bool keep_global)
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		struct tlb_space *s = &t->spaces[i];
 
-		if (s->cr3 != SPACE_FREE && (s->cr3 & 0xfff) == pcid)
+		if (s->cr3 != SPACE_FREE && (s->cr3 & 0xfff) == pcid) {
 			space_clear_local(s);
+			local_changed(t, s);
+		}
 	}
 	if ((t->space->cr3 & 0xfff) == pcid)
 		shared_clear_local(t);
@@ -295,6 +332,7 @@ static void space_flush_page(struct tlb_space *s, gva_t page, unsigned shift)
 
 static void shared_flush_page(struct tlb *t, gva_t page, unsigned shift)
 {
+	code_page_changed(t, page, shift);
 	if (likely(shift == 12)) {
 		table_flush_page(t->space->table[TLB_SUPER], page);
 		fetch_flush_page(t->space->fetch[1], page);
@@ -375,14 +413,18 @@ void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 	struct tlb_space *s = space_find(t, key);
 
 	t->switches++;
+	local_changed(t, NULL);
 	shared_clear_local(t);
 	/* a PCID with another root is the same PCID */
 	for (unsigned i = 0; !noflush && i < TLB_SPACES; i++)
-		if (t->spaces[i].cr3 != SPACE_FREE && (t->spaces[i].cr3 & 0xfff) == (key & 0xfff))
+		if (t->spaces[i].cr3 != SPACE_FREE && (t->spaces[i].cr3 & 0xfff) == (key & 0xfff)) {
 			space_clear_local(&t->spaces[i]);
+			local_changed(t, &t->spaces[i]);
+		}
 	if (!s) {
 		s = space_victim(t);
 		space_clear(s);
+		local_changed(t, s);
 		s->cr3 = key;
 	}
 	s->used = ++t->clock;
@@ -623,6 +665,7 @@ int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
 	unsigned i = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
 	struct tlb_fetch *f = c->tlb.fetch;
 	gva_t tag = at & ~(GUEST_PAGE - 1);
+	uint64_t bit, *fetched;
 	struct pgwalk w;
 	int rc;
 
@@ -635,6 +678,8 @@ int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
 	rc = pgwalk(c, at, ACCESS_FETCH, c->s.cpl == 3 ? TLB_USER : TLB_SUPER_AC, &w);
 	if (rc)
 		return rc;
+	fetched = fetched_word(&c->tlb, tag, &bit);
+	*fetched |= bit;
 	f->tag[i] = tag;
 	f->page[i] = w.page;
 	bitmap_set(f->used, i, true);

@@ -74,6 +74,7 @@ struct tlb_space {
 	struct tlb_table *table[TLB_MODES];
 	struct tlb_fetch *fetch[2]; /* user, supervisor */
 	struct tlb_large large; /* of the lower half */
+	uint64_t code_id; /* another one whenever fetches from the lower half may lead elsewhere than before */
 };
 
 struct tlb {
@@ -90,6 +91,13 @@ struct tlb {
 	bool global_low; /* there has been a global page in the lower half */
 	uint64_t clock;
 	void *memory;
+	/*
+	 * For engines that keep what fetches found. code_changes: any page's may lead elsewhere now; local_changes: those
+	 * of pages that are not global. fetched: pages fetched from since the last of the former, hashed: INVLPG of
+	 * others changes nothing.
+	 */
+	uint64_t code_changes, local_changes, code_ids;
+	uint64_t fetched[64];
 	/* counters, for --stats */
 	uint64_t fills, flushes, switches;
 };

@@ -73,6 +73,7 @@ void quiesce_cpu(struct dbt *d, struct cpu *c)
 	uint32_t *epoch = &dbt_hot(c)->epoch, seen = __atomic_load_n(epoch, __ATOMIC_ACQUIRE);
 
 	while ((seen & 1) && __atomic_load_n(epoch, __ATOMIC_ACQUIRE) == seen) {
+		d->drops++;
 		engine_dbt.kick(c);
 		pthread_mutex_unlock(&d->lock);
 		nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
@@ -111,8 +112,10 @@ uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room)
 {
 	struct region *r;
 
-	while (d->evicting)
+	while (d->evicting) {
+		d->drops++;
 		pthread_cond_wait(&d->evicted, &d->lock);
+	}
 	r = &d->regions[d->region];
 	if (r->size - r->used < need) {
 		d->region = (d->region + 1) % CACHE_REGIONS;

@@ -4,9 +4,14 @@
  *
  * Within a guest page a direct exit is a patched jump: if this page is where it was when we came here, so is the
  * target. To another page it jumps through a slot of the vCPU's own (hot->slot), because where that page leads is a matter of
- * this vCPU's address space and TLB: slots and the jump cache are emptied whenever those change (chain_flush).
- * An empty slot holds the address of its exit's stub. dbt->lock is held in all of these but chain_flush and jc_insert,
- * which touch the calling vCPU only; others change entries of running vCPUs by single aligned stores.
+ * this vCPU's address space and TLB. What leads to a global page stays until the TLB says that any page may have moved, the
+ * rest until the address space changes (chain_check). An empty slot holds the address of its exit's stub.
+ *
+ * The jump cache is keyed by an id that stands for the mode and what fetches in it depend on: for a user the space's
+ * code_id, for a supervisor an id of ours that changes with the space only if a page that is not global was met. So
+ * two processes that take turns both keep theirs.
+ *
+ * dbt->lock is held in all of these but chain_check; others change entries of running vCPUs by single aligned stores.
  */
 #include "engine/dbt/dbt.h"
 
@@ -69,19 +74,38 @@ static void patch(struct dbt *d, const struct exit *x, uint32_t target)
 	__atomic_store_n((int32_t *)(d->rw + x->patch), rel, __ATOMIC_RELEASE);
 }
 
-void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to)
+static void slots_reset(struct dbt *d, struct cpu *c, const int32_t *slots, unsigned *count)
+{
+	for (unsigned n = 0; n < *count; n++) {
+		const struct exit *x = d->slot_of[slots[n]];
+
+		if (x)
+			store64(&dbt_hot(c)->slot[x->slot], stub_address(d, x));
+	}
+	dbt_cpu(c)->counters.slot_resets += *count;
+	*count = 0;
+}
+
+void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, bool global)
 {
 	uint32_t entry = x->flags == FL_H ? to->start : to->entry_m;
 
+	if (x->from->dead)
+		return;
 	d->counters.links++;
 	if (x->slot >= 0) {
 		struct dbt_cpu *dc = dbt_cpu(c);
 		uint64_t *slot = &dbt_hot(c)->slot[x->slot];
 
 		if (*slot == stub_address(d, x)) {
-			if (dc->nslots_used == LINK_SLOTS)
-				chain_flush(c);
-			dc->slots_used[dc->nslots_used++] = x->slot;
+			if (dc->nslots_local >= LINK_SLOTS - 1)
+				slots_reset(d, c, dc->slots_local, &dc->nslots_local);
+			if (dc->nslots_global >= LINK_SLOTS - 1)
+				slots_reset(d, c, dc->slots_global, &dc->nslots_global);
+			if (global)
+				dc->slots_global[dc->nslots_global++] = x->slot;
+			else
+				dc->slots_local[dc->nslots_local++] = x->slot;
 		}
 		store64(slot, (uint64_t)(uintptr_t)(d->rx + entry));
 		return;
@@ -139,24 +163,55 @@ void jc_remove(struct dbt *d, uint64_t rip)
 	}
 }
 
-void chain_flush(struct cpu *c)
+/* A number for this mode and id; a new one forgets what the number stood for before, all when they run out. */
+static uint16_t jc_id_of(struct dbt_cpu *dc, uint32_t mode, uint64_t code_id)
+{
+	struct dbt_hot *h = dbt_hot(dc->c);
+	unsigned n;
+
+	for (n = 0; n < JC_IDS; n++) {
+		if (dc->ids[n].id && dc->ids[n].mode == mode && dc->ids[n].code_id == code_id)
+			return dc->ids[n].id;
+	}
+	if (++dc->jc_ids == 4096) {
+		dc->jc_ids = 1;
+		for (n = 0; n < JC_IDS; n++)
+			dc->ids[n].id = 0;
+		for (n = 0; n < JC_ENTRIES; n++)
+			store64(&h->jc[n].key, JC_EMPTY);
+	}
+	n = dc->next_id_place++ % JC_IDS;
+	dc->ids[n].id = dc->jc_ids;
+	dc->ids[n].mode = mode;
+	dc->ids[n].code_id = code_id;
+	return dc->jc_ids;
+}
+
+void chain_check(struct cpu *c, uint32_t mode)
 {
 	struct dbt_cpu *dc = dbt_cpu(c);
-	struct dbt_hot *h = dbt_hot(c);
-	struct dbt *d = dc->d;
+	struct tlb *t = &c->tlb;
+	uint64_t code_id;
 
-	dc->counters.jc_flushes++;
-	dc->counters.slot_resets += dc->nslots_used;
-	if (++h->jc_id == 4096) {
-		h->jc_id = 1;
-		for (unsigned n = 0; n < JC_ENTRIES; n++)
-			h->jc[n].key = JC_EMPTY;
-	}
-	for (unsigned n = 0; n < dc->nslots_used; n++) {
-		struct exit *x = d->slot_of[dc->slots_used[n]];
+	if (unlikely(dc->code_changes != t->code_changes || dc->local_changes != t->local_changes)) {
+		bool all = dc->code_changes != t->code_changes;
 
-		if (x)
-			store64(&h->slot[x->slot], stub_address(d, x));
+		dc->code_changes = t->code_changes;
+		dc->local_changes = t->local_changes;
+		pthread_mutex_lock(&dc->d->lock);
+		slots_reset(dc->d, c, dc->slots_local, &dc->nslots_local);
+		if (all)
+			slots_reset(dc->d, c, dc->slots_global, &dc->nslots_global);
+		pthread_mutex_unlock(&dc->d->lock);
+		if (all || dc->super_local)
+			dc->super_id++;
+		dc->super_local = false;
+		dc->counters.jc_flushes += all;
 	}
-	dc->nslots_used = 0;
+	code_id = (mode & MODE_CPL) == 3 ? t->space->code_id << 1 : dc->super_id << 1 | 1;
+	if (likely(dc->mode == mode && dc->code_id == code_id))
+		return;
+	dc->mode = mode;
+	dc->code_id = code_id;
+	dbt_hot(c)->jc_id = jc_id_of(dc, mode, code_id);
 }

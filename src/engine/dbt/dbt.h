@@ -20,6 +20,7 @@
 #define BLOCK_HASH_BITS 16
 #define CODE_PAGES_HASH 4096u
 #define SLOT_TARGETS 8192u
+#define JC_IDS 16u
 #define JC_EMPTY 0ull /* id 0 is never in use */
 
 /* What code is specialised for; part of a block's key. */
@@ -120,6 +121,8 @@ struct dbt {
 	int32_t *slot_next;
 	struct exit *slots_by_target[SLOT_TARGETS];
 	bool evicting;
+	uint64_t drops; /* how often the lock was given up by someone who needed it held: look again */
+	uint64_t protecting[MAX_CPUS]; /* RAM pages (+1) whose writers are being waited for, by vCPU */
 	pthread_cond_t evicted;
 	struct mem_listener listener;
 	void *perf_map; /* FILE *, or NULL */
@@ -138,18 +141,29 @@ struct dbt_cpu {
 	struct interp *interp;
 	int tid;
 	void *signal_stack; /* NULL: the thread has its own */
-	uint32_t mode; /* jump cache and slots hold for this mode, address space and TLB generation */
-	const struct tlb_space *space;
-	uint64_t generation;
+	/* What slots and the jump cache stand for; see chain.c. */
+	uint32_t mode;
+	uint64_t code_id, code_changes, local_changes;
+	uint64_t super_id;   /* as tlb_space.code_id, for all modes but user's */
+	bool super_local;    /* the jump cache leads a supervisor to pages that are not global */
+	struct {
+		uint64_t code_id;
+		uint32_t mode;
+		uint16_t id;
+	} ids[JC_IDS];
+	unsigned next_id_place;
+	uint16_t jc_ids;
 	bool indirect;   /* the jump cache is to learn where rip leads */
 	uint32_t wanted; /* WANT_*: by other threads */
-	int32_t *slots_used;   /* slots that hold more than their stub */
-	unsigned nslots_used;
+	/* slots that hold more than their stub: for targets in global pages, and others */
+	int32_t *slots_global, *slots_local;
+	unsigned nslots_global, nslots_local;
 	struct {
 		uint64_t serial, rip;
 		struct insn insn;
 	} insns[INSN_CACHE];
 	struct dbt_counters counters;
+	uint64_t helped[OP_COUNT]; /* instructions interpreted within blocks */
 };
 
 static inline struct dbt *dbt_of(const struct cpu *c)
@@ -193,14 +207,14 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode);
 
 /* chain.c */
-void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to);
+void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, bool global);
 void exit_unlink(struct dbt *d, struct exit *x);
 void unlink_incoming(struct dbt *d, struct block *b);
 void exit_slot_attach(struct dbt *d, struct exit *x);
 void exit_slot_detach(struct dbt *d, struct exit *x);
 void jc_insert(struct cpu *c, uint64_t rip, const void *host);
 void jc_remove(struct dbt *d, uint64_t rip);
-void chain_flush(struct cpu *c); /* jump cache and slots of this vCPU */
+void chain_check(struct cpu *c, uint32_t mode); /* drop what mapping or mode made wrong; own thread, no lock held */
 static inline unsigned jc_index(uint64_t rip)
 {
 	return (unsigned)(rip ^ rip >> 9) & (JC_ENTRIES - 1);
@@ -209,7 +223,7 @@ static inline unsigned jc_index(uint64_t rip)
 /* smc.c */
 void smc_start(struct dbt *d);
 void smc_stop(struct dbt *d);
-bool smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page);
+void smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page);
 
 /* mode.c */
 uint32_t mode_of(const struct cpu *c);

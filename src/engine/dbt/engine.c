@@ -124,10 +124,12 @@ static int cpu_create(struct cpu *c, struct err *e)
 	dc->c = c;
 	dc->d = d;
 	dc->mode = MODE_NONE;
-	dc->slots_used = calloc(LINK_SLOTS, sizeof(*dc->slots_used));
+	dc->slots_global = calloc(LINK_SLOTS, sizeof(*dc->slots_global));
+	dc->slots_local = calloc(LINK_SLOTS, sizeof(*dc->slots_local));
 	dc->interp = interp_create(c, e);
-	if (!dc->slots_used || !dc->interp) {
-		free(dc->slots_used);
+	if (!dc->slots_global || !dc->slots_local || !dc->interp) {
+		free(dc->slots_global);
+		free(dc->slots_local);
 		free(dc);
 		return err_set(e, ENOMEM, "translator: out of memory");
 	}
@@ -154,7 +156,8 @@ static void cpu_destroy(struct cpu *c)
 	c->engine_data = NULL;
 	pthread_mutex_unlock(&dc->d->lock);
 	interp_destroy(dc->interp);
-	free(dc->slots_used);
+	free(dc->slots_global);
+	free(dc->slots_local);
 	free(dc);
 }
 
@@ -197,6 +200,31 @@ struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_
 	return block;
 }
 
+/* The instructions that went to the interpreter most. */
+static void stats_helped(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)
+{
+	uint64_t sum[OP_COUNT] = { 0 };
+	char name[64];
+
+	for (unsigned n = 0; n < m->ncpus; n++) {
+		const struct dbt_cpu *dc = m->cpus[n] ? m->cpus[n]->engine_data : NULL;
+
+		for (unsigned op = 0; dc && op < OP_COUNT; op++)
+			sum[op] += dc->helped[op];
+	}
+	for (unsigned rows = 0; rows < 24; rows++) {
+		unsigned most = 0;
+
+		for (unsigned op = 1; op < OP_COUNT; op++)
+			most = sum[op] > sum[most] ? op : most;
+		if (!sum[most])
+			break;
+		snprintf(name, sizeof(name), "dbt.helped.%s", insn_name((enum insn_op)most));
+		line(opaque, name, sum[most]);
+		sum[most] = 0;
+	}
+}
+
 static void stats(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)
 {
 	struct dbt *d = m->engine_data;
@@ -217,6 +245,7 @@ static void stats(struct machine *m, void (*line)(void *opaque, const char *name
 #define X(name) line(opaque, "dbt." #name, sum.name);
 	DBT_COUNTERS(X)
 #undef X
+	stats_helped(m, line, opaque);
 }
 
 const struct engine_ops engine_dbt = {

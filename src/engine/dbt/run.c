@@ -90,38 +90,23 @@ static int step(struct cpu *c)
 	return r;
 }
 
-/* Mapping or mode are not what the jump cache and slots stand for any more. */
-static void chain_check(struct cpu *c, uint32_t mode)
-{
-	struct dbt_cpu *dc = dbt_cpu(c);
-	uint64_t generation = c->tlb.flushes + c->tlb.switches;
-
-	if (dc->mode == mode && dc->generation == generation && dc->space == c->tlb.space)
-		return;
-	dc->mode = mode;
-	dc->generation = generation;
-	dc->space = c->tlb.space;
-	pthread_mutex_lock(&dc->d->lock);
-	chain_flush(c);
-	pthread_mutex_unlock(&dc->d->lock);
-}
-
 /* Physical page of the code at rip. */
-static int fetch(struct cpu *c, gpa_t *page)
+static int fetch(struct cpu *c, gpa_t *page, bool *global)
 {
 	const struct tlb_fetch *f = c->tlb.fetch;
 	gva_t at = c->s.rip & ~0xfffull;
 	unsigned n = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
 	int r;
 
-	if (f->tag[n] == at) {
-		*page = f->page[n] & ~0xfffull;
-		return CPU_OK;
+	if (f->tag[n] != at) {
+		fp_by(c);
+		r = cpu_fetch_page(c, c->s.rip, page);
+		if (r)
+			return r;
 	}
-	fp_by(c);
-	r = cpu_fetch_page(c, c->s.rip, page);
-	*page &= ~0xfffull;
-	return r;
+	*page = f->page[n] & ~0xfffull;
+	*global = !(f->local[n / 64] >> (n % 64) & 1);
+	return CPU_OK;
 }
 
 /*
@@ -133,8 +118,9 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	struct dbt_cpu *dc = dbt_cpu(c);
 	struct dbt *d = dc->d;
 	struct block *b;
+	bool global = false;
 	gpa_t page;
-	int r = fetch(c, &page);
+	int r = fetch(c, &page, &global);
 
 	*out = NULL;
 	if (r) {
@@ -145,7 +131,7 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	dc->counters.lookups++;
 	b = block_find(d, page, c->s.rip, mode);
 	if (b && x) {
-		link_exit(d, c, x, b);
+		link_exit(d, c, x, b, global);
 	} else if (!b) {
 		epoch_even(c);
 		fp_by(c);
@@ -154,6 +140,11 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	if (b) {
 		epoch_odd(c);
 		*out = b;
+		if (dc->indirect) {
+			jc_insert(c, b->va, dbt_exec(d, b->entry_m));
+			dc->super_local |= !global && (mode & MODE_CPL) != 3;
+		}
+		dc->indirect = false;
 	} else {
 		epoch_even(c);
 	}
@@ -213,7 +204,6 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 /* Translated code until something needs a boundary. CPU_STOP or CPU_BOUNDARY. */
 static int run_blocks(struct cpu *c, uint32_t mode)
 {
-	struct dbt_cpu *dc = dbt_cpu(c);
 	struct exit *x = NULL;
 	struct block *b;
 	enum after a;
@@ -227,9 +217,6 @@ static int run_blocks(struct cpu *c, uint32_t mode)
 		}
 		if (!b)
 			return step(c);
-		if (dc->indirect)
-			jc_insert(c, b->va, dbt_exec(dc->d, b->entry_m));
-		dc->indirect = false;
 		a = enter(c, b, &x);
 		if (a == AFTER_FIND)
 			continue;

@@ -63,6 +63,7 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	dc->counters.interp_helpers++;
 	if (!i) /* just been overwritten */
 		return leave(c, EXIT_STEP);
+	dc->helped[i->op]++;
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
 	r = interp_exec(c, i);
 	h->flags = flags_to_m(c->s.rflags);

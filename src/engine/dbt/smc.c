@@ -4,19 +4,36 @@
  * access.c, which does them and tells us. Exactly the blocks whose guest bytes were written die. The block that stores into
  * itself is left after the store (slow.c looks).
  */
+#include <time.h>
 #include "engine/dbt/dbt.h"
+
+/* Another vCPU is waiting for the page's writers: so must we. */
+static void wait_for_protectors(struct dbt *d, const struct cpu *c, uint64_t ram_page)
+{
+	for (unsigned n = 0; n < d->machine->ncpus; n++) {
+		while (n != c->id && d->protecting[n] == ram_page + 1) {
+			d->drops++;
+			pthread_mutex_unlock(&d->lock);
+			nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
+			pthread_mutex_lock(&d->lock);
+		}
+	}
+}
 
 /*
  * Before code of the page is read: from now on stores to it are seen. Waits for vCPUs that may be between check and
- * store, so the lock may be dropped for a while.
+ * store, so the lock may be dropped for a while (d->drops tells).
  */
-bool smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page)
+void smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page)
 {
 	const uint8_t *host = mem_ram_base(c->mem) + (ram_page << 12);
 	struct machine *m = d->machine;
 
-	if (!mem_mark_code(c->mem, ram_page))
-		return true;
+	if (!mem_mark_code(c->mem, ram_page)) {
+		wait_for_protectors(d, c, ram_page);
+		return;
+	}
+	d->protecting[c->id] = ram_page + 1;
 	for (unsigned n = 0; n < m->ncpus; n++) {
 		struct cpu *other = m->cpus[n];
 
@@ -24,7 +41,7 @@ bool smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page)
 			continue;
 		quiesce_cpu(d, other);
 	}
-	return true;
+	d->protecting[c->id] = 0;
 }
 
 static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
@@ -54,7 +71,7 @@ static void attend(struct dbt *d, uint32_t what)
 		if (!c || !c->engine_data)
 			continue;
 		__atomic_fetch_or(&dbt_cpu(c)->wanted, what, __ATOMIC_SEQ_CST);
-		atomic_fetch_or(&c->attention, ATT_FLUSH);
+		cpu_notify(c, ATT_FLUSH);
 	}
 }
 

@@ -8,6 +8,7 @@
 #include <time.h>
 #include "engine/dbt/translate.h"
 
+#define BLOCK_ROOM 16384u /* more than a block ever takes */
 #define SIDE_EXITS 10u /* conditional jumps a block runs on after */
 
 void tr_flags_save(struct tr *t)
@@ -335,6 +336,21 @@ static bool emit_block(struct tr *t, struct block *b, size_t room)
 	return true;
 }
 
+/* Room, and the page's stores seen, with the lock held without a break since. */
+static uint8_t *prepare(struct dbt *d, struct cpu *c, uint64_t ram_page, size_t *room)
+{
+	for (unsigned tries = 0; tries < 4; tries++) {
+		uint64_t drops = d->drops;
+		uint8_t *at;
+
+		smc_protect(d, c, ram_page);
+		at = dbt_cache_room(d, c, BLOCK_ROOM, room);
+		if (!at || d->drops == drops)
+			return at;
+	}
+	return NULL; /* somebody keeps writing there */
+}
+
 struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode)
 {
 	const struct mem_range *r = mem_find(c->mem, page);
@@ -346,14 +362,15 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 
 	if (!r || r->kind == MEM_IO || !range_fits(page - r->start, 4096, r->size))
 		return NULL;
-	at = dbt_cache_room(d, c, 16384, &room);
-	if (!at)
-		return NULL;
 	offset = r->ram_offset + (page - r->start);
 	if (offset & 0xfff)
 		return NULL;
-	if (!smc_protect(d, c, offset >> 12))
+	at = prepare(d, c, offset >> 12, &room);
+	if (!at)
 		return NULL;
+	b = block_find(d, page, va, mode); /* another vCPU was faster? */
+	if (b)
+		return b;
 	b = block_new(d, va, page, mode, r->host + (page - r->start), offset >> 12);
 	if (!b)
 		return NULL;
