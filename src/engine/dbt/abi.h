@@ -41,6 +41,8 @@ struct dbt_hot {
 	uint64_t stack_addend; /* host - guest of the checked stack page of the running block */
 	uint32_t epoch;     /* odd: may hold pointers to blocks or execute them; see cache.c */
 	uint32_t kick;      /* set by the kick signal: leave at the next instruction boundary */
+	uint32_t irq_check; /* with IF clear: the interrupt controller may have one for us */
+	int64_t tsc_host;   /* the guest's TSC before its own offset - the host's */
 	uint8_t vec_live, x87_live;
 	uint8_t pad[6];
 	struct jc_entry jc[JC_ENTRIES];

@@ -32,6 +32,7 @@
 #define MODE_AVX512 0x40u
 #define MODE_TSD 0x80u  /* RDTSC faults */
 #define MODE_STEPWISE 0x100u /* stack accesses checked one by one */
+#define MODE_SMAP 0x200u
 #define MODE_NONE UINT32_MAX /* not for translation: the interpreter runs it */
 
 enum flags_state { FL_DEAD, FL_H, FL_M };
@@ -153,6 +154,7 @@ struct dbt_cpu {
 	} ids[JC_IDS];
 	unsigned next_id_place;
 	uint16_t jc_ids;
+	bool tsc_slow;   /* the clock is not the host's TSC: no RDTSC inline */
 	bool indirect;   /* the jump cache is to learn where rip leads */
 	uint32_t wanted; /* WANT_*: by other threads */
 	/* slots that hold more than their stub: for targets in global pages, and others */

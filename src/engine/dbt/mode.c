@@ -22,7 +22,9 @@ uint32_t mode_of(const struct cpu *c)
 		if (s->cr4 & CR4_OSXSAVE && (s->xcr0 & 0xe6) == 0xe6)
 			mode |= MODE_AVX512;
 	}
-	if (s->cr4 & CR4_TSD && s->cpl)
+	if ((s->cr4 & CR4_TSD && s->cpl) || dbt_cpu(c)->tsc_slow)
 		mode |= MODE_TSD;
+	if (s->cr4 & CR4_SMAP)
+		mode |= MODE_SMAP;
 	return mode;
 }

@@ -38,6 +38,17 @@ static void gs_set(struct cpu *c)
 		__asm__ volatile("wrgsbase %0" ::"r"(c));
 }
 
+/* The clock stands still or jumps only while no vCPU runs. */
+static void tsc_set(struct cpu *c)
+{
+	const struct clock *clock = c->machine->clock;
+	int64_t offset = clock_tsc_host_offset(clock), wrong;
+
+	dbt_hot(c)->tsc_host = offset;
+	wrong = (int64_t)(__builtin_ia32_rdtsc() + (uint64_t)offset - clock_tsc(clock));
+	dbt_cpu(c)->tsc_slow = wrong > 1000000000 || wrong < -1000000000;
+}
+
 /* What other threads want done by the owner of the TLB. */
 static void wanted(struct cpu *c)
 {
@@ -66,11 +77,16 @@ static int boundary(struct cpu *c)
 			wanted(c);
 			attention &= ~(uint32_t)ATT_FLUSH;
 		}
-		if (!attention && c->s.activity == ACTIVITY_RUN &&
-		    !(c->s.rflags & FLAG_IF && event_interrupt_waiting(c)))
-			return CPU_OK;
 		fp_by(c);
+		if (!attention && c->s.activity == ACTIVITY_RUN) {
+			bool waiting = event_interrupt_waiting(c);
+
+			h->irq_check = waiting;
+			if (!waiting || !(c->s.rflags & FLAG_IF))
+				return CPU_OK;
+		}
 		r = event_attend(c);
+		h->irq_check = 1; /* as long as nobody has looked */
 		if (r != CPU_BOUNDARY)
 			return r;
 	}
@@ -231,6 +247,7 @@ enum cpu_stop dbt_run(struct cpu *c)
 
 	c->stop = STOP_NONE;
 	gs_set(c);
+	tsc_set(c);
 	for (;;) {
 		uint32_t mode;
 

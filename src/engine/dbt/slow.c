@@ -67,6 +67,8 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
 	r = interp_exec(c, i);
 	h->flags = flags_to_m(c->s.rflags);
+	if (!(c->s.rflags & FLAG_IF) && (i->class == CLASS_SYSTEM || i->flags & INSN_MEM))
+		h->irq_check = 1; /* an end of interrupt, a priority: look again before interrupts are let in */
 	switch (r) {
 	case CPU_OK:
 		break;
@@ -77,7 +79,9 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	default:
 		return leave(c, EXIT_BOUNDARY);
 	}
-	if (b->dead || i->class == CLASS_BRANCH || i->class == CLASS_FAR)
+	if (i->class == CLASS_FAR || i->op == OP_HLT)
+		return leave(c, EXIT_BOUNDARY);
+	if (b->dead || i->class == CLASS_BRANCH)
 		return leave(c, EXIT_LOOKUP);
 	fp_take_up(c, was);
 	return (uint64_t)(uintptr_t)dbt_exec(dc->d, b->map[idx + 1].host);

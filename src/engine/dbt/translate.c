@@ -222,7 +222,7 @@ static void lower_all(struct tr *t)
 			lower_helper(t);
 		else if (r == LOWER_LEAVE)
 			lower_leave(t, EXIT_STEP, tr_rip(t));
-		else if (i->flags_written & FLAGS_ARITH)
+		else if (i->flags_written & FLAGS_ARITH && i->op != OP_POPFQ)
 			t->fl = FL_H;
 	}
 	t->n = t->idx;
