@@ -576,6 +576,7 @@ static void entry_make(struct cpu *c, gva_t page, const struct pgwalk *w, const 
 #define PTE_D BIT(6)
 #define PTE_PS BIT(7)
 #define PTE_G BIT(8)
+#define PTE_NX BIT(63)
 
 /* A data access may pass with these rights, gathered from all levels. */
 static bool rights_allow(const struct cpu *c, uint64_t rights, bool write, enum tlb_mode mode)
@@ -587,14 +588,23 @@ static bool rights_allow(const struct cpu *c, uint64_t rights, bool write, enum 
 	return !write || rights & PTE_W || !(c->s.cr0 & CR0_WP);
 }
 
+/* nx: of any level. */
+static bool fetch_allowed(const struct cpu *c, uint64_t rights, uint64_t nx, enum tlb_mode mode)
+{
+	if (nx & PTE_NX)
+		return false;
+	return mode == TLB_USER ? rights & PTE_U : !(rights & PTE_U) || !(c->s.cr4 & CR4_SMEP);
+}
+
 /*
  * The usual walk, in a third of the time: four levels, all tables in the range found last, pages of 4 KiB or 2 MiB,
  * allowed, accessed and dirty bits set already. False: pgwalk knows.
  */
-static bool walk_usual(struct cpu *c, gva_t at, bool write, enum tlb_mode mode, struct pgwalk *out)
+static bool walk_usual(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, struct pgwalk *out)
 {
 	const struct mem_range *r = &c->tlb.range;
-	uint64_t address = c->tlb.address, v = c->s.cr3, rights = ~0ull;
+	uint64_t address = c->tlb.address, v = c->s.cr3, rights = ~0ull, nx = 0;
+	bool write = access == ACCESS_WRITE;
 	uint64_t bad = 0x000fffffffffffffull & ~address & ~0xfffull; /* physical addresses that are none */
 	unsigned shift = 39;
 
@@ -607,6 +617,7 @@ static bool walk_usual(struct cpu *c, gva_t at, bool write, enum tlb_mode mode, 
 			return false;
 		v = __atomic_load_n((const uint64_t *)(const void *)(r->host + entry), __ATOMIC_ACQUIRE);
 		rights &= v;
+		nx |= v;
 		if (unlikely(v & bad))
 			return false;
 		if (shift == 12)
@@ -617,7 +628,9 @@ static bool walk_usual(struct cpu *c, gva_t at, bool write, enum tlb_mode mode, 
 			break;
 		}
 	}
-	if (!(rights & PTE_P) || !(rights & PTE_A) || (write && !(v & PTE_D)) || !rights_allow(c, rights, write, mode))
+	if (!(rights & PTE_P) || !(rights & PTE_A) || (write && !(v & PTE_D)))
+		return false;
+	if (access == ACCESS_FETCH ? !fetch_allowed(c, rights, nx, mode) : !rights_allow(c, rights, write, mode))
 		return false;
 	out->size = 1ull << shift;
 	out->page = ((v & address) & ~(out->size - 1)) | (at & (out->size - 1) & ~(GUEST_PAGE - 1));
@@ -639,7 +652,7 @@ int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode
 	const struct mem_range *r;
 	struct pgwalk w;
 
-	if (access == ACCESS_FETCH || !walk_usual(c, at, write, mode, &w)) {
+	if (!walk_usual(c, at, access, mode, &w)) {
 		int rc = pgwalk_plain(c, at, access, mode, &w);
 
 		if (rc) {

@@ -82,23 +82,29 @@ static int access_do(struct guest *g, enum tlb_access access)
 	}
 }
 
-static void check_one(struct guest *g, const struct setting *s, unsigned pd, unsigned pt)
+/* marked: accessed and dirty bits are set already (another path through the walk). */
+static void check_one(struct guest *g, const struct setting *s, unsigned pd, unsigned pt, bool marked)
 {
+	uint64_t mark = marked ? A | D : 0;
 	bool w = pd & pt & 1, u = pd & pt & 2, nx = (pd | pt) & 4;
 	uint64_t pdf = P | (pd & 1 ? W : 0) | (pd & 2 ? U : 0) | (pd & 4 && s->nxe ? NX : 0);
 	uint64_t ptf = P | (pt & 1 ? W : 0) | (pt & 2 ? U : 0) | (pt & 4 && s->nxe ? NX : 0);
 
+	pdf |= mark & A;
+	ptf |= mark;
 	for (enum tlb_access access = ACCESS_READ; access <= ACCESS_FETCH; access++) {
 		map(g, pdf, ptf);
+		put64(g, TABLES, (get(g, TABLES, 8) & ~(uint64_t)A) | (mark & A));
+		put64(g, TABLES + 0x1008, get(g, TABLES + 0x1008, 8) | (mark & A));
 		apply(g, s);
 		if (permitted(s, w, u, nx, access)) {
 			assert_int_equal(access_do(g, access), CPU_OK);
 			assert_int_equal(get(g, PD, 1) & (A | D), A);
-			assert_int_equal(get(g, PT, 1) & (A | D), access == ACCESS_WRITE ? A | D : A);
+			assert_int_equal(get(g, PT, 1) & (A | D), marked || access == ACCESS_WRITE ? A | D : A);
 		} else {
 			assert_fault(access_do(g, access), g, VEC_PF, error_code(s, access));
 			assert_true(g->c->fault.cr2 == (access == ACCESS_FETCH ? VA : VA + 8));
-			assert_int_equal(get(g, PT, 1) & D, 0);
+			assert_int_equal(get(g, PT, 1) & D, mark & D);
 		}
 	}
 	/* after a permitted read the TLB must not let a forbidden write pass, nor the other way round */
@@ -120,7 +126,8 @@ static void permissions(void **state)
 
 		for (unsigned pd = 0; pd < 8; pd++)
 			for (unsigned pt = 0; pt < 8; pt++)
-				check_one(g, &s, pd, pt);
+				for (unsigned marked = 0; marked < 2; marked++)
+					check_one(g, &s, pd, pt, marked);
 	}
 }
 
