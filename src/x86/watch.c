@@ -66,3 +66,18 @@ void watch_check_slow(struct cpu *c, gva_t at, unsigned size, enum tlb_access ac
 	if (c->data_hits || c->debug.was_hit)
 		atomic_fetch_or(&c->attention, ATT_DEBUG);
 }
+
+void watch_port_slow(struct cpu *c, uint16_t port, unsigned size)
+{
+	if (!(c->s.cr4 & CR4_DE))
+		return;
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned length = dr_length(c, i);
+
+		if (dr_enabled(c, i) && dr_kind(c, i) == DR_IO &&
+		    overlap(port, size, c->s.dr[i] & ~(uint64_t)(length - 1), length))
+			c->data_hits |= BIT(i);
+	}
+	if (c->data_hits)
+		atomic_fetch_or(&c->attention, ATT_DEBUG);
+}

@@ -13,4 +13,12 @@ static inline void watch_check(struct cpu *c, gva_t at, unsigned size, enum tlb_
 		watch_check_slow(c, at, size, access);
 }
 
+/* A port has been accessed: I/O breakpoints exist with CR4.DE. */
+void watch_port_slow(struct cpu *c, uint16_t port, unsigned size);
+static inline void watch_port(struct cpu *c, uint16_t port, unsigned size)
+{
+	if (unlikely(c->s.dr[7] & 0xff))
+		watch_port_slow(c, port, size);
+}
+
 #endif

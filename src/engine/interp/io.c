@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* IN and OUT, and who may: IOPL, or the I/O permission bitmap in the TSS. */
 #include "engine/interp/private.h"
+#include "x86/watch.h"
 
 #define TSS_IO_MAP 102 /* where a 32-bit (and 64-bit) TSS holds the bitmap's offset */
 
@@ -52,6 +53,7 @@ int io_in(struct cpu *c, const struct insn *i)
 	if (r)
 		return r;
 	reg_set(c, RAX, false, size, ports_in(c->machine->ports, port, size));
+	watch_port(c, port, size);
 	return CPU_BOUNDARY;
 }
 
@@ -64,5 +66,6 @@ int io_out(struct cpu *c, const struct insn *i)
 	if (r)
 		return r;
 	ports_out(c->machine->ports, port, (uint32_t)c->s.gpr[RAX], size);
+	watch_port(c, port, size);
 	return CPU_BOUNDARY;
 }

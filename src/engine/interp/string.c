@@ -5,6 +5,7 @@
  * the registers. REP MOVS and STOS work in pieces: up to the end of a page, through host pointers, when DF is clear.
  */
 #include "engine/interp/private.h"
+#include "x86/watch.h"
 
 /* One string instruction underway. */
 struct string {
@@ -332,6 +333,7 @@ int str_ins(struct cpu *c, const struct insn *i)
 			r = linear_store(c, b, s.size, ports_in(c->machine->ports, port, s.size));
 		if (r)
 			return r;
+		watch_port(c, port, s.size);
 		index_add(c, &s, RDI, s.step);
 		count_sub(c, &s, 1);
 		if (!s.repeats)
@@ -362,6 +364,7 @@ int str_outs(struct cpu *c, const struct insn *i)
 		if (r)
 			return r;
 		ports_out(c->machine->ports, port, (uint32_t)v, s.size);
+		watch_port(c, port, s.size);
 		index_add(c, &s, RSI, s.step);
 		count_sub(c, &s, 1);
 		if (!s.repeats)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include "guest.h"
 #include "x86/tlb-fill.h"
+#include "x86/watch.h"
 
 #define P 1u
 #define W 2u
@@ -382,6 +383,23 @@ static void data_breakpoints(void **state)
 	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
 }
 
+static void port_breakpoints(void **state)
+{
+	struct guest *g = paged(state);
+
+	assert_int_equal(dr_write(g->c, 1, 0x3f8), CPU_BOUNDARY);
+	assert_int_equal(dr_write(g->c, 7, 8 | 0x6ull << 20), CPU_BOUNDARY); /* global, I/O, 2 bytes */
+	watch_port(g->c, 0x3f9, 1);
+	assert_int_equal(g->c->data_hits, 0); /* CR4.DE is clear */
+	g->c->s.cr4 |= CR4_DE;
+	watch_port(g->c, 0x3fa, 1);
+	watch_port(g->c, 0x3f6, 2);
+	assert_int_equal(g->c->data_hits, 0);
+	watch_port(g->c, 0x3f9, 1);
+	assert_int_equal(g->c->data_hits, 2);
+	assert_true(atomic_load(&g->c->attention) & ATT_DEBUG);
+}
+
 /*
  * One thread stores through its TLB, another flags the page as code and revokes. Once the first has passed a boundary
  * after that, each of its stores must be told; while the page is not flagged it must get its fast way back.
@@ -470,7 +488,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
-		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(revoke_race),
+		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(revoke_race),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
