@@ -117,11 +117,14 @@ static void vcpu_loop(struct vcpu *v)
 {
 	const struct engine_ops *engine = v->vm->machine.engine;
 	struct cpu *c = &v->cpu;
-	enum cpu_stop stop;
+	enum cpu_stop stop = STOP_KICK; /* park first: see vm_start */
 
 	for (;;) {
-		/* cleared before we look what it was about, so that a later one is not lost */
-		if (atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER) & ATT_CALLER) {
+		/*
+		 * Cleared before we look what it was about, so that a later one is not lost. An engine that has
+		 * cleared the bit itself says by STOP_KICK that it was there.
+		 */
+		if ((atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER) & ATT_CALLER) || stop == STOP_KICK) {
 			engine->state_get(c);
 			if (!vm_park(v))
 				return;
@@ -155,7 +158,6 @@ static void *vcpu_thread(void *opaque)
 		vm_park(v);
 	} else {
 		vm_vcpu_ready(v, NULL);
-		atomic_fetch_or(&v->cpu.attention, ATT_CALLER); /* park first */
 		vcpu_loop(v);
 		v->vm->machine.engine->cpu_destroy(&v->cpu);
 	}

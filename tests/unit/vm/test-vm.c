@@ -56,8 +56,11 @@ static enum cpu_stop fake_run(struct cpu *c)
 
 		if (attention & ATT_IRQ)
 			fake_serve(c);
-		if (attention & ATT_CALLER)
+		if (attention & ATT_CALLER) {
+			if (++spin & 1) /* engines may clear it, but need not */
+				atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER);
 			return fake_stop(c, STOP_KICK);
+		}
 		switch (atomic_load(&lab.script)) {
 		case HALT:
 			return fake_stop(c, STOP_HLT);
