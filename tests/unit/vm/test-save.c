@@ -178,9 +178,11 @@ static void test_round_trip(void **state)
 	/* it goes on, it does not start anew */
 	assert_int_equal(vm_start(vm, &e), 0);
 	assert_int_equal(devices[0].resets, 0);
-	assert_int_equal(vm_resume(vm, &e), 0);
-	usleep(2000);
-	assert_int_equal(vm_pause(vm, &e), 0);
+	for (int i = 0; i < 500 && vm->vcpus[1].cpu.s.gpr[RBX] <= 1000000; i++) { /* a busy host needs a few */
+		assert_int_equal(vm_resume(vm, &e), 0);
+		usleep(2000);
+		assert_int_equal(vm_pause(vm, &e), 0);
+	}
 	assert_true(vm->vcpus[1].cpu.s.gpr[RBX] > 1000000);
 	assert_true(clock_now(vm->clock) > meta->clock_ns);
 	vm_destroy(vm);
