@@ -13,11 +13,11 @@ static unsigned block_hash(uint64_t page, uint64_t va, uint32_t mode)
 	return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
 }
 
-struct block *block_find(const struct dbt *d, uint64_t page, uint64_t va, uint32_t mode)
+struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode)
 {
 	struct block *b = d->hash[block_hash(page, va, mode)];
 
-	while (b && (b->va != va || b->page != page || b->mode != mode))
+	while (b && (b->va != va || b->page != page || b->mode != mode || (b->page2 != NO_PAGE && b->page2 != page2)))
 		b = b->hash_next;
 	return b;
 }
@@ -36,19 +36,37 @@ static struct code_page *code_page(struct dbt *d, uint64_t ram_page, bool create
 	return *p;
 }
 
-void block_insert(struct dbt *d, struct block *b)
+static void page_link(struct dbt *d, struct block *b)
 {
-	unsigned h = block_hash(b->page, b->va, b->mode);
 	struct code_page *p = code_page(d, b->ram_page, true);
 
 	CHECK(p);
-	b->hash_next = d->hash[h];
-	d->hash[h] = b;
 	b->page_next = p->blocks;
 	b->page_link = &p->blocks;
 	if (p->blocks)
 		p->blocks->page_link = &b->page_next;
 	p->blocks = b;
+}
+
+static void page_unlink(struct block *b)
+{
+	*b->page_link = b->page_next;
+	if (b->page_next)
+		b->page_next->page_link = b->page_link;
+}
+
+void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2)
+{
+	unsigned h = block_hash(b->page, b->va, b->mode);
+
+	b->hash_next = d->hash[h];
+	d->hash[h] = b;
+	page_link(d, b);
+	if (!b->shadow)
+		return;
+	b->shadow->owner = b;
+	b->shadow->ram_page = ram_page2;
+	page_link(d, b->shadow);
 }
 
 void block_kill(struct dbt *d, struct block *b)
@@ -61,9 +79,9 @@ void block_kill(struct dbt *d, struct block *b)
 	while (*p != b)
 		p = &(*p)->hash_next;
 	*p = b->hash_next;
-	*b->page_link = b->page_next;
-	if (b->page_next)
-		b->page_next->page_link = b->page_link;
+	page_unlink(b);
+	if (b->shadow)
+		page_unlink(b->shadow);
 	unlink_incoming(d, b);
 	jc_remove(d, b->va);
 	d->counters.invalidated++;
@@ -72,6 +90,7 @@ void block_kill(struct dbt *d, struct block *b)
 /* Once nobody can be executing it: its slots and memory. */
 void block_free(struct block *b)
 {
+	free(b->shadow);
 	free(b->map);
 	free(b->exits);
 	free(b);

@@ -111,7 +111,7 @@ void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, b
 		return;
 	}
 	/* a full house: cross-page exits without a slot always go through C */
-	if (x->to || (x->target ^ x->from->va) & ~0xfffull)
+	if (x->to || (x->target ^ x->from->va) & ~0xfffull || to->page2 != NO_PAGE)
 		return;
 	x->to = to;
 	x->next_in = to->incoming;

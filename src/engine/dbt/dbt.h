@@ -67,7 +67,9 @@ struct block {
 	uint64_t va;   /* of the first instruction */
 	uint64_t serial; /* never twice the same */
 	uint64_t page; /* guest-physical page */
-	uint64_t page2; /* of the last instruction's tail, ~0 when it does not straddle */
+	uint64_t page2; /* of the tail of an instruction that straddles, then the block's only one; else ~0 */
+	struct block *shadow, *owner; /* straddling: what stands for us on the second page's list, and back */
+	uint8_t bytes[16]; /* straddling: the instruction */
 	const uint8_t *code; /* host view of the guest page */
 	uint64_t ram_page;
 	uint32_t mode;
@@ -191,8 +193,8 @@ void quiesce_cpu(struct dbt *d, struct cpu *c);
 struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc);
 
 /* block.c: look-up by guest-physical address and mode, life and death */
-struct block *block_find(const struct dbt *d, uint64_t page, uint64_t va, uint32_t mode);
-void block_insert(struct dbt *d, struct block *b);
+struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode);
+void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2);
 void block_kill(struct dbt *d, struct block *b); /* nothing leads to it any more; memory stays */
 void block_free(struct block *b);
 struct block *block_first_on_page(struct dbt *d, uint64_t ram_page);
@@ -204,9 +206,15 @@ static inline uint64_t block_rip(const struct block *b, unsigned idx)
 
 /* translate.c. NULL: not for us (the interpreter has to run the instruction at va). Called with the lock held. */
 struct tr;
-struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode);
+struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode);
+#define NO_PAGE (~0ull)
+#define MAX_INSN 15u
+static inline bool may_straddle(uint64_t va)
+{
+	return (va & 0xfff) > 4096 - MAX_INSN;
+}
 
-struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode);
+struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode);
 
 /* chain.c */
 void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, bool global);

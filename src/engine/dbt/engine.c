@@ -185,13 +185,13 @@ static void debug_set(struct cpu *c)
 {
 }
 
-struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode)
+struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode)
 {
 	struct timespec a, b;
 	struct block *block;
 
 	clock_gettime(CLOCK_MONOTONIC, &a);
-	block = translate(d, c, va, page, mode);
+	block = translate(d, c, va, page, page2, mode);
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	d->counters.translate_ns += (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000u + (uint64_t)(b.tv_nsec - a.tv_nsec);
 	if (block && d->perf_map)

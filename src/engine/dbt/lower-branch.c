@@ -26,7 +26,7 @@ static struct exit *exit_new(struct tr *t, uint64_t target)
 
 	*x = (struct exit){ .from = t->b, .target = target, .slot = -1,
 			    .flags = t->fl == FL_M ? FL_M : FL_H };
-	if ((target & ~0xfffull) != t->page_va)
+	if ((target & ~0xfffull) != t->page_va || may_straddle(target))
 		x->slot = -2; /* wanted */
 	return x;
 }

@@ -107,16 +107,16 @@ static int step(struct cpu *c)
 }
 
 /* Physical page of the code at rip. */
-static int fetch(struct cpu *c, gpa_t *page, bool *global)
+static int fetch(struct cpu *c, gva_t rip, gpa_t *page, bool *global)
 {
 	const struct tlb_fetch *f = c->tlb.fetch;
-	gva_t at = c->s.rip & ~0xfffull;
+	gva_t at = rip & ~0xfffull;
 	unsigned n = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
 	int r;
 
 	if (f->tag[n] != at) {
 		fp_by(c);
-		r = cpu_fetch_page(c, c->s.rip, page);
+		r = cpu_fetch_page(c, rip, page);
 		if (r)
 			return r;
 	}
@@ -134,24 +134,28 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	struct dbt_cpu *dc = dbt_cpu(c);
 	struct dbt *d = dc->d;
 	struct block *b;
-	bool global = false;
-	gpa_t page;
-	int r = fetch(c, &page, &global);
+	bool global = false, global2 = true;
+	gpa_t page, page2 = NO_PAGE;
+	int r = fetch(c, c->s.rip, &page, &global);
 
 	*out = NULL;
 	if (r) {
 		epoch_even(c);
 		return r;
 	}
+	/* a fault on the next page counts only when the instruction does reach there: then the interpreter raises it */
+	if (may_straddle(c->s.rip) && fetch(c, (c->s.rip | 0xfff) + 1, &page2, &global2))
+		page2 = NO_PAGE;
+	global &= global2;
 	pthread_mutex_lock(&d->lock);
 	dc->counters.lookups++;
-	b = block_find(d, page, c->s.rip, mode);
+	b = block_find(d, page, page2, c->s.rip, mode);
 	if (b && x) {
 		link_exit(d, c, x, b, global);
 	} else if (!b) {
 		epoch_even(c);
 		fp_by(c);
-		b = translate_timed(d, c, c->s.rip, page, mode);
+		b = translate_timed(d, c, c->s.rip, page, page2, mode);
 	}
 	if (b) {
 		epoch_odd(c);

@@ -43,7 +43,10 @@ static const struct insn *insn_of(struct dbt_cpu *dc, const struct block *b, uns
 	if (dc->insns[n].serial != b->serial || dc->insns[n].rip != rip) {
 		unsigned at = (unsigned)(rip & 0xfff);
 
-		if (insn_decode(&dc->insns[n].insn, b->code + at, 4096 - at, MODE_64) != INSN_OK)
+		bool straddles = b->page2 != NO_PAGE;
+
+		if (insn_decode(&dc->insns[n].insn, straddles ? b->bytes : b->code + at,
+				straddles ? MAX_INSN : 4096 - at, MODE_64) != INSN_OK)
 			return NULL;
 		interp_bind(&dc->insns[n].insn);
 		dc->insns[n].serial = b->serial;

@@ -54,9 +54,13 @@ static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
 	hi = (unsigned)MIN(lo + len, 4096u);
 	pthread_mutex_lock(&d->lock);
 	for (b = block_first_on_page(d, page); b; b = next) {
+		bool hit = b->lo < hi && lo < b->hi;
+
 		next = b->page_next;
-		if (b->lo < hi && lo < b->hi)
-			block_kill(d, b);
+		if (!hit)
+			continue;
+		block_kill(d, b->owner ? b->owner : b);
+		next = block_first_on_page(d, page); /* one that straddles is on the list twice if its pages are one */
 	}
 	if (!block_first_on_page(d, page))
 		mem_unmark_code(d->machine->mem, page);

@@ -149,6 +149,27 @@ static void decode(struct tr *t, unsigned at)
 	}
 }
 
+/* The one instruction of a block that begins on this page and ends on the next. */
+static bool decode_straddling(struct tr *t, unsigned at, const uint8_t *second)
+{
+	struct block *b = t->b;
+	unsigned room = 4096 - at;
+
+	memcpy(b->bytes, t->code + at, room);
+	memcpy(b->bytes + room, second, MAX_INSN - room);
+	if (insn_decode(&t->insn[0], b->bytes, MAX_INSN, MODE_64) != INSN_OK)
+		return false;
+	b->shadow = calloc(1, sizeof(*b->shadow));
+	if (!b->shadow)
+		return false;
+	b->shadow->hi = (uint16_t)(t->insn[0].len - room);
+	t->at[0] = (uint16_t)at;
+	t->n = 1;
+	t->lo = (uint16_t)at;
+	t->hi = 4096;
+	return true;
+}
+
 static void liveness(struct tr *t)
 {
 	t->live[t->n] = FLAGS_ARITH;
@@ -336,14 +357,27 @@ static bool emit_block(struct tr *t, struct block *b, size_t room)
 	return true;
 }
 
-/* Room, and the page's stores seen, with the lock held without a break since. */
-static uint8_t *prepare(struct dbt *d, struct cpu *c, uint64_t ram_page, size_t *room)
+/* Where code of a guest page lies, and which RAM page that is; NULL: nothing to translate. */
+static const uint8_t *page_code(struct cpu *c, uint64_t page, uint64_t *ram_page)
+{
+	const struct mem_range *r = page == NO_PAGE ? NULL : mem_find(c->mem, page);
+
+	if (!r || r->kind == MEM_IO || !range_fits(page - r->start, 4096, r->size) ||
+	    (r->ram_offset + (page - r->start)) & 0xfff)
+		return NULL;
+	*ram_page = (r->ram_offset + (page - r->start)) >> 12;
+	return r->host + (page - r->start);
+}
+
+/* Room, and the pages' stores seen, with the lock held without a break since. */
+static uint8_t *prepare(struct dbt *d, struct cpu *c, const uint64_t ram_page[2], unsigned pages, size_t *room)
 {
 	for (unsigned tries = 0; tries < 4; tries++) {
 		uint64_t drops = d->drops;
 		uint8_t *at;
 
-		smc_protect(d, c, ram_page);
+		for (unsigned n = 0; n < pages; n++)
+			smc_protect(d, c, ram_page[n]);
 		at = dbt_cache_room(d, c, BLOCK_ROOM, room);
 		if (!at || d->drops == drops)
 			return at;
@@ -351,38 +385,37 @@ static uint8_t *prepare(struct dbt *d, struct cpu *c, uint64_t ram_page, size_t 
 	return NULL; /* somebody keeps writing there */
 }
 
-struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint32_t mode)
+struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode)
 {
-	const struct mem_range *r = mem_find(c->mem, page);
+	uint64_t ram_page[2];
+	const uint8_t *code = page_code(c, page, &ram_page[0]), *second = page_code(c, page2, &ram_page[1]);
 	struct tr *t = d->tr;
 	struct block *b;
 	uint8_t *at;
 	size_t room;
-	uint64_t offset;
 
-	if (!r || r->kind == MEM_IO || !range_fits(page - r->start, 4096, r->size))
+	if (!code)
 		return NULL;
-	offset = r->ram_offset + (page - r->start);
-	if (offset & 0xfff)
-		return NULL;
-	at = prepare(d, c, offset >> 12, &room);
+	at = prepare(d, c, ram_page, second ? 2 : 1, &room);
 	if (!at)
 		return NULL;
-	b = block_find(d, page, va, mode); /* another vCPU was faster? */
+	b = block_find(d, page, page2, va, mode); /* another vCPU was faster? */
 	if (b)
 		return b;
-	b = block_new(d, va, page, mode, r->host + (page - r->start), offset >> 12);
+	b = block_new(d, va, page, mode, code, ram_page[0]);
 	if (!b)
 		return NULL;
 	b->start = (uint32_t)(at - d->rw);
 	tr_begin(t, d, c, b, va, mode);
 	decode(t, va & 0xfff);
+	if (!t->n && second && decode_straddling(t, va & 0xfff, second))
+		b->page2 = page2;
 	if (!t->n || (liveness(t), !emit_block(t, b, room))) {
 		block_free(b);
 		return NULL;
 	}
 	dbt_cache_commit(d, b, b->end);
-	block_insert(d, b);
+	block_insert(d, b, ram_page[1]);
 	d->counters.blocks++;
 	d->counters.guest_insns += b->ninsns;
 	d->counters.host_bytes += b->end - b->start;
