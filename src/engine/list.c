@@ -6,7 +6,8 @@
 
 const struct engine_ops *const *engine_list(void)
 {
-	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_interp, &engine_dbt, NULL };
+	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_interp,
+							    &engine_dbt, NULL };
 
 	return engines;
 }

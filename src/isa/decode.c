@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instruction bytes to struct insn. libzydis does the parsing; here its verbose result is packed, its mnemonics are
- * mapped to our rows, and the places are mended where it is stricter or laxer than processors are.
- * No state: the decoders are constants.
+ * Instruction bytes to struct insn. libzydis does the parsing; here its verbose result is packed,
+ * its mnemonics are mapped to our rows, and the places are mended where it is stricter or laxer
+ * than processors are. No state: the decoders are constants.
  */
 #include <string.h>
 #include <Zydis/Zydis.h>
@@ -51,8 +51,8 @@ static const char *const name_of_op[OP_COUNT] = {
 };
 
 /*
- * MPX, CLDEMOTE and WBNOINVD are not offered, so their encodings are what they were before: NOP, NOP and
- * WBINVD. CET is not offered either, but ENDBR is kept for the disassembly.
+ * MPX, CLDEMOTE and WBNOINVD are not offered, so their encodings are what they were before: NOP,
+ * NOP and WBINVD. CET is not offered either, but ENDBR is kept for the disassembly.
  */
 static const ZydisDecoder decoders[] = {
 	[MODE_16] = { .machine_mode = ZYDIS_MACHINE_MODE_LEGACY_16,
@@ -103,8 +103,9 @@ static unsigned op_split(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 	case ZYDIS_MNEMONIC_CMPSD:
 		if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
 			break;
-		return op_of_mnemonic[z->mnemonic == ZYDIS_MNEMONIC_MOVSD ? ZYDIS_MNEMONIC_MOVSD_SSE :
-									    ZYDIS_MNEMONIC_CMPSD_SSE];
+		return op_of_mnemonic[z->mnemonic == ZYDIS_MNEMONIC_MOVSD
+					      ? ZYDIS_MNEMONIC_MOVSD_SSE
+					      : ZYDIS_MNEMONIC_CMPSD_SSE];
 	default:
 		break;
 	}
@@ -117,7 +118,8 @@ static bool is_legacy_prefix(uint8_t b)
 	       b == 0xf0 || b == 0xf2 || b == 0xf3;
 }
 
-/* Prefix bytes as they stand: what is in force as repeat and mandatory prefix, and where the opcode is. */
+/* Prefix bytes as they stand: what is in force as repeat and mandatory prefix, and where the opcode
+ * is. */
 struct prefixes {
 	uint8_t repeat, opsize, segment, lock;
 	uint8_t end; /* first byte that is none, REX included */
@@ -161,7 +163,8 @@ static struct prefixes prefixes_scan(const uint8_t *b, unsigned len, enum insn_m
 	return p;
 }
 
-/* Number of a general register (its AH..BH are 4..7 as encoded), or that of any other class within it. */
+/* Number of a general register (its AH..BH are 4..7 as encoded), or that of any other class within
+ * it. */
 static uint8_t register_number(ZydisRegister r)
 {
 	if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
@@ -176,13 +179,15 @@ static bool register_is_high(ZydisRegister r)
 	return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
 }
 
-static void take_memory(struct insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
+static void take_memory(struct insn *i, const ZydisDecodedInstruction *z,
+			const ZydisDecodedOperand *o)
 {
 	ZydisRegister base = o->mem.base, index = o->mem.index;
 
 	i->memsize = o->size / 8 <= 255 ? (uint8_t)(o->size / 8) : 0;
 	i->seg = (uint8_t)ZydisRegisterGetId(o->mem.segment);
-	if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM && !(z->opcode >= 0xa0 && z->opcode <= 0xa3))
+	if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+	    !(z->opcode >= 0xa0 && z->opcode <= 0xa3))
 		return; /* implicit: strings, XLAT, MASKMOV */
 	i->flags |= INSN_MEM;
 	if (base == ZYDIS_REGISTER_RIP || base == ZYDIS_REGISTER_EIP)
@@ -197,7 +202,8 @@ static void take_memory(struct insn *i, const ZydisDecodedInstruction *z, const 
 		i->scale = o->mem.scale ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
 	}
 	i->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
-	/* no base but 32 bits of displacement: libzydis 4.0 takes it for [r13d] where REX.B is set under 67 */
+	/* no base but 32 bits of displacement: libzydis 4.0 takes it for [r13d] where REX.B is set
+	 * under 67 */
 	if (i->modrm_at && z->raw.sib.offset && z->raw.modrm.mod == 0 && z->raw.sib.base == 5) {
 		i->base = REG_NONE;
 		i->disp = z->raw.disp.value;
@@ -294,10 +300,12 @@ static enum insn_form form_of(const struct insn *i, const ZydisDecodedOperand *o
 /* Implicit memory operands whose segment can be overridden. */
 static bool has_implicit_memory(const struct insn *i)
 {
-	return i->op == OP_XLAT || i->op == OP_MASKMOVQ || i->op == OP_MASKMOVDQU || i->op == OP_VMASKMOVDQU;
+	return i->op == OP_XLAT || i->op == OP_MASKMOVQ || i->op == OP_MASKMOVDQU ||
+	       i->op == OP_VMASKMOVDQU;
 }
 
-static void take_operands(struct insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
+static void take_operands(struct insn *i, const ZydisDecodedInstruction *z,
+			  const ZydisDecodedOperand *o)
 {
 	for (unsigned n = 0; n < z->operand_count; n++) {
 		bool visible = n < z->operand_count_visible;
@@ -395,8 +403,9 @@ static void take_flags(struct insn *i, const ZydisDecodedInstruction *z)
 	if (!z->cpu_flags)
 		return;
 	i->flags_read = (uint16_t)(z->cpu_flags->tested & mask);
-	i->flags_written = (uint16_t)((z->cpu_flags->modified | z->cpu_flags->set_0 | z->cpu_flags->set_1 |
-				       z->cpu_flags->undefined) & mask);
+	i->flags_written = (uint16_t)((z->cpu_flags->modified | z->cpu_flags->set_0 |
+				       z->cpu_flags->set_1 | z->cpu_flags->undefined) &
+				      mask);
 	if (i->op >= OP_ANDN && i->op <= OP_BZHI)
 		i->flags_read = 0; /* libzydis 4.0 says ZF */
 	if (flags_pass_through(i))
@@ -408,7 +417,8 @@ static void take_evex(struct insn *i, const ZydisDecodedInstruction *z)
 	if (z->avx.mask.reg != ZYDIS_REGISTER_NONE)
 		i->opmask = (uint8_t)ZydisRegisterGetId(z->avx.mask.reg);
 	i->zeroing = z->avx.mask.mode == ZYDIS_MASK_MODE_ZEROING;
-	i->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID && !z->avx.broadcast.is_static;
+	i->broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID &&
+		       !z->avx.broadcast.is_static;
 	i->rounding = z->avx.rounding.mode & 7;
 	if (!i->rounding && z->avx.has_sae)
 		i->rounding = 5;
@@ -462,7 +472,8 @@ static bool is_refused(const struct insn *i)
 	return i->op == OP_NOP && i->opmap == 1 && i->opcode == 0x0d && i->modrm >= 0xc0;
 }
 
-enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t available, enum insn_mode mode)
+enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t available,
+			     enum insn_mode mode)
 {
 	ZydisDecodedInstruction z;
 	ZydisDecoderContext context;
@@ -472,16 +483,20 @@ enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t avai
 	unsigned op;
 
 	insn_clear(out, bytes, available);
-	status = ZydisDecoderDecodeInstruction(&decoders[mode], &context, bytes, MIN(available, 15u), &z);
+	status = ZydisDecoderDecodeInstruction(&decoders[mode], &context, bytes,
+					       MIN(available, 15u), &z);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA && available < 15)
 		return INSN_TRUNCATED;
 	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA)
 		return INSN_TOO_LONG;
 	if (!ZYAN_SUCCESS(status))
 		return decode_bad(out, mode, 0);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoders[mode], &context, &z, operands, z.operand_count)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoders[mode], &context, &z, operands,
+						     z.operand_count)))
 		return decode_bad(out, mode, 0);
-	op = z.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ? OP_INVALID : op_split(&z, operands); /* Knights Corner's */
+	op = z.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX
+		     ? OP_INVALID
+		     : op_split(&z, operands); /* Knights Corner's */
 	if (op == OP_INVALID)
 		return decode_bad(out, mode, z.length);
 
@@ -524,9 +539,10 @@ void insn_format(const struct insn *i, uint64_t rip, char *text, size_t size)
 		return;
 	strncpy(text, "(bad)", size);
 	text[size - 1] = 0;
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[i->mode], i->bytes, sizeof(i->bytes), &z, operands)) ||
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[i->mode], i->bytes, sizeof(i->bytes), &z,
+						 operands)) ||
 	    !ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)))
 		return;
-	ZydisFormatterFormatInstruction(&formatter, &z, operands, z.operand_count_visible, text, size, rip,
-					NULL);
+	ZydisFormatterFormatInstruction(&formatter, &z, operands, z.operand_count_visible, text,
+					size, rip, NULL);
 }

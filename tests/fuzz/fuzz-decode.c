@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libFuzzer harness of the decoder. The first byte chooses the mode, the rest is code. What must hold for
- * whatever comes out: lengths and offsets within the instruction, registers within their files, a row that exists.
+ * libFuzzer harness of the decoder. The first byte chooses the mode, the rest is code. What must
+ * hold for whatever comes out: lengths and offsets within the instruction, registers within their
+ * files, a row that exists.
  */
 #include <string.h>
 #include "isa/insn.h"

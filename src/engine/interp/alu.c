@@ -1,16 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ADD OR ADC SBB AND SUB XOR CMP TEST INC DEC NEG NOT XADD CMPXCHG*, ADCX, ADOX. The eight operations are
- * instantiated for each operand form and size; alu_bind() picks from the table, so that the interpreter's loop
- * calls straight into the right one.
+ * ADD OR ADC SBB AND SUB XOR CMP TEST INC DEC NEG NOT XADD CMPXCHG*, ADCX, ADOX. The eight
+ * operations are instantiated for each operand form and size; alu_bind() picks from the table, so
+ * that the interpreter's loop calls straight into the right one.
  */
 #include "engine/interp/private.h"
 
-enum alu { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP, ALU_TEST, ALU_INC, ALU_DEC,
-	   ALU_NEG, ALU_NOT, ALU_COUNT };
+enum alu {
+	ALU_ADD,
+	ALU_OR,
+	ALU_ADC,
+	ALU_SBB,
+	ALU_AND,
+	ALU_SUB,
+	ALU_XOR,
+	ALU_CMP,
+	ALU_TEST,
+	ALU_INC,
+	ALU_DEC,
+	ALU_NEG,
+	ALU_NOT,
+	ALU_COUNT
+};
 
 /* a op b, both truncated to size; flags (complete arithmetic set) in *f. NOT leaves them alone. */
-INLINE uint64_t alu_compute(const struct cpu *c, enum alu op, uint64_t a, uint64_t b, unsigned size, uint64_t *f)
+INLINE uint64_t alu_compute(const struct cpu *c, enum alu op, uint64_t a, uint64_t b, unsigned size,
+			    uint64_t *f)
 {
 	uint64_t mask = size_mask(size), cf = c->s.rflags & FLAG_CF, r;
 
@@ -76,7 +91,8 @@ INLINE void alu_flags(struct cpu *c, enum alu op, uint64_t f)
 /* Operand forms: destination, source. */
 INLINE int alu_rm_reg(struct cpu *c, const struct insn *i, enum alu op, unsigned size)
 {
-	uint64_t f, r = alu_compute(c, op, rm_register(c, i, size), reg_operand(c, i, size), size, &f);
+	uint64_t f;
+	uint64_t r = alu_compute(c, op, rm_register(c, i, size), reg_operand(c, i, size), size, &f);
 
 	if (alu_writes(op))
 		rm_register_set(c, i, size, r);
@@ -85,7 +101,8 @@ INLINE int alu_rm_reg(struct cpu *c, const struct insn *i, enum alu op, unsigned
 }
 INLINE int alu_reg_rm(struct cpu *c, const struct insn *i, enum alu op, unsigned size)
 {
-	uint64_t f, r = alu_compute(c, op, reg_operand(c, i, size), rm_register(c, i, size), size, &f);
+	uint64_t f;
+	uint64_t r = alu_compute(c, op, reg_operand(c, i, size), rm_register(c, i, size), size, &f);
 
 	if (alu_writes(op))
 		reg_operand_set(c, i, size, r);
@@ -94,7 +111,9 @@ INLINE int alu_reg_rm(struct cpu *c, const struct insn *i, enum alu op, unsigned
 }
 INLINE int alu_rm_imm(struct cpu *c, const struct insn *i, enum alu op, unsigned size)
 {
-	uint64_t f, r = alu_compute(c, op, rm_register(c, i, size), i->imm & size_mask(size), size, &f);
+	uint64_t f;
+	uint64_t r =
+		alu_compute(c, op, rm_register(c, i, size), i->imm & size_mask(size), size, &f);
 
 	if (alu_writes(op))
 		rm_register_set(c, i, size, r);
@@ -103,7 +122,9 @@ INLINE int alu_rm_imm(struct cpu *c, const struct insn *i, enum alu op, unsigned
 }
 INLINE int alu_reg_imm(struct cpu *c, const struct insn *i, enum alu op, unsigned size)
 {
-	uint64_t f, r = alu_compute(c, op, reg_operand(c, i, size), i->imm & size_mask(size), size, &f);
+	uint64_t f;
+	uint64_t r =
+		alu_compute(c, op, reg_operand(c, i, size), i->imm & size_mask(size), size, &f);
 
 	if (alu_writes(op))
 		reg_operand_set(c, i, size, r);
@@ -123,7 +144,8 @@ INLINE int alu_reg_mem(struct cpu *c, const struct insn *i, enum alu op, unsigne
 	flags_set(c, f);
 	return CPU_OK;
 }
-INLINE int alu_mem_value(struct cpu *c, const struct insn *i, enum alu op, unsigned size, uint64_t b)
+INLINE int alu_mem_value(struct cpu *c, const struct insn *i, enum alu op, unsigned size,
+			 uint64_t b)
 {
 	struct rmw m;
 	uint64_t f, r;
@@ -177,8 +199,18 @@ INLINE int alu_mem(struct cpu *c, const struct insn *i, enum alu op, unsigned si
 	return alu_mem_value(c, i, op, size, 0);
 }
 
-enum alu_form { AF_RM_REG, AF_REG_RM, AF_RM_IMM, AF_REG_IMM, AF_REG_MEM, AF_MEM_REG, AF_MEM_IMM, AF_COUNT };
+enum alu_form {
+	AF_RM_REG,
+	AF_REG_RM,
+	AF_RM_IMM,
+	AF_REG_IMM,
+	AF_REG_MEM,
+	AF_MEM_REG,
+	AF_MEM_IMM,
+	AF_COUNT
+};
 
+/* clang-format off */
 #define ALU_FORMS_REG(n, op)                                                                       \
 	SIZED_OP(n##_rr, op, alu_rm_reg) SIZED_OP(n##_rR, op, alu_reg_rm)                          \
 	SIZED_OP(n##_ri, op, alu_rm_imm) SIZED_OP(n##_ai, op, alu_reg_imm)
@@ -188,6 +220,7 @@ enum alu_form { AF_RM_REG, AF_REG_RM, AF_RM_IMM, AF_REG_IMM, AF_REG_MEM, AF_MEM_
 #define ALU_ROW(n)                                                                                 \
 	{ SIZED_TABLE(n##_rr), SIZED_TABLE(n##_rR), SIZED_TABLE(n##_ri), SIZED_TABLE(n##_ai),      \
 	  SIZED_TABLE(n##_rm), SIZED_TABLE(n##_mr), SIZED_TABLE(n##_mi) }
+/* clang-format on */
 
 ALU_FORMS_REG(add, ALU_ADD)
 ALU_FORMS_MEM(add, ALU_ADD)
@@ -214,8 +247,10 @@ static const insn_fn alu_table[][AF_COUNT][4] = {
 	[ALU_XOR] = ALU_ROW(xor), [ALU_CMP] = ALU_ROW(cmp), [ALU_TEST] = ALU_ROW(test),
 };
 
+/* clang-format off */
 #define ALU_UNARY(n, op) SIZED_OP(n##_r, op, alu_reg) SIZED_OP(n##_e, op, alu_rm) SIZED_OP(n##_m, op, alu_mem)
 #define ALU_UNARY_ROW(n) { SIZED_TABLE(n##_r), SIZED_TABLE(n##_e), SIZED_TABLE(n##_m) }
+/* clang-format on */
 
 ALU_UNARY(inc, ALU_INC)
 ALU_UNARY(dec, ALU_DEC)
@@ -223,7 +258,10 @@ ALU_UNARY(neg, ALU_NEG)
 ALU_UNARY(not, ALU_NOT)
 
 static const insn_fn unary_table[][3][4] = {
-	ALU_UNARY_ROW(inc), ALU_UNARY_ROW(dec), ALU_UNARY_ROW(neg), ALU_UNARY_ROW(not),
+	ALU_UNARY_ROW(inc),
+	ALU_UNARY_ROW(dec),
+	ALU_UNARY_ROW(neg),
+	ALU_UNARY_ROW(not ),
 };
 
 static enum alu alu_of_op(unsigned op)
@@ -421,7 +459,8 @@ int alu_cmpxchg(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
 	bool mem = i->flags & INSN_MEM, lock = i->flags & INSN_LOCK;
-	uint64_t acc = reg_get(c, RAX, false, size), src = reg_get(c, i->reg, i->flags & INSN_HIGH_REG, size), f, r;
+	uint64_t acc = reg_get(c, RAX, false, size),
+		 src = reg_get(c, i->reg, i->flags & INSN_HIGH_REG, size), f, r;
 	struct rmw m = { .host = NULL };
 	int e = CPU_OK;
 
@@ -452,7 +491,7 @@ static bool pair16_exchange_if(void *p, uint64_t old[2], const uint64_t v[2])
 	bool done;
 
 	__asm__ volatile("lock cmpxchg16b %1"
-			 : "=@ccz"(done), "+m"(*(char (*)[16])p), "+a"(old[0]), "+d"(old[1])
+			 : "=@ccz"(done), "+m"(*(char(*)[16])p), "+a"(old[0]), "+d"(old[1])
 			 : "b"(v[0]), "c"(v[1])
 			 : "memory");
 	return done;
@@ -507,7 +546,8 @@ static int cmpxchg8b(struct cpu *c, const struct insn *i, bool *equal)
 
 int alu_cmpxchg_pair(struct cpu *c, const struct insn *i)
 {
-	uint64_t want[2] = { c->s.gpr[RAX], c->s.gpr[RDX] }, v[2] = { c->s.gpr[RBX], c->s.gpr[RCX] };
+	uint64_t want[2] = { c->s.gpr[RAX], c->s.gpr[RDX] },
+		 v[2] = { c->s.gpr[RBX], c->s.gpr[RCX] };
 	bool equal = false;
 	gva_t at;
 	int e;

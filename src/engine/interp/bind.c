@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a decoded instruction to the function that executes it: the row's handler, or a specialised one. */
+/* From a decoded instruction to the function that executes it: the row's handler, or a specialised
+ * one. */
 #include "engine/interp/private.h"
 
 static const insn_fn handlers[OP_COUNT] = {
@@ -17,8 +18,8 @@ void interp_bind(struct insn *i)
 
 	if (op >= OP_ADD && op <= OP_NOT)
 		i->exec = alu_bind(i);
-	else if (op == OP_MOV || op == OP_MOVNTI || (op >= OP_MOVZX && op <= OP_MOVSXD) || op == OP_LEA ||
-		 (op >= OP_CMOVO && op <= OP_CMOVNLE))
+	else if (op == OP_MOV || op == OP_MOVNTI || (op >= OP_MOVZX && op <= OP_MOVSXD) ||
+		 op == OP_LEA || (op >= OP_CMOVO && op <= OP_CMOVNLE))
 		i->exec = mov_bind(i);
 	else if (op == OP_PUSH || op == OP_POP)
 		i->exec = stack_bind(i);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bit instructions: BT and its kin, scans and counts, BMI1/2, CRC32. Undefined flags are as on AMD's processors
- * (Zen): scans set PF by the result and clear the rest, LZCNT and TZCNT keep OF, BEXTR sets AF and clears SF.
+ * Bit instructions: BT and its kin, scans and counts, BMI1/2, CRC32. Undefined flags are as on
+ * AMD's processors (Zen): scans set PF by the result and clear the rest, LZCNT and TZCNT keep OF,
+ * BEXTR sets AF and clears SF.
  */
 #include "engine/interp/private.h"
 
@@ -21,7 +22,8 @@ static uint64_t bit_apply(enum bit op, uint64_t v, uint64_t mask)
 	}
 }
 
-/* A memory operand with a bit number in a register names a bit string: the address moves by whole operands. */
+/* A memory operand with a bit number in a register names a bit string: the address moves by whole
+ * operands. */
 static int bit_linear(struct cpu *c, const struct insn *i, int64_t index, bool write, gva_t *at)
 {
 	unsigned size = i->opsize, shift = 3 + (unsigned)__builtin_ctz(size);
@@ -37,7 +39,8 @@ static int bit_linear(struct cpu *c, const struct insn *i, int64_t index, bool w
 	return seg_linear(c, (enum x86_seg)i->seg, ea, size, write, at);
 }
 
-static int bit_memory(struct cpu *c, const struct insn *i, enum bit op, uint64_t index, uint64_t *was)
+static int bit_memory(struct cpu *c, const struct insn *i, enum bit op, uint64_t index,
+		      uint64_t *was)
 {
 	unsigned size = i->opsize;
 	int64_t whole = i->form == FORM_RM_IMM ? 0 : (int64_t)sign_extend(index, size);
@@ -75,7 +78,8 @@ static int bit_memory(struct cpu *c, const struct insn *i, enum bit op, uint64_t
 INLINE int bit_op(struct cpu *c, const struct insn *i, enum bit op)
 {
 	unsigned size = i->opsize;
-	uint64_t index = i->form == FORM_RM_IMM ? i->imm : reg_get(c, i->reg, false, size), was, mask, v;
+	uint64_t index = i->form == FORM_RM_IMM ? i->imm : reg_get(c, i->reg, false, size), was,
+		 mask, v;
 	int e;
 
 	if (i->flags & INSN_MEM) {
@@ -150,7 +154,8 @@ static int zero_count(struct cpu *c, const struct insn *i, bool leading)
 	if (!v)
 		r = width;
 	else
-		r = leading ? (unsigned)__builtin_clzll(v) - (64 - width) : (unsigned)__builtin_ctzll(v);
+		r = leading ? (unsigned)__builtin_clzll(v) - (64 - width)
+			    : (unsigned)__builtin_ctzll(v);
 	reg_set(c, i->reg, false, i->opsize, r);
 	flags_set_some(c, FLAGS_ARITH & ~FLAG_OF, (v ? 0 : FLAG_CF) | (r ? 0 : FLAG_ZF));
 	return CPU_OK;
@@ -292,7 +297,8 @@ int bits_pext(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
-/* CRC-32C (polynomial 11EDC6F41, reflected), a byte at a time. The source's size is that of the operand. */
+/* CRC-32C (polynomial 11EDC6F41, reflected), a byte at a time. The source's size is that of the
+ * operand. */
 int bits_crc32(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opcode == 0xf0 ? 1 : i->opsize;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The decoded-instruction cache of one CPU. Memory is handed out in order and never freed one by one: when it is
- * full, everything is dropped. So the instructions of a block that was dropped while it runs stay valid until the
- * next build, and need only be made to stop.
+ * The decoded-instruction cache of one CPU. Memory is handed out in order and never freed one by
+ * one: when it is full, everything is dropped. So the instructions of a block that was dropped
+ * while it runs stay valid until the next build, and need only be made to stop.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -11,7 +11,8 @@
 
 static void *reserve(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -22,7 +23,8 @@ struct code_cache *cache_create(unsigned ncpus)
 
 	if (!cache)
 		return NULL;
-	cache->max_insns = MIN(MAX(CACHE_INSNS_ALL / MAX(ncpus, 1u), CACHE_INSNS_MIN), CACHE_INSNS_MAX);
+	cache->max_insns =
+		MIN(MAX(CACHE_INSNS_ALL / MAX(ncpus, 1u), CACHE_INSNS_MIN), CACHE_INSNS_MAX);
 	cache->max_blocks = cache->max_insns / 4;
 	cache->insns = reserve(cache->max_insns * sizeof(struct insn));
 	cache->blocks = reserve(cache->max_blocks * sizeof(struct block));
@@ -64,7 +66,8 @@ static void cache_clear(struct code_cache *cache)
 	cache->flushed++;
 }
 
-/* May be called from a store of the instruction underway; memory is reused only by a later build. */
+/* May be called from a store of the instruction underway; memory is reused only by a later build.
+ */
 void cache_drop_all(struct code_cache *cache)
 {
 	for (unsigned n = 0; n < cache->nblocks; n++) {
@@ -89,7 +92,8 @@ static void hash_remove(struct code_cache *cache, struct block *b)
 		*p = b->next;
 }
 
-/* A block is in one list for each of its pages; dead ones are unlinked when their list is walked. */
+/* A block is in one list for each of its pages; dead ones are unlinked when their list is walked.
+ */
 void cache_drop_page(struct code_cache *cache, gpa_t page)
 {
 	struct block **p = page_bucket(cache, page), *b;
@@ -125,7 +129,8 @@ void cache_insert(struct code_cache *cache, struct block *b)
 	*p = b;
 	page_link(cache, b, 0);
 	/* two pages in one bucket: one link finds it for both */
-	if (b->page[1] != PAGE_NONE && page_bucket(cache, b->page[1]) != page_bucket(cache, b->page[0]))
+	if (b->page[1] != PAGE_NONE &&
+	    page_bucket(cache, b->page[1]) != page_bucket(cache, b->page[0]))
 		page_link(cache, b, 1);
 }
 
@@ -135,7 +140,8 @@ static int exec_too_long(struct cpu *c, const struct insn *i)
 	return raise_gp0(c);
 }
 
-enum insn_status insn_prepare(struct insn *i, const uint8_t *bytes, unsigned available, unsigned mode)
+enum insn_status insn_prepare(struct insn *i, const uint8_t *bytes, unsigned available,
+			      unsigned mode)
 {
 	enum insn_status status = insn_decode(i, bytes, available, (enum insn_mode)mode);
 
@@ -186,7 +192,8 @@ static bool ends_block(const struct insn *i)
 	return i->class == CLASS_FAR || i->op == OP_HLT;
 }
 
-struct block *cache_build(struct code_cache *cache, gpa_t at, unsigned mode, const uint8_t *host, unsigned room)
+struct block *cache_build(struct code_cache *cache, gpa_t at, unsigned mode, const uint8_t *host,
+			  unsigned room)
 {
 	struct block *b = block_alloc(cache, at, mode);
 
@@ -209,8 +216,8 @@ struct block *cache_build(struct code_cache *cache, gpa_t at, unsigned mode, con
 	return b;
 }
 
-struct block *cache_build_crossing(struct code_cache *cache, gpa_t at, unsigned mode, const uint8_t *bytes,
-				   unsigned room, gpa_t second)
+struct block *cache_build_crossing(struct code_cache *cache, gpa_t at, unsigned mode,
+				   const uint8_t *bytes, unsigned room, gpa_t second)
 {
 	struct block *b = block_alloc(cache, at, mode);
 

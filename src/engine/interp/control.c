@@ -11,14 +11,16 @@ INLINE int jcc(struct cpu *c, const struct insn *i, unsigned cond)
 	r = branch_to(c, i, c->s.rip + i->imm);
 	return likely(!r) ? INTERP_TAKEN : r;
 }
+/* clang-format off */
 #define JCC(n) static int jcc_##n(struct cpu *c, const struct insn *i) { return jcc(c, i, n); }
 JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
 JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+	/* clang-format on */
 
-static const insn_fn jcc_table[16] = {
-	jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
-	jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15,
-};
+	static const insn_fn jcc_table[16] = {
+		jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
+		jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15,
+	};
 
 static int jmp_rel_64(struct cpu *c, const struct insn *i)
 {

@@ -58,7 +58,8 @@ static enum cpu_stop run(struct cpu *c)
 	return interp_run(c->engine_data, c);
 }
 
-/* The attention word is looked at between blocks, and between the pieces of a repeated string instruction. */
+/* The attention word is looked at between blocks, and between the pieces of a repeated string
+ * instruction. */
 static void kick(struct cpu *c)
 {
 }
@@ -81,7 +82,8 @@ static void debug_set(struct cpu *c)
 {
 }
 
-static void stats(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)
+static void stats(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value),
+		  void *opaque)
 {
 	uint64_t insns = 0, built = 0, decoded = 0, flushed = 0, dropped = 0;
 

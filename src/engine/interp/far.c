@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Transfers that go through descriptors, the IDT or system-call registers. What happens there is x86's (segment.c,
- * event.c); here operands are read and the outcome told: everything may be different afterwards.
+ * Transfers that go through descriptors, the IDT or system-call registers. What happens there is
+ * x86's (segment.c, event.c); here operands are read and the outcome told: everything may be
+ * different afterwards.
  */
 #include "engine/interp/private.h"
 #include "x86/event.h"
@@ -57,7 +58,8 @@ static int soft_interrupt(struct cpu *c, const struct insn *i, uint8_t vector)
 	c->fault = (struct cpu_fault){ .vector = vector, .soft = true, .len = i->len };
 	return event_deliver_fault(c);
 }
-/* In v86 mode without IOPL 3 only through the VME redirection bitmap, which event_deliver_fault() looks at. */
+/* In v86 mode without IOPL 3 only through the VME redirection bitmap, which event_deliver_fault()
+ * looks at. */
 int far_int(struct cpu *c, const struct insn *i)
 {
 	if (cpu_v86(c) && cpu_iopl(c) < 3 && !(c->s.cr4 & CR4_VME))

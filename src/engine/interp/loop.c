@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interpreter's loop. The quick way runs blocks of decoded instructions and looks at the attention word between
- * them. Whatever needs exactness by the instruction (interrupt shadow, TF, RF, hardware and debugger's breakpoints,
- * traces) takes step_exact(), one instruction at a time; handlers return CPU_BOUNDARY when they may have changed
- * which way is right, or mode, paging, or code.
+ * The interpreter's loop. The quick way runs blocks of decoded instructions and looks at the
+ * attention word between them. Whatever needs exactness by the instruction (interrupt shadow, TF,
+ * RF, hardware and debugger's breakpoints, traces) takes step_exact(), one instruction at a time;
+ * handlers return CPU_BOUNDARY when they may have changed which way is right, or mode, paging, or
+ * code.
  */
 #include <stdlib.h>
 #include "base/err.h"
@@ -63,7 +64,8 @@ static const uint8_t *page_host(struct cpu *c, gpa_t page, uint64_t *ram_page)
 	return range->host + (page - range->start);
 }
 
-/* Code bytes without any cache: up to 15, fetching the second page only if `room` bytes do not suffice. */
+/* Code bytes without any cache: up to 15, fetching the second page only if `room` bytes do not
+ * suffice. */
 static void fetch_bytes(struct cpu *c, gpa_t at, uint8_t *bytes, unsigned count)
 {
 	uint64_t ram_page;
@@ -77,8 +79,10 @@ static void fetch_bytes(struct cpu *c, gpa_t at, uint8_t *bytes, unsigned count)
 		bytes[n] = (uint8_t)mem_read(c->mem, at + n, 1);
 }
 
-/* The bytes at rip. *room: how many are on the first page; *second: the next page's address, if fetched. */
-static int fetch_both(struct cpu *c, const struct where *w, gpa_t at, uint8_t bytes[15], unsigned room, gpa_t *second)
+/* The bytes at rip. *room: how many are on the first page; *second: the next page's address, if
+ * fetched. */
+static int fetch_both(struct cpu *c, const struct where *w, gpa_t at, uint8_t bytes[15],
+		      unsigned room, gpa_t *second)
 {
 	gva_t next = linear_of(w, c->s.rip + room);
 	int r = fetch_translate(c, next, second);
@@ -121,7 +125,8 @@ static bool stack_astray(const struct cpu *c, const struct insn *i)
 
 	if ((i->op < OP_PUSH || i->op > OP_LEAVE) && i->op != OP_CALL && i->op != OP_RET)
 		return false;
-	return pops ? !canonical(c, sp) || !canonical(c, sp + 7) : !canonical(c, sp - 8) || !canonical(c, sp - 1);
+	return pops ? !canonical(c, sp) || !canonical(c, sp + 7)
+		    : !canonical(c, sp - 8) || !canonical(c, sp - 1);
 }
 
 /* 64-bit mode: a non-canonical address of the stack is #SS, not #GP. */
@@ -180,7 +185,8 @@ static int breakpoints(struct interp *in, struct cpu *c, gva_t at)
 	if (!(c->s.dr[7] & 0xff) || c->s.rflags & FLAG_RF)
 		return CPU_OK;
 	for (unsigned n = 0; n < 4; n++) {
-		if (!(c->s.dr[7] >> (2 * n) & 3) || c->s.dr[7] >> (16 + 4 * n) & 15 || c->s.dr[n] != at)
+		if (!(c->s.dr[7] >> (2 * n) & 3) || c->s.dr[7] >> (16 + 4 * n) & 15 ||
+		    c->s.dr[n] != at)
 			continue;
 		c->fault = (struct cpu_fault){ .vector = VEC_DB, .dr6 = BIT(n) };
 		return CPU_FAULT;
@@ -188,7 +194,8 @@ static int breakpoints(struct interp *in, struct cpu *c, gva_t at)
 	return CPU_OK;
 }
 
-/* Does the instruction, executed with TF set, end in a single-step trap? Events and SYSCALL take TF away. */
+/* Does the instruction, executed with TF set, end in a single-step trap? Events and SYSCALL take TF
+ * away. */
 static bool step_traps(const struct cpu *c, const struct insn *i)
 {
 	if (c->s.shadow & SHADOW_MOVSS)
@@ -198,7 +205,8 @@ static bool step_traps(const struct cpu *c, const struct insn *i)
 	return c->s.rflags & FLAG_TF;
 }
 
-/* A trap after the instruction: data breakpoints met (DR6 bits noted by watch.c) and single step. */
+/* A trap after the instruction: data breakpoints met (DR6 bits noted by watch.c) and single step.
+ */
 static int step_trap(struct cpu *c, const struct insn *i, uint64_t flags)
 {
 	uint64_t dr6 = c->data_hits;
@@ -235,12 +243,14 @@ static int step_finish(struct cpu *c, const struct insn *i, int r, uint64_t star
 
 static bool needs_exact(const struct interp *in, const struct cpu *c)
 {
-	return c->s.shadow || c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.dr[7] & 0xff || c->debug.active ||
-	       cpu_traces(c, TRACE_insn);
+	return c->s.shadow || c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.dr[7] & 0xff ||
+	       c->debug.active || cpu_traces(c, TRACE_insn);
 }
 
-/* The block at rip's instruction crosses the page: NULL when it cannot be kept, or on a fault (*r). */
-static struct block *block_crossing(struct interp *in, struct cpu *c, const struct where *w, gpa_t at, int *r)
+/* The block at rip's instruction crosses the page: NULL when it cannot be kept, or on a fault (*r).
+ */
+static struct block *block_crossing(struct interp *in, struct cpu *c, const struct where *w,
+				    gpa_t at, int *r)
 {
 	unsigned room = 4096 - (unsigned)(at & 0xfff);
 	uint8_t bytes[15];
@@ -261,7 +271,8 @@ static struct block *block_crossing(struct interp *in, struct cpu *c, const stru
 		return NULL;
 	if (!code_register(in->registry, c, ram_first, first, (unsigned)(at & 0xfff), room) ||
 	    !code_register(in->registry, c, ram_next, next, 0, b->bytes - room) ||
-	    memcmp(first + (at & 0xfff), bytes, room) || memcmp(next, bytes + room, b->bytes - room))
+	    memcmp(first + (at & 0xfff), bytes, room) ||
+	    memcmp(next, bytes + room, b->bytes - room))
 		return NULL;
 	cache_insert(in->cache, b);
 	return b;
@@ -277,8 +288,10 @@ static bool block_unchanged(const struct block *b, const uint8_t *host)
 	return true;
 }
 
-/* Decode what is at physical address `at`, for keeping. NULL: execute uncached; *r is set on a fault. */
-static struct block *block_new(struct interp *in, struct cpu *c, const struct where *w, gpa_t at, int *r)
+/* Decode what is at physical address `at`, for keeping. NULL: execute uncached; *r is set on a
+ * fault. */
+static struct block *block_new(struct interp *in, struct cpu *c, const struct where *w, gpa_t at,
+			       int *r)
 {
 	unsigned offset = (unsigned)(at & 0xfff);
 	const uint8_t *host;
@@ -296,7 +309,8 @@ static struct block *block_new(struct interp *in, struct cpu *c, const struct wh
 		return block_crossing(in, c, w, at, r);
 	if (!b->bytes) /* one instruction that is too long */
 		return NULL;
-	if (!code_register(in->registry, c, ram_page, host, offset, b->bytes) || !block_unchanged(b, host + offset))
+	if (!code_register(in->registry, c, ram_page, host, offset, b->bytes) ||
+	    !block_unchanged(b, host + offset))
 		return NULL;
 	cache_insert(in->cache, b);
 	return b;
@@ -312,10 +326,11 @@ static bool crossing_holds(struct cpu *c, const struct where *w, const struct bl
 }
 
 /*
- * The block at rip, or NULL: to be executed uncached, or *r is a fault. guess, which may be NULL, is of the same mode: it
- * saves the search, whose tables rarely are in the processor's cache.
+ * The block at rip, or NULL: to be executed uncached, or *r is a fault. guess, which may be NULL,
+ * is of the same mode: it saves the search, whose tables rarely are in the processor's cache.
  */
-INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct where *w, struct block *guess, int *r)
+INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct where *w,
+			      struct block *guess, int *r)
 {
 	struct block *b;
 	gpa_t at;
@@ -337,12 +352,15 @@ INLINE struct block *block_at(struct interp *in, struct cpu *c, const struct whe
 }
 
 /*
- * The instruction at rip: from the cache where only a shadow ends up here (STI and what follows it recur), else fresh, so
- * that stepping through code does not fill the cache with a block for each instruction.
+ * The instruction at rip: from the cache where only a shadow ends up here (STI and what follows it
+ * recur), else fresh, so that stepping through code does not fill the cache with a block for each
+ * instruction.
  */
-static int step_fetch(struct interp *in, struct cpu *c, const struct where *w, const struct insn **i, struct insn *fresh)
+static int step_fetch(struct interp *in, struct cpu *c, const struct where *w,
+		      const struct insn **i, struct insn *fresh)
 {
-	if (c->s.shadow && !(c->s.rflags & FLAG_TF) && !c->debug.active && !cpu_traces(c, TRACE_insn)) {
+	if (c->s.shadow && !(c->s.rflags & FLAG_TF) && !c->debug.active &&
+	    !cpu_traces(c, TRACE_insn)) {
 		int r;
 		const struct block *b = block_at(in, c, w, NULL, &r);
 
@@ -389,8 +407,8 @@ int interp_step(struct interp *in, struct cpu *c)
 }
 
 /*
- * The block that follows b, when it was found before and lies in the same page: between boundaries the translation
- * of a page does not change, so its physical place follows from b's.
+ * The block that follows b, when it was found before and lies in the same page: between boundaries
+ * the translation of a page does not change, so its physical place follows from b's.
  */
 INLINE struct block *block_linked(const struct block *b, gva_t from, gva_t to)
 {
@@ -418,7 +436,8 @@ static void block_link(struct block *b, gva_t from, gva_t to, struct block *next
 }
 
 /* Execute a block; rip is its start. CPU_OK: rip is where to go on. */
-INLINE int block_run(struct cpu *c, const struct block *b, const struct insn **stopped, uint64_t *at)
+INLINE int block_run(struct cpu *c, const struct block *b, const struct insn **stopped,
+		     uint64_t *at)
 {
 	const struct insn *i = b->insns, *end = i + b->count;
 	uint64_t rip = c->s.rip;
@@ -443,7 +462,8 @@ INLINE int block_run(struct cpu *c, const struct block *b, const struct insn **s
 	return CPU_OK;
 }
 
-/* Blocks until something ends the quick way. Faults are delivered here. CPU_BOUNDARY or CPU_STOP. */
+/* Blocks until something ends the quick way. Faults are delivered here. CPU_BOUNDARY or CPU_STOP.
+ */
 static int run_blocks(struct interp *in, struct cpu *c)
 {
 	const struct where w = where_now(c);
@@ -504,8 +524,8 @@ static int boundary(struct interp *in, struct cpu *c)
 		if (r == CPU_BOUNDARY)
 			continue;
 		/*
-		 * A masked NMI is the one request that stays and must not hold us up. Any other bit that is set
-		 * by now is new, and is looked at before the first instruction.
+		 * A masked NMI is the one request that stays and must not hold us up. Any other bit
+		 * that is set by now is new, and is looked at before the first instruction.
 		 */
 		in->watched = ~(atomic_load(&c->attention) & ATT_NMI);
 		return CPU_OK;

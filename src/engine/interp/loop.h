@@ -13,7 +13,7 @@ struct interp {
 	struct code_cache *cache;
 	struct code_registry *registry;
 	uint32_t watched; /* attention bits that end the quick way */
-	bool resumed;     /* a debugger's breakpoint at resumed_rip was where it stopped us */
+	bool resumed;	  /* a debugger's breakpoint at resumed_rip was where it stopped us */
 	uint64_t resumed_rip;
 };
 

@@ -14,7 +14,8 @@ int misc_pause(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
-/* Guest accesses are host accesses in the same order; only a store passing a later load must be held back. */
+/* Guest accesses are host accesses in the same order; only a store passing a later load must be
+ * held back. */
 int misc_fence(struct cpu *c, const struct insn *i)
 {
 	if (i->op == OP_MFENCE)

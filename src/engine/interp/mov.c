@@ -43,7 +43,8 @@ INLINE int mov_mem_imm(struct cpu *c, const struct insn *i, unsigned size)
 /* The commonest addressing in 64-bit mode: a base register and a displacement, no segment base. */
 INLINE bool plain_base(const struct insn *i)
 {
-	return i->mode == MODE_64 && i->addrsize == 8 && i->seg < SEG_FS && i->index == REG_NONE && i->base < 16;
+	return i->mode == MODE_64 && i->addrsize == 8 && i->seg < SEG_FS && i->index == REG_NONE &&
+	       i->base < 16;
 }
 INLINE int load_base(struct cpu *c, const struct insn *i, unsigned size)
 {
@@ -107,7 +108,8 @@ static int mov_form_of(const struct insn *i)
 	}
 }
 
-/* MOVZX, MOVSX: the source's size by opcode. MOVSXD (63) takes four bytes, two with a 16-bit operand size. */
+/* MOVZX, MOVSX: the source's size by opcode. MOVSXD (63) takes four bytes, two with a 16-bit
+ * operand size. */
 INLINE int extend(struct cpu *c, const struct insn *i, unsigned from, unsigned size, bool sign)
 {
 	uint64_t v;
@@ -144,7 +146,8 @@ static int movsxd_8(struct cpu *c, const struct insn *i)
 }
 int mov_movzx(struct cpu *c, const struct insn *i)
 {
-	return i->opcode & 1 ? extend(c, i, 2, i->opsize, false) : extend(c, i, 1, i->opsize, false);
+	return i->opcode & 1 ? extend(c, i, 2, i->opsize, false)
+			     : extend(c, i, 1, i->opsize, false);
 }
 int mov_movsx(struct cpu *c, const struct insn *i)
 {
@@ -173,7 +176,8 @@ INLINE int cmov(struct cpu *c, const struct insn *i, unsigned size)
 	if (unlikely(r))
 		return r;
 	if (!cond_holds(c->s.rflags, i->cond))
-		v = reg_get(c, i->reg, false, size); /* a 32-bit one clears the upper half all the same */
+		v = reg_get(c, i->reg, false,
+			    size); /* a 32-bit one clears the upper half all the same */
 	reg_set(c, i->reg, false, size, v);
 	return CPU_OK;
 }
@@ -283,7 +287,8 @@ int mov_movbe(struct cpu *c, const struct insn *i)
 	int r;
 
 	if (i->form == FORM_RM_REG)
-		return rm_set(c, i, i->opsize, byte_swap(reg_get(c, i->reg, false, i->opsize), i->opsize));
+		return rm_set(c, i, i->opsize,
+			      byte_swap(reg_get(c, i->reg, false, i->opsize), i->opsize));
 	r = rm_get(c, i, i->opsize, &v);
 	if (r)
 		return r;

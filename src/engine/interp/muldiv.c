@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MUL IMUL DIV IDIV MULX. As on AMD's processors MUL and IMUL leave the flags they do not define, and DIV and IDIV
- * clear PF, ZF, SF, set AF and leave CF and OF.
+ * MUL IMUL DIV IDIV MULX. As on AMD's processors MUL and IMUL leave the flags they do not define,
+ * and DIV and IDIV clear PF, ZF, SF, set AF and leave CF and OF.
  */
 #include "engine/interp/private.h"
 
@@ -25,7 +25,8 @@ static unsigned __int128 pair_get(const struct cpu *c, unsigned size)
 {
 	if (size == 1)
 		return reg_get(c, RAX, false, 2);
-	return (unsigned __int128)reg_get(c, RDX, false, size) << (8 * size) | reg_get(c, RAX, false, size);
+	return (unsigned __int128)reg_get(c, RDX, false, size) << (8 * size) |
+	       reg_get(c, RAX, false, size);
 }
 
 int md_mul(struct cpu *c, const struct insn *i)
@@ -102,7 +103,8 @@ int md_div(struct cpu *c, const struct insn *i)
 int md_idiv(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, spare = 128 - 16 * size;
-	__int128 n = (__int128)(pair_get(c, size) << spare) >> spare, q, max = (__int128)(size_mask(size) >> 1);
+	__int128 n = (__int128)(pair_get(c, size) << spare) >> spare, q,
+		 max = (__int128)(size_mask(size) >> 1);
 	uint64_t v;
 	int64_t d;
 	int e = rm_get(c, i, size, &v);

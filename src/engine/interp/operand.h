@@ -29,10 +29,11 @@ static inline uint64_t operand_offset(const struct cpu *c, const struct insn *i)
 }
 
 /*
- * seg_linear() for the legacy modes, with the usual case inline: an expand-up data segment (writable, if it is to be
- * written) and an access within its limit. ea is at most 32 bits wide.
+ * seg_linear() for the legacy modes, with the usual case inline: an expand-up data segment
+ * (writable, if it is to be written) and an access within its limit. ea is at most 32 bits wide.
  */
-static inline int operand_segment(struct cpu *c, enum x86_seg seg, uint64_t ea, unsigned size, bool write, gva_t *at)
+static inline int operand_segment(struct cpu *c, enum x86_seg seg, uint64_t ea, unsigned size,
+				  bool write, gva_t *at)
 {
 	const struct x86_segment *s = &c->s.seg[seg];
 	unsigned want = SEG_ATTR_P | SEG_ATTR_S | (write ? 2u : 0), care = want | 0xc;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the interpreter's files share: register, operand and stack access by size, flag arithmetic, binding. All
- * inline with constant sizes after inlining; a handler is an inline body instantiated by size.
+ * What the interpreter's files share: register, operand and stack access by size, flag arithmetic,
+ * binding. All inline with constant sizes after inlining; a handler is an inline body instantiated
+ * by size.
  */
 #ifndef ENGINE_INTERP_PRIVATE_H
 #define ENGINE_INTERP_PRIVATE_H
@@ -18,13 +19,15 @@
 #include "isa/insn-vector.def"
 #undef I
 
-/* Choose a specialised handler: one function per group of hot instructions. NULL: take the row's. */
+/* Choose a specialised handler: one function per group of hot instructions. NULL: take the row's.
+ */
 insn_fn alu_bind(const struct insn *i);
 insn_fn mov_bind(const struct insn *i);
 insn_fn control_bind(const struct insn *i);
 insn_fn stack_bind(const struct insn *i);
 insn_fn shift_bind(const struct insn *i);
 
+/* clang-format off */
 /* Instantiate an inline body for the four operand sizes, and index them by 0..3. */
 #define SIZED(name, body)                                                                          \
 	static int name##_1(struct cpu *c, const struct insn *i) { return body(c, i, 1); }         \
@@ -37,6 +40,7 @@ insn_fn shift_bind(const struct insn *i);
 	static int name##_4(struct cpu *c, const struct insn *i) { return body(c, i, op, 4); }     \
 	static int name##_8(struct cpu *c, const struct insn *i) { return body(c, i, op, 8); }
 #define SIZED_TABLE(name) { name##_1, name##_2, name##_4, name##_8 }
+/* clang-format on */
 
 INLINE unsigned size_index(unsigned size)
 {
@@ -79,7 +83,8 @@ INLINE void reg_set(struct cpu *c, unsigned r, bool high, unsigned size, uint64_
 	switch (size) {
 	case 1:
 		if (high)
-			c->s.gpr[r & 3] = (c->s.gpr[r & 3] & ~0xff00ull) | (uint64_t)(uint8_t)v << 8;
+			c->s.gpr[r & 3] = (c->s.gpr[r & 3] & ~0xff00ull) | (uint64_t)(uint8_t)v
+										   << 8;
 		else
 			c->s.gpr[r] = (c->s.gpr[r] & ~0xffull) | (uint8_t)v;
 		break;
@@ -189,8 +194,8 @@ INLINE int rm_set(struct cpu *c, const struct insn *i, unsigned size, uint64_t v
 }
 
 /*
- * Read-modify-write of memory. Its first access already needs write permission, as on the processor (error code
- * W). A change between begin and end is not atomic; locked instructions use lock_begin.
+ * Read-modify-write of memory. Its first access already needs write permission, as on the processor
+ * (error code W). A change between begin and end is not atomic; locked instructions use lock_begin.
  */
 struct rmw {
 	gva_t at;
@@ -219,8 +224,9 @@ INLINE int rmw_end(struct cpu *c, struct rmw *m, unsigned size, uint64_t v)
 }
 
 /*
- * LOCK: for (r = lock_begin(...); !r; ) { compute from m.old; r = lock_end(...) }: lock_end gives LOCK_RETRY when
- * another CPU was faster (m.old is then fresh), else CPU_OK or CPU_FAULT, and everything is released.
+ * LOCK: for (r = lock_begin(...); !r; ) { compute from m.old; r = lock_end(...) }: lock_end gives
+ * LOCK_RETRY when another CPU was faster (m.old is then fresh), else CPU_OK or CPU_FAULT, and
+ * everything is released.
  */
 #define LOCK_RETRY (-1)
 int lock_begin(struct cpu *c, const struct insn *i, unsigned size, struct rmw *m);
@@ -321,7 +327,8 @@ INLINE int raise_ud(struct cpu *c)
 {
 	return cpu_raise(c, VEC_UD);
 }
-/* VEX-encoded integer instructions, which the model offers with AVX: protected mode, but no need of XCR0. */
+/* VEX-encoded integer instructions, which the model offers with AVX: protected mode, but no need of
+ * XCR0. */
 INLINE int vex_check(struct cpu *c)
 {
 	return likely(cpu_protected(c) && c->machine->cpuid->has_avx2) ? CPU_OK : raise_ud(c);

@@ -2,18 +2,19 @@
 /*
  * Which code the machine's CPUs keep decoded, and who must hear of a write to it.
  *
- * A page with code is flagged MEM_CODE, so that every store to it takes the slow way and ends in code_written().
- * lines[] says, by 64 bytes, what of the page is kept by anyone; other writes to the page cost no more than that look.
- * A write to a kept line unflags the page and tells every CPU to drop all it has of it: the CPU that
- * wrote at once (x86: the next instruction must be the new one), the others at their next boundary (x86: they
- * execute a serialising instruction first, in truth an interrupt).
+ * A page with code is flagged MEM_CODE, so that every store to it takes the slow way and ends in
+ * code_written(). lines[] says, by 64 bytes, what of the page is kept by anyone; other writes to
+ * the page cost no more than that look. A write to a kept line unflags the page and tells every CPU
+ * to drop all it has of it: the CPU that wrote at once (x86: the next instruction must be the new
+ * one), the others at their next boundary (x86: they execute a serialising instruction first, in
+ * truth an interrupt).
  *
- * Marking races with stores: a CPU may have checked its translation before the flag was set and store later. So
- * translations are revoked, and until each CPU that had one has passed a boundary the page's code is not kept
- * (code_register gives false) but decoded each time.
+ * Marking races with stores: a CPU may have checked its translation before the flag was set and
+ * store later. So translations are revoked, and until each CPU that had one has passed a boundary
+ * the page's code is not kept (code_register gives false) but decoded each time.
  *
- * Locking: `lock` covers lines[] with the pages' flags, the waiting list and the CPUs' queues. running, request and
- * passed are atomics.
+ * Locking: `lock` covers lines[] with the pages' flags, the waiting list and the CPUs' queues.
+ * running, request and passed are atomics.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -243,7 +244,8 @@ static bool waiting_over(struct code_registry *r, const struct waiting *w)
 	return true;
 }
 
-/* Is a store from before the page was marked impossible by now? Whatever has settled leaves the list. */
+/* Is a store from before the page was marked impossible by now? Whatever has settled leaves the
+ * list. */
 static bool page_settled(struct code_registry *r, uint64_t ram_page)
 {
 	bool settled = true;
@@ -262,8 +264,10 @@ static bool page_settled(struct code_registry *r, uint64_t ram_page)
 	return settled;
 }
 
-/* The page has just been flagged: take away the writable translations, and note whom to wait for. */
-static bool page_revoke(struct code_registry *r, const struct cpu *self, uint64_t ram_page, const uint8_t *host_page)
+/* The page has just been flagged: take away the writable translations, and note whom to wait for.
+ */
+static bool page_revoke(struct code_registry *r, const struct cpu *self, uint64_t ram_page,
+			const uint8_t *host_page)
 {
 	struct waiting *w = &r->waiting[r->nwaiting];
 	bool settled = true;
@@ -275,7 +279,8 @@ static bool page_revoke(struct code_registry *r, const struct cpu *self, uint64_
 
 		if (!m->cpu)
 			continue;
-		/* a fence between clearing the tags and looking at `running` is in the atomics' order */
+		/* a fence between clearing the tags and looking at `running` is in the atomics'
+		 * order */
 		if (!tlb_revoke_page(&m->cpu->tlb, host_page) || m->cpu == self)
 			continue;
 		atomic_thread_fence(memory_order_seq_cst);
@@ -290,8 +295,8 @@ static bool page_revoke(struct code_registry *r, const struct cpu *self, uint64_
 	return settled;
 }
 
-bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page, const uint8_t *host_page, unsigned from,
-		   unsigned len)
+bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page,
+		   const uint8_t *host_page, unsigned from, unsigned len)
 {
 	bool settled;
 

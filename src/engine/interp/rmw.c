@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Read-modify-write of memory, plain and locked. Locked accesses use the host's own locked instructions on the
- * guest's page, so they are atomic against every other CPU and the host; where there is no such page (MMIO, written
- * code, two pages) all other CPUs' locked accesses are held off.
+ * Read-modify-write of memory, plain and locked. Locked accesses use the host's own locked
+ * instructions on the guest's page, so they are atomic against every other CPU and the host; where
+ * there is no such page (MMIO, written code, two pages) all other CPUs' locked accesses are held
+ * off.
  */
 #include "engine/interp/private.h"
 
@@ -48,7 +49,8 @@ int lock_begin(struct cpu *c, const struct insn *i, unsigned size, struct rmw *m
 	return r ? r : lock_begin_at(c, at, size, m);
 }
 
-/* Inline assembly, because the guest's address need not be aligned, which the compiler's atomics require. */
+/* Inline assembly, because the guest's address need not be aligned, which the compiler's atomics
+ * require. */
 static bool host_exchange_if(void *p, unsigned size, uint64_t *old, uint64_t v)
 {
 	bool done;

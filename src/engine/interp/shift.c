@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shifts and rotates. Flags that the manuals leave undefined are given as AMD's processors (Zen) set them: AF one
- * after a shift, OF by its one-bit rule for every count.
+ * Shifts and rotates. Flags that the manuals leave undefined are given as AMD's processors (Zen)
+ * set them: AF one after a shift, OF by its one-bit rule for every count.
  */
 #include "engine/interp/private.h"
 
@@ -50,11 +50,11 @@ INLINE uint64_t rotate_carry_right(uint64_t v, unsigned n, unsigned size, uint64
 }
 
 /*
- * n is the count after masking with 31 or 63, not 0. Gives the result; *f the flags to set under *mask. A rotate
- * through carry whose count is a multiple of width + 1 changes OF alone.
+ * n is the count after masking with 31 or 63, not 0. Gives the result; *f the flags to set under
+ * *mask. A rotate through carry whose count is a multiple of width + 1 changes OF alone.
  */
-INLINE uint64_t shift_compute(enum shift op, uint64_t v, unsigned n, unsigned size, uint64_t rflags, uint64_t *f,
-			      uint64_t *mask)
+INLINE uint64_t shift_compute(enum shift op, uint64_t v, unsigned n, unsigned size, uint64_t rflags,
+			      uint64_t *f, uint64_t *mask)
 {
 	unsigned width = 8 * size;
 	uint64_t r, cf = rflags & FLAG_CF, of;
@@ -77,8 +77,8 @@ INLINE uint64_t shift_compute(enum shift op, uint64_t v, unsigned n, unsigned si
 			n %= width + 1;
 		r = v;
 		if (n)
-			r = op == SH_RCL ? rotate_carry_left(v, n, size, &cf) :
-					   rotate_carry_right(v, n, size, &cf);
+			r = op == SH_RCL ? rotate_carry_left(v, n, size, &cf)
+					 : rotate_carry_right(v, n, size, &cf);
 		of = op == SH_RCL ? cf ^ r >> (width - 1) : top_xor(r, width);
 		*f = cf | of << 11;
 		return r;
@@ -118,7 +118,8 @@ INLINE int shift_reg(struct cpu *c, const struct insn *i, enum shift op, unsigne
 		v = shift_compute(op, v, n, size, c->s.rflags, &f, &mask);
 		flags_set_some(c, mask, f);
 	}
-	rm_register_set(c, i, size, v); /* the upper half of a 32-bit register is cleared by a count of 0 too */
+	rm_register_set(c, i, size,
+			v); /* the upper half of a 32-bit register is cleared by a count of 0 too */
 	return CPU_OK;
 }
 INLINE int shift_mem(struct cpu *c, const struct insn *i, enum shift op, unsigned size)
@@ -156,8 +157,8 @@ SIZED_OP(sar_m, SH_SAR, shift_mem)
 static const insn_fn shift_table[2][7][4] = {
 	{ SIZED_TABLE(rol), SIZED_TABLE(ror), SIZED_TABLE(rcl), SIZED_TABLE(rcr), SIZED_TABLE(shl),
 	  SIZED_TABLE(shr), SIZED_TABLE(sar) },
-	{ SIZED_TABLE(rol_m), SIZED_TABLE(ror_m), SIZED_TABLE(rcl_m), SIZED_TABLE(rcr_m), SIZED_TABLE(shl_m),
-	  SIZED_TABLE(shr_m), SIZED_TABLE(sar_m) },
+	{ SIZED_TABLE(rol_m), SIZED_TABLE(ror_m), SIZED_TABLE(rcl_m), SIZED_TABLE(rcr_m),
+	  SIZED_TABLE(shl_m), SIZED_TABLE(shr_m), SIZED_TABLE(sar_m) },
 };
 
 insn_fn shift_bind(const struct insn *i)
@@ -197,7 +198,8 @@ int shift_sar(struct cpu *c, const struct insn *i)
 /*
  * SHLD and SHRD. With 16 bits and counts above 16 (undefined) the source is rotated, as on Zen.
  */
-static uint64_t double_shift(bool left, uint64_t v, uint64_t src, unsigned n, unsigned size, uint64_t *f)
+static uint64_t double_shift(bool left, uint64_t v, uint64_t src, unsigned n, unsigned size,
+			     uint64_t *f)
 {
 	unsigned width = 8 * size;
 	uint64_t r, cf, of;
@@ -222,7 +224,8 @@ static uint64_t double_shift(bool left, uint64_t v, uint64_t src, unsigned n, un
 static int shift_double(struct cpu *c, const struct insn *i, bool left)
 {
 	unsigned size = i->opsize;
-	unsigned n = (unsigned)(i->form == FORM_RM_REG_CL ? c->s.gpr[RCX] : i->imm) & (size == 8 ? 63 : 31);
+	unsigned n = (unsigned)(i->form == FORM_RM_REG_CL ? c->s.gpr[RCX] : i->imm) &
+		     (size == 8 ? 63 : 31);
 	uint64_t src = reg_get(c, i->reg, false, size), r, f = 0;
 	struct rmw m = { .host = NULL };
 	bool mem = i->flags & INSN_MEM;

@@ -66,7 +66,8 @@ int stk_pop(struct cpu *c, const struct insn *i)
 	return r;
 }
 
-/* In 16 of the 32 bits of a 32-bit push the processor writes nothing; four bytes are written here as AMD's do. */
+/* In 16 of the 32 bits of a 32-bit push the processor writes nothing; four bytes are written here
+ * as AMD's do. */
 int stk_push_sreg(struct cpu *c, const struct insn *i)
 {
 	return stack_push_value(c, i, i->opsize, c->s.seg[i->reg].selector);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * String instructions. A repeated one commits iteration by iteration; when the attention word or TF asks for a pause
- * rip is put back on the instruction and CPU_BOUNDARY returned, so that it goes on later with what is left in
- * the registers. REP MOVS and STOS work in pieces: up to the end of a page, through host pointers, when DF is clear.
+ * String instructions. A repeated one commits iteration by iteration; when the attention word or TF
+ * asks for a pause rip is put back on the instruction and CPU_BOUNDARY returned, so that it goes on
+ * later with what is left in the registers. REP MOVS and STOS work in pieces: up to the end of a
+ * page, through host pointers, when DF is clear.
  */
 #include "engine/interp/private.h"
 #include "x86/watch.h"
@@ -10,9 +11,9 @@
 /* One string instruction underway. */
 struct string {
 	unsigned size, addrsize;
-	uint64_t mask;   /* of the address size */
-	int64_t step;    /* +-size */
-	uint8_t source;  /* segment */
+	uint64_t mask;	/* of the address size */
+	int64_t step;	/* +-size */
+	uint8_t source; /* segment */
 	bool repeats, flat;
 };
 
@@ -29,8 +30,8 @@ static struct string string_begin(const struct cpu *c, const struct insn *i)
 	};
 }
 
-static int string_linear(struct cpu *c, const struct string *s, enum x86_seg seg, uint64_t offset, unsigned size,
-			 bool write, gva_t *at)
+static int string_linear(struct cpu *c, const struct string *s, enum x86_seg seg, uint64_t offset,
+			 unsigned size, bool write, gva_t *at)
 {
 	offset &= s->mask;
 	if (!s->flat)
@@ -56,8 +57,8 @@ static void count_sub(struct cpu *c, const struct string *s, uint64_t by)
 }
 
 /*
- * After an iteration (or a piece): is the instruction to be left, to be resumed? True: rip is back on it and the
- * handler returns CPU_BOUNDARY.
+ * After an iteration (or a piece): is the instruction to be left, to be resumed? True: rip is back
+ * on it and the handler returns CPU_BOUNDARY.
  */
 static bool string_pauses(struct cpu *c, const struct insn *i, const struct string *s)
 {
@@ -70,7 +71,8 @@ static bool string_pauses(struct cpu *c, const struct insn *i, const struct stri
 	return true;
 }
 
-/* Bytes that can be handled at once at `at`: to the end of its page, of the index's range, of the count. */
+/* Bytes that can be handled at once at `at`: to the end of its page, of the index's range, of the
+ * count. */
 static uint64_t piece_limit(const struct string *s, gva_t at, uint64_t offset, uint64_t bytes)
 {
 	uint64_t page = 4096 - (at & 4095), range = s->mask - (offset & s->mask);
@@ -85,7 +87,8 @@ static uint64_t bytes_left(const struct cpu *c, const struct string *s)
 	return MIN(count, 4096u) * s->size;
 }
 
-/* MOVS: as much as possible through two host pointers. Bytes done, 0: take the slow way for one iteration. */
+/* MOVS: as much as possible through two host pointers. Bytes done, 0: take the slow way for one
+ * iteration. */
 static uint64_t movs_piece(struct cpu *c, const struct string *s)
 {
 	uint64_t n = bytes_left(c, s), si = c->s.gpr[RSI] & s->mask, di = c->s.gpr[RDI] & s->mask;
@@ -105,7 +108,8 @@ static uint64_t movs_piece(struct cpu *c, const struct string *s)
 	to = tlb_write_hit(c->tlb.data, b, (unsigned)n);
 	if (!from || !to)
 		return 0;
-	if (to > from && (uint64_t)(to - from) < n) { /* each byte is copied before it is overwritten */
+	if (to > from &&
+	    (uint64_t)(to - from) < n) { /* each byte is copied before it is overwritten */
 		n = (uint64_t)(to - from);
 		n -= n % s->size;
 		if (!n)
@@ -133,7 +137,8 @@ int str_movs(struct cpu *c, const struct insn *i)
 	struct string s = string_begin(c, i);
 
 	while (count_get(c, &s)) {
-		uint64_t n = s.repeats && s.step > 0 && !(c->s.rflags & FLAG_TF) ? movs_piece(c, &s) : 0;
+		uint64_t n =
+			s.repeats && s.step > 0 && !(c->s.rflags & FLAG_TF) ? movs_piece(c, &s) : 0;
 
 		if (!n) {
 			int r = movs_one(c, &s);
@@ -201,7 +206,8 @@ int str_stos(struct cpu *c, const struct insn *i)
 	gva_t b;
 
 	while (count_get(c, &s)) {
-		uint64_t n = s.repeats && s.step > 0 && !(c->s.rflags & FLAG_TF) ? stos_piece(c, &s) : 0;
+		uint64_t n =
+			s.repeats && s.step > 0 && !(c->s.rflags & FLAG_TF) ? stos_piece(c, &s) : 0;
 
 		if (!n) {
 			int r = string_linear(c, &s, SEG_ES, c->s.gpr[RDI], s.size, true, &b);
@@ -229,7 +235,8 @@ int str_lods(struct cpu *c, const struct insn *i)
 	gva_t a;
 
 	while (count_get(c, &s)) {
-		int r = string_linear(c, &s, (enum x86_seg)s.source, c->s.gpr[RSI], s.size, false, &a);
+		int r = string_linear(c, &s, (enum x86_seg)s.source, c->s.gpr[RSI], s.size, false,
+				      &a);
 
 		if (!r)
 			r = linear_load(c, a, s.size, &v);
@@ -290,7 +297,8 @@ int str_cmps(struct cpu *c, const struct insn *i)
 	gva_t a, b;
 
 	while (count_get(c, &s)) {
-		int r = string_linear(c, &s, (enum x86_seg)s.source, c->s.gpr[RSI], s.size, false, &a);
+		int r = string_linear(c, &s, (enum x86_seg)s.source, c->s.gpr[RSI], s.size, false,
+				      &a);
 
 		if (!r)
 			r = linear_load(c, a, s.size, &v);

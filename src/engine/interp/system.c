@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Segment and control registers, descriptor tables, TLB, MSRs, halting: what only, or mostly, a kernel uses.
- * Privilege is checked here, effects are x86's.
+ * Segment and control registers, descriptor tables, TLB, MSRs, halting: what only, or mostly, a
+ * kernel uses. Privilege is checked here, effects are x86's.
  */
 #include <time.h>
 #include "engine/interp/private.h"
@@ -65,7 +65,8 @@ int sys_load_far(struct cpu *c, const struct insn *i)
 	int r = operand_read(c, i, bytes, i->opsize + 2u);
 
 	if (!r)
-		r = seg_load(c, (enum x86_seg)segments[i->op - OP_LDS], (uint16_t)host_load(bytes + i->opsize, 2));
+		r = seg_load(c, (enum x86_seg)segments[i->op - OP_LDS],
+			     (uint16_t)host_load(bytes + i->opsize, 2));
 	if (r == CPU_FAULT)
 		return r;
 	reg_set(c, i->reg, false, i->opsize, host_load(bytes, i->opsize));
@@ -126,7 +127,9 @@ int sys_lmsw(struct cpu *c, const struct insn *i)
 		r = load_selector(c, i, &v);
 	if (r)
 		return r;
-	return cr_write(c, 0, (c->s.cr0 & ~(CR0_MP | CR0_EM | CR0_TS)) | (v & (CR0_PE | CR0_MP | CR0_EM | CR0_TS)));
+	return cr_write(c, 0,
+			(c->s.cr0 & ~(CR0_MP | CR0_EM | CR0_TS)) |
+				(v & (CR0_PE | CR0_MP | CR0_EM | CR0_TS)));
 }
 int sys_smsw(struct cpu *c, const struct insn *i)
 {
@@ -183,7 +186,8 @@ int sys_sidt(struct cpu *c, const struct insn *i)
 	return table_store(c, i, &c->s.idtr);
 }
 
-static int system_segment_load(struct cpu *c, const struct insn *i, int (*load)(struct cpu *, uint16_t))
+static int system_segment_load(struct cpu *c, const struct insn *i,
+			       int (*load)(struct cpu *, uint16_t))
 {
 	uint16_t selector;
 	int r = need_protected(c);
@@ -219,7 +223,8 @@ int sys_str(struct cpu *c, const struct insn *i)
 	return system_segment_store(c, i, SEG_TR);
 }
 
-static int descriptor_query(struct cpu *c, const struct insn *i, int (*query)(struct cpu *, uint16_t, bool *, uint32_t *))
+static int descriptor_query(struct cpu *c, const struct insn *i,
+			    int (*query)(struct cpu *, uint16_t, bool *, uint32_t *))
 {
 	uint16_t selector;
 	uint32_t v = 0;
@@ -493,8 +498,8 @@ int sys_hlt(struct cpu *c, const struct insn *i)
 }
 
 /*
- * MONITOR checks its address and remembers nothing: MWAIT waits for a bounded time instead (which the architecture
- * allows: any event may end it), short enough that a waker's store is seen soon.
+ * MONITOR checks its address and remembers nothing: MWAIT waits for a bounded time instead (which
+ * the architecture allows: any event may end it), short enough that a waker's store is seen soon.
  */
 #define MWAIT_NS 50000
 int sys_monitor(struct cpu *c, const struct insn *i)
@@ -524,7 +529,8 @@ int sys_mwait(struct cpu *c, const struct insn *i)
 		return raise_ud(c);
 	if ((uint32_t)c->s.gpr[RCX] & ~1u)
 		return raise_gp0(c);
-	if (!atomic_load_explicit(&c->attention, memory_order_relaxed) && !event_interrupt_waiting(c))
+	if (!atomic_load_explicit(&c->attention, memory_order_relaxed) &&
+	    !event_interrupt_waiting(c))
 		nanosleep(&wait, NULL);
 	return CPU_BOUNDARY;
 }

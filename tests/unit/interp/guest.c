@@ -116,7 +116,8 @@ static void put64(struct guest *g, uint64_t at, uint64_t v)
 static void segments_flat(struct cpu *c, uint16_t code_attr)
 {
 	for (unsigned n = 0; n < SEG_LDTR; n++)
-		c->s.seg[n] = (struct x86_segment){ .limit = ~0u, .selector = 0x10, .attr = 0xc093 };
+		c->s.seg[n] =
+			(struct x86_segment){ .limit = ~0u, .selector = 0x10, .attr = 0xc093 };
 	c->s.seg[SEG_CS] = (struct x86_segment){ .limit = ~0u, .selector = 8, .attr = code_attr };
 }
 

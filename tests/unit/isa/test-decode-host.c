@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Does the decoder refuse what the host's processor refuses, and nothing else? All one- to three-byte opcodes with every
- * ModRM byte (without displacements) and one prefix are executed natively, registers zero, at the end of a page: only whether that
- * is #UD counts. What would leave (branches, system calls) or upset this process (segment loads) is left out. For AMD's
- * processors, whose choices the decoder follows.
+ * Does the decoder refuse what the host's processor refuses, and nothing else? All one- to
+ * three-byte opcodes with every ModRM byte (without displacements) and one prefix are executed
+ * natively, registers zero, at the end of a page: only whether that is #UD counts. What would leave
+ * (branches, system calls) or upset this process (segment loads) is left out. For AMD's processors,
+ * whose choices the decoder follows.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -19,7 +20,7 @@ enum { GREG_RIP = REG_RIP }; /* the host's name for an index, ours for a base re
 
 #define SKIP 77
 
-static uint8_t *code;           /* one page, and nothing behind it */
+static uint8_t *code; /* one page, and nothing behind it */
 static sigjmp_buf back;
 static volatile sig_atomic_t got_signal;
 static uint8_t *volatile got_rip;
@@ -36,12 +37,13 @@ static void __attribute__((noinline, noreturn)) execute(uint8_t *at)
 {
 	register uint64_t target __asm__("r8") = (uint64_t)at;
 
-	__asm__ volatile("xorl %%eax, %%eax; xorl %%ebx, %%ebx; xorl %%ecx, %%ecx; xorl %%edx, %%edx\n\t"
-			 "xorl %%esi, %%esi; xorl %%edi, %%edi; xorl %%ebp, %%ebp; xorl %%esp, %%esp\n\t"
-			 "jmp *%%r8"
-			 :
-			 : "r"(target)
-			 : "memory");
+	__asm__ volatile(
+		"xorl %%eax, %%eax; xorl %%ebx, %%ebx; xorl %%ecx, %%ecx; xorl %%edx, %%edx\n\t"
+		"xorl %%esi, %%esi; xorl %%edi, %%edi; xorl %%ebp, %%ebp; xorl %%esp, %%esp\n\t"
+		"jmp *%%r8"
+		:
+		: "r"(target)
+		: "memory");
 	__builtin_unreachable();
 }
 
@@ -59,21 +61,30 @@ static bool leaves(const struct insn *i)
 		return true;
 	if (i->class == CLASS_FAR)
 		return i->op != OP_RSM && (i->op < OP_UD0 || i->op > OP_UD2);
-	return i->op == OP_MOV_SREG || i->op == OP_POP_SREG || i->op == OP_WRFSBASE || i->op == OP_WRGSBASE ||
-	       (i->op >= OP_LDS && i->op <= OP_LSS) || (i->op >= OP_POPF && i->op <= OP_POPFQ);
+	return i->op == OP_MOV_SREG || i->op == OP_POP_SREG || i->op == OP_WRFSBASE ||
+	       i->op == OP_WRGSBASE || (i->op >= OP_LDS && i->op <= OP_LSS) ||
+	       (i->op >= OP_POPF && i->op <= OP_POPFQ);
 }
 
-/* Differences on purpose: features not offered, instructions that CPL 3 may not use, AMD's LOCK MOV CR0. */
+/* Differences on purpose: features not offered, instructions that CPL 3 may not use, AMD's LOCK MOV
+ * CR0. */
 static bool known(const uint8_t *b, unsigned len)
 {
 	static const char *const list[] = {
-		"\x0f\x01\xc8", "\x0f\x01\xc9", "\x0f\x01\xca", "\x0f\x01\xcb", /* MONITOR MWAIT CLAC STAC */
-		"\x0f\x01\xfa", "\x0f\x01\xfb", "\x0f\x01\xfc", "\x0f\x01\xfd", /* MONITORX MWAITX CLZERO RDPRU */
-		"\x0f\x01\xff",
-		"\x0f\x01\xd8", "\x0f\x01\xd9", "\x0f\x01\xda", "\x0f\x01\xdb", "\x0f\x01\xdc", "\x0f\x01\xdd",
-		"\x0f\x01\xde", "\x0f\x01\xdf", "\x0f\x01\xc1", "\x0f\x01\xc2", "\x0f\x01\xc3", "\x0f\x01\xc4",
-		"\x0f\x78", "\x0f\x79", /* virtualization; hypervisors differ in what they let through */
-		"\x0f\x20", "\x0f\x22", "\x0f\x38\xf8", "\x0f\x38\xf9", /* MOVDIR64B, MOVDIRI */
+		"\x0f\x01\xc8", "\x0f\x01\xc9",
+		"\x0f\x01\xca", "\x0f\x01\xcb", /* MONITOR MWAIT CLAC STAC */
+		"\x0f\x01\xfa", "\x0f\x01\xfb",
+		"\x0f\x01\xfc", "\x0f\x01\xfd", /* MONITORX MWAITX CLZERO RDPRU */
+		"\x0f\x01\xff", "\x0f\x01\xd8",
+		"\x0f\x01\xd9", "\x0f\x01\xda",
+		"\x0f\x01\xdb", "\x0f\x01\xdc",
+		"\x0f\x01\xdd", "\x0f\x01\xde",
+		"\x0f\x01\xdf", "\x0f\x01\xc1",
+		"\x0f\x01\xc2", "\x0f\x01\xc3",
+		"\x0f\x01\xc4", "\x0f\x78",
+		"\x0f\x79", /* virtualization; hypervisors differ in what they let through */
+		"\x0f\x20",	"\x0f\x22",
+		"\x0f\x38\xf8", "\x0f\x38\xf9", /* MOVDIR64B, MOVDIRI */
 	};
 
 	for (unsigned n = 0; n < ARRAY_LEN(list); n++) {
@@ -89,8 +100,9 @@ static bool known(const uint8_t *b, unsigned len)
 
 static bool is_prefix_or_vector(uint8_t b)
 {
-	return b == 0x0f || (b & 0xf0) == 0x40 || (b >= 0x64 && b <= 0x67) || b == 0xf0 || b == 0xf2 || b == 0xf3 ||
-	       b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0xc4 || b == 0xc5 || b == 0x62 || b == 0x8f;
+	return b == 0x0f || (b & 0xf0) == 0x40 || (b >= 0x64 && b <= 0x67) || b == 0xf0 ||
+	       b == 0xf2 || b == 0xf3 || b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e ||
+	       b == 0xc4 || b == 0xc5 || b == 0x62 || b == 0x8f;
 }
 
 static unsigned failures, compared;
@@ -111,8 +123,8 @@ static void compare(const uint8_t *bytes, unsigned shortest)
 	if (host == ours || failures++ > 20)
 		return;
 	insn_format(&i, 0, text, sizeof(text));
-	printf("%02x%02x%02x%02x%02x: the host %s it, we %s: %s\n", bytes[0], bytes[1], bytes[2], bytes[3], bytes[4],
-	       host ? "refuses" : "takes", ours ? "refuse" : "take", text);
+	printf("%02x%02x%02x%02x%02x: the host %s it, we %s: %s\n", bytes[0], bytes[1], bytes[2],
+	       bytes[3], bytes[4], host ? "refuses" : "takes", ours ? "refuse" : "take", text);
 }
 
 static void compare_opcode(unsigned map, uint8_t prefix, uint8_t opcode, uint8_t modrm)
@@ -120,9 +132,11 @@ static void compare_opcode(unsigned map, uint8_t prefix, uint8_t opcode, uint8_t
 	uint8_t bytes[15] = { 0 };
 	unsigned n = 0;
 
-	if (map == 0 && (is_prefix_or_vector(opcode) || (opcode >= 0xca && opcode <= 0xcf) || opcode == 0xf1))
+	if (map == 0 &&
+	    (is_prefix_or_vector(opcode) || (opcode >= 0xca && opcode <= 0xcf) || opcode == 0xf1))
 		return;
-	if (map == 1 && (opcode == 0x38 || opcode == 0x3a || opcode == 0x05 || opcode == 0x34 || opcode == 0x0f))
+	if (map == 1 && (opcode == 0x38 || opcode == 0x3a || opcode == 0x05 || opcode == 0x34 ||
+			 opcode == 0x0f))
 		return;
 	if (prefix)
 		bytes[n++] = prefix;
@@ -140,7 +154,8 @@ static bool host_is_amd(void)
 	unsigned a, b, c, d;
 
 	return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
-	       d == signature_AMD_edx && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_AVX2 && b & bit_SHA;
+	       d == signature_AMD_edx && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_AVX2 &&
+	       b & bit_SHA;
 }
 
 int main(void)
@@ -149,7 +164,8 @@ int main(void)
 	static const int signals[] = { SIGILL, SIGSEGV, SIGFPE, SIGBUS, SIGTRAP };
 	static uint8_t stack[65536];
 	stack_t alternate = { .ss_sp = stack, .ss_size = sizeof(stack) };
-	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_ONSTACK | SA_NODEFER | SA_SIGINFO };
+	struct sigaction action = { .sa_sigaction = on_signal,
+				    .sa_flags = SA_ONSTACK | SA_NODEFER | SA_SIGINFO };
 
 	if (!host_is_amd())
 		return SKIP;
@@ -163,8 +179,10 @@ int main(void)
 	for (unsigned map = 0; map < 4; map++)
 		for (unsigned p = 0; p < ARRAY_LEN(prefixes); p++)
 			for (unsigned opcode = 0; opcode < 256; opcode++)
-				for (unsigned modrm = 0; modrm < 256; modrm += modrm == 0x3f ? 0x81 : 1)
-					compare_opcode(map, prefixes[p], (uint8_t)opcode, (uint8_t)modrm);
+				for (unsigned modrm = 0; modrm < 256;
+				     modrm += modrm == 0x3f ? 0x81 : 1)
+					compare_opcode(map, prefixes[p], (uint8_t)opcode,
+						       (uint8_t)modrm);
 	printf("%u encodings compared, %u differ\n", compared, failures);
 	return failures != 0;
 }

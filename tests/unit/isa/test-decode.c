@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The decoder: every field for a table of encodings, status of what is invalid, truncated or too long. */
+/* The decoder: every field for a table of encodings, status of what is invalid, truncated or too
+ * long. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,9 +39,11 @@ struct row {
 #define N REG_NONE
 static const struct row rows[] = {
 	{ "0fb6c4", MODE_64, OP_MOVZX, FORM_REG_RM, 4, 0, 4, N, N, 0, 3, 0, 0, INSN_HIGH_RM },
-	{ "8864c804", MODE_64, OP_MOV, FORM_RM_REG, 1, 4, 0, 0, 1, 3, 3, 4, 0, INSN_MEM | INSN_HIGH_REG },
+	{ "8864c804", MODE_64, OP_MOV, FORM_RM_REG, 1, 4, 0, 0, 1, 3, 3, 4, 0,
+	  INSN_MEM | INSN_HIGH_REG },
 	{ "408864c804", MODE_64, OP_MOV, FORM_RM_REG, 1, 4, 0, 0, 1, 3, 3, 4, 0, INSN_MEM },
-	{ "488b0510000000", MODE_64, OP_MOV, FORM_REG_RM, 8, 0, 0, REG_RIP, N, 0, 3, 16, 0, INSN_MEM },
+	{ "488b0510000000", MODE_64, OP_MOV, FORM_REG_RM, 8, 0, 0, REG_RIP, N, 0, 3, 16, 0,
+	  INSN_MEM },
 	{ "04ff", MODE_64, OP_ADD, FORM_REG_IMM, 1, 0, 0, N, N, 0, 3, 0, ~0ull, 0 },
 	{ "4883c0ff", MODE_64, OP_ADD, FORM_RM_IMM, 8, 0, 0, N, N, 0, 3, 0, ~0ull, 0 },
 	{ "8200ff", MODE_32, OP_ADD, FORM_RM_IMM, 1, 0, 0, 0, N, 0, 3, 0, ~0ull, INSN_MEM },
@@ -53,13 +56,14 @@ static const struct row rows[] = {
 	{ "d3e0", MODE_64, OP_SHL, FORM_RM_CL, 4, 4, 0, N, N, 0, 3, 0, 0, 0 },
 	{ "0fa4c805", MODE_64, OP_SHLD, FORM_RM_REG_IMM, 4, 1, 0, N, N, 0, 3, 0, 5, 0 },
 	{ "6bc1f6", MODE_64, OP_IMUL, FORM_REG_RM_IMM, 4, 0, 1, N, N, 0, 3, 0, -10ull, 0 },
-	{ "a10102030405060708", MODE_64, OP_MOV, FORM_REG_RM, 4, 0, 0, N, N, 0, 3, 0x807060504030201, 0,
-	  INSN_MEM },
+	{ "a10102030405060708", MODE_64, OP_MOV, FORM_REG_RM, 4, 0, 0, N, N, 0, 3,
+	  0x807060504030201, 0, INSN_MEM },
 	{ "f00108", MODE_64, OP_ADD, FORM_RM_REG, 4, 1, 0, 0, N, 0, 3, 0, 0, INSN_MEM | INSN_LOCK },
 	{ "f348ab", MODE_64, OP_STOSQ, FORM_NONE, 8, 0, 0, N, N, 0, 3, 0, 0, INSN_REP },
 	{ "f2a6", MODE_64, OP_CMPSB, FORM_NONE, 1, 0, 0, N, N, 0, 3, 0, 0, INSN_REPNE },
 	{ "64a5", MODE_32, OP_MOVSD, FORM_NONE, 4, 0, 0, N, N, 0, 4, 0, 0, 0 },
-	{ "ea112233445566", MODE_32, OP_JMP_FAR, FORM_IMM, 4, 0, 0, N, N, 0, 3, 0, 0x665544332211, 0 },
+	{ "ea112233445566", MODE_32, OP_JMP_FAR, FORM_IMM, 4, 0, 0, N, N, 0, 3, 0, 0x665544332211,
+	  0 },
 	{ "7510", MODE_64, OP_JNZ, FORM_IMM, 8, 0, 0, N, N, 0, 3, 0, 0x10, INSN_COND },
 	{ "0f22d8", MODE_64, OP_MOV_CR, FORM_REG_RM, 8, 3, 0, N, N, 0, 3, 0, 0, 0 },
 	{ "8ed8", MODE_32, OP_MOV_SREG, FORM_REG_RM, 4, 3, 0, N, N, 0, 3, 0, 0, 0 },
@@ -75,10 +79,11 @@ static void test_fields(void **state)
 
 		if (i.op != r->op || i.form != r->form)
 			fail_msg("%s: got %s form %u", r->hex, insn_name(i.op), i.form);
-		if (i.opsize != r->opsize || i.reg != r->reg || i.rm != r->rm || i.base != r->base ||
-		    i.index != r->index || i.scale != r->scale || i.seg != r->seg || i.disp != r->disp ||
-		    i.imm != r->imm || i.flags != r->flags)
-			fail_msg("%s: opsize %u reg %u rm %u base %u index %u scale %u seg %u disp %lld imm "
+		if (i.opsize != r->opsize || i.reg != r->reg || i.rm != r->rm ||
+		    i.base != r->base || i.index != r->index || i.scale != r->scale ||
+		    i.seg != r->seg || i.disp != r->disp || i.imm != r->imm || i.flags != r->flags)
+			fail_msg("%s: opsize %u reg %u rm %u base %u index %u scale %u seg %u disp "
+				 "%lld imm "
 				 "%llx flags %x",
 				 r->hex, i.opsize, i.reg, i.rm, i.base, i.index, i.scale, i.seg,
 				 (long long)i.disp, (unsigned long long)i.imm, i.flags);
@@ -136,10 +141,10 @@ static void test_refused(void **state)
 	decode_hex("0f0b", MODE_64, INSN_OK); /* UD2 is an instruction */
 	decode_hex("d6", MODE_64, INSN_UD);   /* SALC */
 	decode_hex("06", MODE_64, INSN_UD);
-	decode_hex("f089c8", MODE_64, INSN_UD);   /* LOCK MOV */
-	decode_hex("f001c8", MODE_64, INSN_UD);   /* LOCK ADD on a register */
-	decode_hex("f03b00", MODE_64, INSN_UD);   /* LOCK CMP */
-	decode_hex("8ec8", MODE_32, INSN_UD);     /* MOV CS */
+	decode_hex("f089c8", MODE_64, INSN_UD); /* LOCK MOV */
+	decode_hex("f001c8", MODE_64, INSN_UD); /* LOCK ADD on a register */
+	decode_hex("f03b00", MODE_64, INSN_UD); /* LOCK CMP */
+	decode_hex("8ec8", MODE_32, INSN_UD);	/* MOV CS */
 	decode_hex("c4c278f2", MODE_64, INSN_TRUNCATED);
 	decode_hex("488b", MODE_64, INSN_TRUNCATED);
 	decode_hex("", MODE_64, INSN_TRUNCATED);
