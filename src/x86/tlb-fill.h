@@ -27,4 +27,30 @@ static inline const struct mem_range *tlb_range(struct cpu *c, gpa_t at)
 	return likely(at - r->start < r->size) ? r : tlb_range_find(c, at);
 }
 
+/* The bit that says that the page has been fetched from. */
+static inline uint64_t *fetched_word(struct tlb *t, gva_t page, uint64_t *bit)
+{
+	uint64_t n = page >> 12 ^ page >> 24;
+
+	*bit = BIT(n & 63);
+	return &t->fetched[n >> 6 & 63];
+}
+
+/* Where large mappings of this page's half of the address space are remembered: see tlb_flush_page. */
+static inline struct tlb_large *large_of(struct tlb *t, gva_t page)
+{
+	return page >> 63 ? &t->large : &t->space->large;
+}
+
+static inline void large_remember(struct tlb *t, gva_t page, uint64_t size)
+{
+	struct tlb_large *l = large_of(t, page);
+
+	if (likely(size == GUEST_PAGE) || size == ~0ull)
+		return;
+	l->frames[page >> 27 & 15] |= BIT(page >> 21 & 63);
+	if (size > 4ull << 20)
+		l->huge |= BIT(page >> 30 & 63);
+}
+
 #endif

@@ -12,7 +12,6 @@
 #include "base/err.h"
 #include "x86/access.h"
 #include "x86/cpuid.h"
-#include "x86/pgwalk.h"
 #include "x86/tlb-fill.h"
 
 #define SPACE_FREE (~0ull)
@@ -172,20 +171,17 @@ void tlb_select(struct cpu *c)
 
 /* ---- flushing */
 
-static uint64_t *fetched_word(struct tlb *t, gva_t page, uint64_t *bit)
-{
-	uint64_t n = page >> 12 ^ page >> 24;
-
-	*bit = BIT(n & 63);
-	return &t->fetched[n >> 6 & 63];
-}
-
+/* Fetches must miss once more, so that `fetched` has every page that was fetched from since. */
 static void code_changed(struct tlb *t)
 {
 	t->code_changes++;
-	memset(t->fetched, 0, sizeof(t->fetched));
-	for (unsigned i = 0; i < TLB_SPACES; i++)
+	for (unsigned i = 0; i < ARRAY_LEN(t->fetched); i++)
+		t->fetched[i] = 0;
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		t->spaces[i].code_id = ++t->code_ids;
+		fetch_clear(t->spaces[i].fetch[0], t->spaces[i].fetch[0]->used);
+	}
+	fetch_clear(t->space->fetch[1], t->space->fetch[1]->used);
 }
 
 static void local_changed(struct tlb *t, struct tlb_space *s)
@@ -209,14 +205,12 @@ void tlb_flush_all(struct cpu *c)
 	struct tlb *t = &c->tlb;
 
 	code_changed(t);
-
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		space_clear(&t->spaces[i]);
 		if (&t->spaces[i] != t->space)
 			t->spaces[i].cr3 = SPACE_FREE;
 	}
 	table_clear(t->space->table[TLB_SUPER], t->space->table[TLB_SUPER]->used);
-	fetch_clear(t->space->fetch[1], t->space->fetch[1]->used);
 	large_forget(&t->large);
 	t->global_low = false;
 	t->range.size = 0;
@@ -291,25 +285,9 @@ static void fetch_flush_frame(struct tlb_fetch *f, gva_t page, unsigned shift)
 
 /*
  * INVLPG of any address in a large mapping drops all of it, and operating systems rely on that. We keep 4 KiB pieces, so
- * the TLB remembers in which frames it has seen large mappings; errors are on the side of dropping more.
+ * the TLB remembers in which frames it has seen large mappings; errors are on the side of dropping more. Gives from
+ * which bit on an INVLPG of this page must look for its like; mappings of 4 MiB are two frames.
  */
-static struct tlb_large *large_of(struct tlb *t, gva_t page)
-{
-	return page >> 63 ? &t->large : &t->space->large;
-}
-
-static void large_remember(struct tlb *t, gva_t page, uint64_t size)
-{
-	struct tlb_large *l = large_of(t, page);
-
-	if (likely(size == GUEST_PAGE) || size == ~0ull)
-		return;
-	l->frames[page >> 27 & 15] |= BIT(page >> 21 & 63);
-	if (size > 4ull << 20)
-		l->huge |= BIT(page >> 30 & 63);
-}
-
-/* From which bit on an INVLPG of this page must look for its like; mappings of 4 MiB are two frames. */
 static unsigned large_shift(const struct tlb_large *l, gva_t page)
 {
 	if (unlikely(l->huge & BIT(page >> 30 & 63)))
@@ -490,215 +468,4 @@ void tlb_revoke_writes(struct cpu *c)
 		table_revoke_writes(c->tlb.spaces[i].table[TLB_SUPER_AC]);
 	}
 	table_revoke_writes(c->tlb.spaces[0].table[TLB_SUPER]);
-}
-
-/* ---- filling */
-
-const struct mem_range *tlb_range_find(struct cpu *c, gpa_t at)
-{
-	unsigned count, low = 0, high;
-	const struct mem_range *ranges = mem_ranges(c->mem, &count);
-
-	high = count;
-	while (low < high) {
-		unsigned mid = low + (high - low) / 2;
-
-		if (ranges[mid].start + ranges[mid].size <= at)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	if (low >= count || ranges[low].start > at)
-		return NULL;
-	if (ranges[low].kind != MEM_IO)
-		c->tlb.range = ranges[low];
-	return &ranges[low];
-}
-
-static void bitmap_set(uint64_t *map, unsigned i, bool v)
-{
-	uint64_t bit = BIT(i % 64);
-
-	map[i / 64] = v ? map[i / 64] | bit : map[i / 64] & ~bit;
-}
-
-/* May stores to this RAM page go straight to memory? The first of a tracked page counts from now on. */
-static bool plain_write(struct mem *m, _Atomic uint8_t *flags, bool writing)
-{
-	bool tracking = mem_dirty_tracking(m);
-	uint8_t f = atomic_load_explicit(flags, memory_order_relaxed);
-
-	if (unlikely(tracking && writing && !(f & MEM_DIRTY)))
-		f = atomic_fetch_or(flags, MEM_DIRTY) | MEM_DIRTY;
-	return mem_page_plain_write(f, tracking);
-}
-
-static void write_tag_make(struct cpu *c, struct tlb_table *t, gva_t page, uint64_t ram_page, bool writing)
-{
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
-	_Atomic uint8_t *flags = &mem_page_flags(c->mem)[ram_page];
-	uint64_t bit = BIT(i % 64);
-
-	if (!plain_write(c->mem, flags, writing))
-		return;
-	if (!(t->written[i / 64] & bit))
-		__atomic_store_n(&t->written[i / 64], t->written[i / 64] | bit, __ATOMIC_RELEASE);
-	__atomic_exchange_n(&t->write_tag[i], page, __ATOMIC_SEQ_CST);
-	if (unlikely(!plain_write(c->mem, flags, false)))
-		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
-}
-
-/* Make an entry for a page of RAM or ROM that the walk has allowed. */
-static void entry_make(struct cpu *c, gva_t page, const struct pgwalk *w, const struct mem_range *r,
-		       enum tlb_mode mode, bool writing)
-{
-	struct tlb_table *t = c->tlb.space->table[mode];
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
-	uint8_t *host = r->host + (w->page - r->start);
-
-	large_remember(&c->tlb, page, w->size);
-	/* The entry may be another page's: first it must be nobody's. */
-	__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELEASE);
-	__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELEASE);
-	__atomic_store_n(&t->addend[i], (uintptr_t)host - page, __ATOMIC_RELEASE);
-	bitmap_set(t->used, i, true);
-	bitmap_set(t->local, i, !w->global);
-	c->tlb.global_low |= w->global && !(page >> 63);
-	__atomic_store_n(&t->read_tag[i], page, __ATOMIC_RELEASE);
-	if (w->writable && w->dirty && r->kind == MEM_RAM)
-		write_tag_make(c, t, page, (r->ram_offset + (w->page - r->start)) >> 12, writing);
-}
-
-#define PTE_P BIT(0)
-#define PTE_W BIT(1)
-#define PTE_U BIT(2)
-#define PTE_A BIT(5)
-#define PTE_D BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_G BIT(8)
-#define PTE_NX BIT(63)
-
-/* A data access may pass with these rights, gathered from all levels. */
-static bool rights_allow(const struct cpu *c, uint64_t rights, bool write, enum tlb_mode mode)
-{
-	if (mode == TLB_USER)
-		return (rights & PTE_U) && (!write || rights & PTE_W);
-	if (mode == TLB_SUPER && (rights & PTE_U) && (c->s.cr4 & CR4_SMAP))
-		return false;
-	return !write || rights & PTE_W || !(c->s.cr0 & CR0_WP);
-}
-
-/* nx: of any level. */
-static bool fetch_allowed(const struct cpu *c, uint64_t rights, uint64_t nx, enum tlb_mode mode)
-{
-	if (nx & PTE_NX)
-		return false;
-	return mode == TLB_USER ? rights & PTE_U : !(rights & PTE_U) || !(c->s.cr4 & CR4_SMEP);
-}
-
-/*
- * The usual walk, in a third of the time: four levels, all tables in the range found last, pages of 4 KiB or 2 MiB,
- * allowed, accessed and dirty bits set already. False: pgwalk knows.
- */
-static bool walk_usual(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, struct pgwalk *out)
-{
-	const struct mem_range *r = &c->tlb.range;
-	uint64_t address = c->tlb.address, v = c->s.cr3, rights = ~0ull, nx = 0;
-	bool write = access == ACCESS_WRITE;
-	uint64_t bad = 0x000fffffffffffffull & ~address & ~0xfffull; /* physical addresses that are none */
-	unsigned shift = 39;
-
-	if ((c->s.efer & (EFER_LMA | EFER_NXE)) != (EFER_LMA | EFER_NXE) || !address)
-		return false;
-	for (;; shift -= 9) {
-		uint64_t entry = (v & address) - r->start + (at >> shift & 511) * 8;
-
-		if (unlikely(entry >= r->size))
-			return false;
-		v = __atomic_load_n((const uint64_t *)(const void *)(r->host + entry), __ATOMIC_ACQUIRE);
-		rights &= v;
-		nx |= v;
-		if (unlikely(v & bad))
-			return false;
-		if (shift == 12)
-			break;
-		if (v & PTE_PS) {
-			if (shift != 21 || v & 0x1fe000)
-				return false;
-			break;
-		}
-	}
-	if (!(rights & PTE_P) || !(rights & PTE_A) || (write && !(v & PTE_D)))
-		return false;
-	if (access == ACCESS_FETCH ? !fetch_allowed(c, rights, nx, mode) : !rights_allow(c, rights, write, mode))
-		return false;
-	out->size = 1ull << shift;
-	out->page = ((v & address) & ~(out->size - 1)) | (at & (out->size - 1) & ~(GUEST_PAGE - 1));
-	out->dirty = v & PTE_D;
-	out->writable = rights_allow(c, rights, true, mode);
-	out->global = (v & PTE_G) && (c->s.cr4 & CR4_PGE);
-	return true;
-}
-
-static bool watched(const struct cpu *c, gva_t page)
-{
-	return unlikely((c->s.dr[7] & 0xff) || c->debug.nwatches) && tlb_page_watched(c, page);
-}
-
-int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, gpa_t *where)
-{
-	gva_t page = at & ~(GUEST_PAGE - 1);
-	bool write = access == ACCESS_WRITE;
-	const struct mem_range *r;
-	struct pgwalk w;
-
-	if (!walk_usual(c, at, access, mode, &w)) {
-		int rc = pgwalk_plain(c, at, access, mode, &w);
-
-		if (rc) {
-			*where = WHERE_UNKNOWN;
-			return rc == PGWALK_ODD ? TLB_NOT_MEMORY : rc;
-		}
-	}
-	c->tlb.fills++;
-	*where = w.page | (at & (GUEST_PAGE - 1));
-	r = tlb_range(c, w.page);
-	if (unlikely(!r || r->kind == MEM_IO || !range_fits(w.page - r->start, GUEST_PAGE, r->size)))
-		return TLB_NOT_MEMORY;
-	if (watched(c, page))
-		return TLB_NOT_MEMORY;
-	entry_make(c, page, &w, r, mode, write);
-	if (write && unlikely(c->tlb.space->table[mode]->write_tag[(at >> 12) & (TLB_ENTRIES - 1)] != page))
-		return TLB_NOT_MEMORY;
-	return CPU_OK;
-}
-
-int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
-{
-	unsigned i = (at >> 12) & (TLB_FETCH_ENTRIES - 1);
-	struct tlb_fetch *f = c->tlb.fetch;
-	gva_t tag = at & ~(GUEST_PAGE - 1);
-	uint64_t bit, *fetched;
-	struct pgwalk w;
-	int rc;
-
-	if (likely(f->tag[i] == tag)) {
-		*page = f->page[i];
-		return CPU_OK;
-	}
-	if (x86_64bit(&c->s) && (uint64_t)((int64_t)(at << 16) >> 16) != at)
-		return cpu_raise_error(c, VEC_GP, 0);
-	rc = pgwalk(c, at, ACCESS_FETCH, c->s.cpl == 3 ? TLB_USER : TLB_SUPER_AC, &w);
-	if (rc)
-		return rc;
-	fetched = fetched_word(&c->tlb, tag, &bit);
-	*fetched |= bit;
-	f->tag[i] = tag;
-	f->page[i] = w.page;
-	bitmap_set(f->used, i, true);
-	bitmap_set(f->local, i, !w.global);
-	c->tlb.global_low |= w.global && !(tag >> 63);
-	large_remember(&c->tlb, tag, w.size);
-	*page = w.page;
-	return CPU_OK;
 }

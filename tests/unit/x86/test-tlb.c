@@ -383,6 +383,31 @@ static void data_breakpoints(void **state)
 	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
 }
 
+/* Engines that keep where fetches led: INVLPG of every page fetched from since the last change is a change. */
+static void code_changes(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t changes;
+	gpa_t page;
+
+	put64(g, PT, A_PAGE | P | W | U);
+	put64(g, PT + 8, B_PAGE | P | W | U);
+	for (unsigned n = 0; n < 3; n++) {
+		assert_int_equal(cpu_fetch_page(g->c, LOW, &page), CPU_OK);
+		assert_int_equal(cpu_fetch_page(g->c, LOW + 0x1000, &page), CPU_OK);
+		changes = g->c->tlb.code_changes;
+		tlb_flush_page(g->c, LOW + 0x2000);
+		assert_int_equal(g->c->tlb.code_changes, changes);
+		tlb_flush_page(g->c, LOW);
+		assert_int_not_equal(g->c->tlb.code_changes, changes);
+		/* the other page is used again, and then dropped */
+		assert_int_equal(cpu_fetch_page(g->c, LOW + 0x1000, &page), CPU_OK);
+		changes = g->c->tlb.code_changes;
+		tlb_flush_page(g->c, LOW + 0x1000);
+		assert_int_not_equal(g->c->tlb.code_changes, changes);
+	}
+}
+
 static void port_breakpoints(void **state)
 {
 	struct guest *g = paged(state);
@@ -488,7 +513,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
-		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(revoke_race),
+		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(code_changes), T(revoke_race),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
