@@ -1,93 +1,130 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A serial line on a listening UNIX socket: one peer at a time, which may go and come back. The socket is the owner's alone. One
- * left behind by a dead process is recognised by connecting to it, never removed while somebody listens.
+ * A listening UNIX socket, for its owner alone. One peer at a time, any number one after another; what the guest
+ * sends while nobody is connected is lost, as on a cable that is not plugged in. A socket file left by a process that
+ * has died is replaced, one somebody listens on is not.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "backend/chr-private.h"
+#include "base/err.h"
+#include "backend/private.h"
 
-void chr_socket_close(struct chr *c)
+void chr_socket_gone(struct chr *c)
 {
-	int fd = c->in_fd;
+	int fd = c->in;
 
-	pthread_mutex_lock(&c->write_lock);
-	c->out_fd = -1;
-	c->in_fd = -1;
-	pthread_mutex_unlock(&c->write_lock);
+	chr_set_output(c, -1);
+	chr_set_input(c, -1);
 	if (fd >= 0)
 		close(fd);
 }
 
-static void on_connection(void *opaque, uint32_t events)
+static void socket_accept(void *opaque, uint32_t events)
 {
 	struct chr *c = opaque;
-	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0)
 		return;
-	if (c->in_fd >= 0) { /* the line is taken */
-		close(fd);
-		return;
+	/* one that hung up while its input was held back has not been noticed yet */
+	if (c->in >= 0) {
+		char probe;
+		ssize_t r = recv(c->in, &probe, 1, MSG_PEEK | MSG_DONTWAIT);
+
+		if (r > 0 || (r < 0 && (errno == EAGAIN || errno == EINTR))) {
+			close(fd);
+			return;
+		}
+		chr_socket_gone(c);
 	}
-	c->held = 0;
-	if (chr_watch_input(c, fd, NULL)) {
-		c->in_fd = -1;
-		close(fd);
-		return;
-	}
-	pthread_mutex_lock(&c->write_lock);
-	c->out_fd = fd;
-	pthread_mutex_unlock(&c->write_lock);
+	chr_set_input(c, fd);
+	chr_set_output(c, fd);
+	chr_post(c);
 }
 
-/* Is somebody listening there? */
-static bool in_use(const struct sockaddr_un *a)
+/* Is there a socket nobody listens on? Then it goes. */
+static int remove_stale(const struct sockaddr_un *at, struct err *e)
 {
-	int fd _close_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	return fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0;
-}
-
-int chr_socket_open(struct chr *c, const char *path, struct err *e)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd _close_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct stat st;
-	mode_t mask;
-	int r;
 
-	if (strlen(path) >= sizeof(a.sun_path))
-		return err_set(e, ENAMETOOLONG, "socket path %s is longer than %zu bytes", path, sizeof(a.sun_path) - 1);
-	strcpy(a.sun_path, path);
-	if (lstat(path, &st) == 0) {
-		if (!S_ISSOCK(st.st_mode))
-			return err_set(e, EEXIST, "%s exists and is not a socket", path);
-		if (in_use(&a))
-			return err_set(e, EADDRINUSE, "socket %s is in use by another process", path);
-		unlink(path);
-	}
-	c->socket_path = strdup(path);
-	if (!c->socket_path)
-		return err_set(e, ENOMEM, "no memory for a serial line");
-	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (c->listen_fd < 0)
-		return err_errno(e, "socket %s", path);
-	mask = umask(0177);
-	r = bind(c->listen_fd, (struct sockaddr *)&a, sizeof(a));
-	umask(mask);
-	if (r < 0 || listen(c->listen_fd, 4) < 0) {
-		r = err_errno(e, "socket %s", path);
-		close(c->listen_fd);
-		c->listen_fd = -1; /* not ours to remove */
+	if (lstat(at->sun_path, &st))
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return err_set(e, EEXIST, "%s exists and is not a socket", at->sun_path);
+	if (fd < 0)
+		return err_errno(e, "cannot create a socket");
+	if (!connect(fd, (const struct sockaddr *)at, sizeof(*at)) || errno != ECONNREFUSED)
+		return err_set(e, EADDRINUSE, "%s is in use", at->sun_path);
+	if (unlink(at->sun_path) && errno != ENOENT)
+		return err_errno(e, "cannot replace %s", at->sun_path);
+	return 0;
+}
+
+static int socket_listen(struct chr *c, const struct sockaddr_un *at, struct err *e)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return err_errno(e, "cannot create a socket");
+	/* the mode of the descriptor is that of the file bind makes, so it is never open to others */
+	if (fchmod(fd, 0600) || bind(fd, (const struct sockaddr *)at, sizeof(*at))) {
+		int r = err_errno(e, "cannot listen on %s", at->sun_path);
+
+		close(fd);
 		return r;
 	}
-	c->listener = evloop_add(c->loop, c->listen_fd, EPOLLIN, on_connection, c, e);
-	return c->listener ? 0 : -EIO;
+	if (listen(fd, 4)) {
+		int r = err_errno(e, "cannot listen on %s", at->sun_path);
+
+		unlink(at->sun_path);
+		close(fd);
+		return r;
+	}
+	c->listener = fd;
+	return 0;
+}
+
+int chr_open_socket(struct chr *c, const char *path, struct err *e)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int r;
+
+	if (strlen(path) >= sizeof(at.sun_path))
+		return err_set(e, ENAMETOOLONG, "the path of a socket has at most %zu characters",
+			       sizeof(at.sun_path) - 1);
+	memcpy(at.sun_path, path, strlen(path));
+	r = remove_stale(&at, e);
+	if (!r)
+		r = socket_listen(c, &at, e);
+	if (r)
+		return r;
+	c->out_socket = true;
+	c->path = strdup(path);
+	if (c->path)
+		c->listen_source = evloop_add(c->loop, c->listener, EPOLLIN, socket_accept, c, e);
+	if (!c->listen_source) {
+		r = c->path ? (e ? -e->code : -EIO) : err_set(e, ENOMEM, "no memory for a socket");
+		unlink(path);
+		close(c->listener);
+		free(c->path);
+		return r;
+	}
+	return 0;
+}
+
+void chr_close_socket(struct chr *c)
+{
+	evloop_remove(c->listen_source);
+	if (c->in >= 0)
+		close(c->in);
+	close(c->listener);
+	unlink(c->path);
+	free(c->path);
 }

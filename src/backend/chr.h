@@ -16,6 +16,7 @@ struct chr;
 struct chr_front {
 	size_t (*room)(void *opaque); /* bytes it can take now */
 	void (*input)(void *opaque, const uint8_t *data, size_t n); /* n <= room */
+	void (*drained)(void *opaque); /* chr_write has room again after it had none; may be NULL */
 	void *opaque;
 };
 
@@ -29,10 +30,16 @@ struct chr_config {
 	void *save_opaque;
 };
 struct chr *chr_open(struct evloop *loop, const struct chr_config *config, struct err *e);
-void chr_close(struct chr *c); /* flushes what is buffered, restores a terminal */
-void chr_attach(struct chr *c, const struct chr_front *front);
-/* Any thread. Everything accepted reaches its destination, in order; blocks only when a pipe or a file does. */
-void chr_write(struct chr *c, const uint8_t *data, size_t n);
+/* After the loop has stopped. Flushes what is buffered, restores a terminal. */
+void chr_close(struct chr *c);
+void chr_attach(struct chr *c, const struct chr_front *front); /* NULL: detach, once the loop has stopped */
+/*
+ * Any thread; never blocks, except for a file's disk. The number of bytes accepted: they reach their destination, in
+ * order. Fewer than n only when the other side does not read, until `drained`; nobody at the other side reads all.
+ */
+size_t chr_write(struct chr *c, const uint8_t *data, size_t n);
+/* Any thread: wait until chr_write has room, for `ms` at most, or until a signal arrives. */
+void chr_wait(struct chr *c, int ms);
 void chr_room_changed(struct chr *c); /* any thread: room() may have grown */
 /* Restore the terminal at once; async-signal-safe; for fatal signals. */
 void chr_restore_terminal(void);

@@ -1,165 +1,223 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ACPI power management: PM1a event and control, PM timer, one GPE block. Layout from ACPI_PM_PORT on. */
+/*
+ * ACPI fixed hardware (ACPI 6.4, 4.8): PM1a event and control registers, power management timer, GPE0.
+ * SLP_TYP 5 with SLP_EN is power-off. ACPI mode is always on: SCI_EN reads one. The SCI is a level line.
+ *
+ * Ports from ACPI_PM_PORT on: 0 PM1 status, 2 PM1 enable, 4 PM1 control, 8 timer (32 bit), 0x20 GPE0 status,
+ * 0x22 GPE0 enable.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include "base/err.h"
 #include "dev/pc-devices.h"
 
-enum { PM1_STATUS = 0, PM1_ENABLE = 2, PM1_CONTROL = 4, PM_TIMER = 8, GPE_STATUS = 12, GPE_ENABLE = 14, PM_SIZE = 16 };
+#define PORTS 0x30
+#define SLEEP_OFF 5
 
-#define STATUS_TIMER 0x0001
-#define STATUS_POWER_BUTTON 0x0100
-#define STATUS_BITS 0x8d21
-#define ENABLE_BITS 0x0721
+#define STS_TIMER 0x0001
+#define STS_POWER 0x0100
+#define STS_ALL (STS_TIMER | 0x0010 | 0x0020 | STS_POWER | 0x0200 | 0x0400 | 0x8000)
+#define ENABLE_ALL (STS_TIMER | 0x0020 | STS_POWER | 0x0200 | 0x0400)
 #define CONTROL_SCI 0x0001
+#define CONTROL_ALL 0x1c03 /* SLP_TYP, BM_RLD, SCI_EN */
 #define CONTROL_SLEEP 0x2000
-#define SLEEP_TYPE(v) ((v) >> 10 & 7)
-#define SLEEP_S5 5
-#define TIMER_HZ 3579545u
 
-struct pm_hw { /* saved */
-	uint16_t status, enable, control;
-	uint16_t gpe_status, gpe_enable;
+struct pm_hw {
+	uint16_t status, enable, control, gpe_status, gpe_enable;
+	uint64_t seen; /* timer ticks up to which carries are in the status register */
 };
 
 struct pm {
 	struct device device;
 	struct pm_hw hw;
-	pthread_mutex_t lock;
-	struct irq_line sci;
-	struct power_ops power;
 	struct clock *clock;
-	struct ports *ports;
+	struct irq_line sci;
+	const struct power_ops *power;
+	struct timer timer;
+	pthread_mutex_t lock;
 };
 
-static uint32_t timer_value(const struct pm *p)
+/* 3.579545 MHz, exactly 315/88 MHz. */
+static uint64_t ticks(const struct pm *p)
 {
-	return (uint32_t)((unsigned __int128)clock_now(p->clock) * TIMER_HZ / 1000000000u);
+	return (uint64_t)((unsigned __int128)clock_now(p->clock) * 315 / 88000);
 }
 
+static uint64_t ticks_to_ns(uint64_t t)
+{
+	return (uint64_t)(((unsigned __int128)t * 88000 + 314) / 315);
+}
+
+/* The timer's flag is set whenever bit 31 changes. */
 static void update(struct pm *p)
 {
-	irq_set(&p->sci, (p->hw.status & p->hw.enable) || (p->hw.gpe_status & p->hw.gpe_enable));
+	uint64_t now = ticks(p);
+
+	if (now >> 31 != p->hw.seen >> 31)
+		p->hw.status |= STS_TIMER;
+	p->hw.seen = now;
+	if (p->hw.enable & STS_TIMER && !(p->hw.status & STS_TIMER))
+		timer_arm(&p->timer, ticks_to_ns(((now >> 31) + 1) << 31));
+	else
+		timer_cancel(&p->timer);
+	irq_set(&p->sci, (p->hw.status & p->hw.enable & ENABLE_ALL) || (p->hw.gpe_status & p->hw.gpe_enable));
 }
 
+static void pm_timer(void *opaque)
+{
+	struct pm *p = opaque;
+
+	pthread_mutex_lock(&p->lock);
+	update(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static uint16_t *pm_register(struct pm *p, uint64_t offset)
+{
+	switch (offset) {
+	case 0:
+		return &p->hw.status;
+	case 2:
+		return &p->hw.enable;
+	case 4:
+		return &p->hw.control;
+	case 0x20:
+		return &p->hw.gpe_status;
+	case 0x22:
+		return &p->hw.gpe_enable;
+	default:
+		return NULL;
+	}
+}
+
+/* Byte by byte: accesses of any size are put together by the port map, and the timer is read on its own. */
 static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct pm *p = opaque;
 	uint64_t v = 0;
 
-	if (offset >= PM_TIMER && offset < PM_TIMER + 4)
-		return (uint64_t)timer_value(p) >> 8 * (offset - PM_TIMER);
 	pthread_mutex_lock(&p->lock);
-	switch (offset & ~1ull) {
-	case PM1_STATUS: v = p->hw.status; break;
-	case PM1_ENABLE: v = p->hw.enable; break;
-	case PM1_CONTROL: v = p->hw.control; break;
-	case GPE_STATUS: v = p->hw.gpe_status; break;
-	case GPE_ENABLE: v = p->hw.gpe_enable; break;
+	update(p);
+	for (unsigned i = 0; i < size; i++) {
+		uint64_t at = offset + i;
+		uint16_t *r = pm_register(p, at & ~1ull);
+		uint64_t byte = 0;
+
+		if (at >= 8 && at < 12)
+			byte = p->hw.seen >> (at - 8) * 8;
+		else if (r)
+			byte = *r >> (at & 1) * 8;
+		v |= (byte & 0xff) << i * 8;
 	}
 	pthread_mutex_unlock(&p->lock);
-	if (size == 4) /* two registers at once */
-		v |= pm_read(opaque, offset + 2, 2) << 16;
-	return v >> 8 * (offset & 1);
+	return v;
 }
 
-static void control_write(struct pm *p, uint16_t v)
+static bool control_write(struct pm *p, uint16_t v)
 {
-	p->hw.control = v & (uint16_t)~CONTROL_SLEEP;
-	if ((v & CONTROL_SLEEP) && SLEEP_TYPE(v) == SLEEP_S5 && p->power.off)
-		p->power.off(p->power.opaque);
+	p->hw.control = (v & CONTROL_ALL) | CONTROL_SCI;
+	return v & CONTROL_SLEEP && (v >> 10 & 7) == SLEEP_OFF;
 }
 
-/* Byte writes change half a register. */
-static uint16_t merged(uint16_t old, uint64_t offset, uint64_t value, unsigned size)
+/* One byte; the other byte of its register stays. Status bits are cleared by ones. True: power off. */
+static bool byte_write(struct pm *p, uint64_t at, uint8_t v)
 {
-	if (size >= 2)
-		return (uint16_t)value;
-	return (uint16_t)(offset & 1 ? (old & 0x00ff) | (value & 0xff) << 8 : (old & 0xff00) | (value & 0xff));
+	uint16_t *r = pm_register(p, at & ~1ull), keep = (uint16_t)(0xff00u >> (at & 1) * 8);
+	uint16_t wide = (uint16_t)(v << (at & 1) * 8);
+
+	if (!r)
+		return false;
+	if (r == &p->hw.control)
+		return control_write(p, (uint16_t)((*r & keep) | wide));
+	if (r == &p->hw.status || r == &p->hw.gpe_status)
+		*r &= (uint16_t)~wide;
+	else
+		*r = (uint16_t)((*r & keep) | wide) & (r == &p->hw.enable ? ENABLE_ALL : 0xffff);
+	return false;
 }
 
 static void pm_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	struct pm *p = opaque;
-	uint16_t v = size >= 2 ? (uint16_t)value : (uint16_t)((value & 0xff) << 8 * (offset & 1));
+	bool off = false;
 
 	pthread_mutex_lock(&p->lock);
-	switch (offset & ~1ull) {
-	case PM1_STATUS: p->hw.status &= (uint16_t)~v; break; /* write 1 to clear */
-	case PM1_ENABLE: p->hw.enable = merged(p->hw.enable, offset, value, size) & ENABLE_BITS; break;
-	case PM1_CONTROL: control_write(p, merged(p->hw.control, offset, value, size)); break;
-	case GPE_STATUS: p->hw.gpe_status &= (uint16_t)~v; break;
-	case GPE_ENABLE: p->hw.gpe_enable = merged(p->hw.gpe_enable, offset, value, size); break;
-	}
+	update(p);
+	for (unsigned i = 0; i < size; i++)
+		off |= byte_write(p, offset + i, (uint8_t)(value >> i * 8));
 	update(p);
 	pthread_mutex_unlock(&p->lock);
-	if (size == 4)
-		pm_write(opaque, offset + 2, value >> 16, 2);
+	if (off && p->power && p->power->off)
+		p->power->off(p->power->opaque);
 }
 
-void acpi_pm_power_button(struct device *pm)
+static const struct io_ops pm_io = { pm_read, pm_write, 1, 4 };
+
+void acpi_pm_power_button(struct device *d)
 {
-	struct pm *p = container_of(pm, struct pm, device);
+	struct pm *p = container_of(d, struct pm, device);
 
 	pthread_mutex_lock(&p->lock);
-	p->hw.status |= STATUS_POWER_BUTTON;
+	p->hw.status |= STS_POWER;
 	update(p);
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops io = { pm_read, pm_write, 1, 4 };
+/* ---- the device */
 
-static const struct state_field fields[] = {
-	STATE_INT(struct pm_hw, status), STATE_INT(struct pm_hw, enable), STATE_INT(struct pm_hw, control),
-	STATE_INT(struct pm_hw, gpe_status), STATE_INT(struct pm_hw, gpe_enable),
-};
-
-static int check(const void *hw, struct err *e)
+static int pm_check(const void *opaque, struct err *e)
 {
-	const struct pm_hw *h = hw;
+	const struct pm_hw *hw = opaque;
 
-	if ((h->status & ~STATUS_BITS) || (h->enable & ~ENABLE_BITS) || (h->control & CONTROL_SLEEP))
-		return err_set(e, EINVAL, "acpi-pm: register values that cannot be");
+	if (hw->status & ~STS_ALL || hw->enable & ~ENABLE_ALL || hw->control & ~CONTROL_ALL ||
+	    !(hw->control & CONTROL_SCI))
+		return err_set(e, EINVAL, "acpi-pm: reserved bits set");
 	return 0;
 }
 
-static const struct state_desc desc = {
-	.name = "acpi-pm", .version = 1, .size = sizeof(struct pm_hw),
-	.fields = fields, .nfields = ARRAY_LEN(fields), .check = check,
+static const struct state_field fields[] = {
+	STATE_INT(struct pm_hw, status),     STATE_INT(struct pm_hw, enable),
+	STATE_INT(struct pm_hw, control),    STATE_INT(struct pm_hw, gpe_status),
+	STATE_INT(struct pm_hw, gpe_enable), STATE_INT(struct pm_hw, seen),
 };
 
-static void reset(struct device *d, enum reset_kind kind)
+static const struct state_desc pm_state = {
+	.name = "acpi-pm", .version = 1, .size = sizeof(struct pm_hw),
+	.fields = fields, .nfields = ARRAY_LEN(fields), .check = pm_check,
+};
+
+static void pm_update(struct device *d)
+{
+	pm_timer(container_of(d, struct pm, device));
+}
+
+static void pm_reset(struct device *d, enum reset_kind kind)
 {
 	struct pm *p = container_of(d, struct pm, device);
 
 	pthread_mutex_lock(&p->lock);
-	memset(&p->hw, 0, sizeof(p->hw));
-	p->hw.control = CONTROL_SCI; /* there is no other mode than ACPI's */
+	p->hw = (struct pm_hw){ .control = CONTROL_SCI, .seen = ticks(p) };
 	update(p);
 	pthread_mutex_unlock(&p->lock);
 }
 
-static void loaded(struct device *d)
+static void pm_destroy(struct device *d)
 {
 	struct pm *p = container_of(d, struct pm, device);
 
-	pthread_mutex_lock(&p->lock);
-	update(p);
-	pthread_mutex_unlock(&p->lock);
-}
-
-static void destroy(struct device *d)
-{
-	struct pm *p = container_of(d, struct pm, device);
-
-	ports_unmap(p->ports, ACPI_PM_PORT, "acpi-pm");
+	timer_cancel(&p->timer);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
 
-static const struct device_ops ops = { .state = &desc, .reset = reset, .loaded = loaded, .destroy = destroy };
+static const struct device_ops pm_ops = {
+	.state = &pm_state,
+	.reset = pm_reset,
+	.saving = pm_update,
+	.loaded = pm_update,
+	.destroy = pm_destroy,
+};
 
 struct device *acpi_pm_create(struct device_env *env, struct irq_line sci, const struct power_ops *power,
 			      struct err *e)
@@ -170,17 +228,16 @@ struct device *acpi_pm_create(struct device_env *env, struct irq_line sci, const
 		err_set(e, ENOMEM, "no memory for power management");
 		return NULL;
 	}
-	p->device = (struct device){ .ops = &ops, .hw = &p->hw };
-	p->sci = sci;
-	p->power = *power;
+	p->device = (struct device){ .ops = &pm_ops, .hw = &p->hw };
 	p->clock = env->clock;
-	p->ports = env->ports;
+	p->sci = sci;
+	p->power = power;
 	pthread_mutex_init(&p->lock, NULL);
-	if (ports_map(env->ports, ACPI_PM_PORT, PM_SIZE, &io, p, "acpi-pm", e)) {
-		pthread_mutex_destroy(&p->lock);
-		free(p);
+	timer_init(&p->timer, env->clock, pm_timer, p);
+	pm_reset(&p->device, RESET_COLD);
+	if (ports_map(env->ports, ACPI_PM_PORT, PORTS, &pm_io, p, "acpi-pm", e)) {
+		pm_destroy(&p->device);
 		return NULL;
 	}
-	reset(&p->device, RESET_COLD);
 	return &p->device;
 }

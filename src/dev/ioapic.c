@@ -1,213 +1,229 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The I/O APIC: 24 pins, each with an entry that says which vector goes where. */
+/*
+ * I/O APIC with 24 pins (82093AA registers, version 0x20: with the EOI register). Wires say whether an interrupt is
+ * asserted, so the polarity bits are kept but mean nothing. Remote IRR stands while a level interrupt is in service;
+ * the local APICs tell when it ends. An edge that finds its pin masked is lost, as on the real part.
+ *
+ * The lock may be taken with a device's and a wire's held; delivery takes none.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include "base/err.h"
 #include "dev/pc-devices.h"
 
 #define PINS 24
-#define ADDRESS 0xfec00000ull
-#define VERSION (0x20 | (PINS - 1) << 16)
+#define IOAPIC_BASE 0xfec00000ull
 
-#define ENTRY_DELIVERY(e) ((e) >> 8 & 7)
-#define ENTRY_LOGICAL BIT(11)
-#define ENTRY_LOW_ACTIVE BIT(13)
 #define ENTRY_REMOTE_IRR BIT(14)
 #define ENTRY_LEVEL BIT(15)
 #define ENTRY_MASKED BIT(16)
-#define ENTRY_WRITABLE 0xff0000000001afffull
+#define ENTRY_WRITABLE 0xff0000000001afffull /* all but remote IRR and delivery status */
 
-struct ioapic_hw { /* saved */
+
+struct ioapic_hw {
 	uint64_t entry[PINS];
-	uint32_t lines; /* levels of the wires */
+	uint32_t lines; /* asserted */
 	uint8_t select, id;
 };
 
 struct ioapic {
 	struct device device;
 	struct ioapic_hw hw;
-	pthread_mutex_t lock;
 	struct lapic_bus *bus;
-	struct mem *mem;
+	pthread_mutex_t lock;
 };
 
-static void send(struct ioapic *io, unsigned pin)
+static void pin_deliver(struct ioapic *a, unsigned pin)
 {
-	uint64_t e = io->hw.entry[pin];
+	uint64_t e = a->hw.entry[pin];
 	struct lapic_msg m = {
 		.dest = (uint32_t)(e >> 56),
+		.logical = e & 0x800,
 		.vector = (uint8_t)e,
-		.delivery = ENTRY_DELIVERY(e),
-		.logical = e & ENTRY_LOGICAL,
+		.delivery = (e >> 8) & 7,
 		.level = e & ENTRY_LEVEL,
 	};
 
-	if (lapic_deliver(io->bus, &m) && (e & ENTRY_LEVEL))
-		io->hw.entry[pin] |= ENTRY_REMOTE_IRR;
+	if (e & ENTRY_MASKED || (e & ENTRY_LEVEL && e & ENTRY_REMOTE_IRR))
+		return;
+	/* before it is sent: the answer may come at once */
+	if (m.level && m.delivery <= 1)
+		a->hw.entry[pin] |= ENTRY_REMOTE_IRR;
+	if (!lapic_deliver(a->bus, &m))
+		a->hw.entry[pin] &= ~ENTRY_REMOTE_IRR;
 }
 
-/* A level-triggered pin that is active, unmasked and not being served. */
-static void serve_level(struct ioapic *io, unsigned pin)
+static void ioapic_set(void *opaque, unsigned pin, int level)
 {
-	uint64_t e = io->hw.entry[pin];
+	struct ioapic *a = opaque;
+	uint32_t bit = (uint32_t)BIT(pin), was;
 
-	if ((e & ENTRY_LEVEL) && !(e & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) && (io->hw.lines >> pin & 1))
-		send(io, pin);
+	pthread_mutex_lock(&a->lock);
+	was = a->hw.lines;
+	a->hw.lines = level ? was | bit : was & ~bit;
+	if (level && (!(was & bit) || a->hw.entry[pin] & ENTRY_LEVEL))
+		pin_deliver(a, pin);
+	pthread_mutex_unlock(&a->lock);
 }
 
-static void line_set(void *opaque, unsigned pin, int level)
+static void pin_eoi(struct ioapic *a, unsigned pin, uint8_t vector)
 {
-	struct ioapic *io = opaque;
-	uint32_t bit = 1u << pin;
-	bool rose;
+	uint64_t *e = &a->hw.entry[pin];
 
-	pthread_mutex_lock(&io->lock);
-	rose = level && !(io->hw.lines & bit);
-	io->hw.lines = level ? io->hw.lines | bit : io->hw.lines & ~bit;
-	if (io->hw.entry[pin] & ENTRY_LEVEL)
-		serve_level(io, pin);
-	else if (rose && !(io->hw.entry[pin] & ENTRY_MASKED))
-		send(io, pin);
-	pthread_mutex_unlock(&io->lock);
+	if ((uint8_t)*e != vector || !(*e & ENTRY_LEVEL) || !(*e & ENTRY_REMOTE_IRR))
+		return;
+	*e &= ~ENTRY_REMOTE_IRR;
+	if (a->hw.lines & BIT(pin))
+		pin_deliver(a, pin);
 }
 
-void ioapic_eoi(void *ioapic, uint8_t vector)
+void ioapic_eoi(void *opaque, uint8_t vector)
 {
-	struct ioapic *io = container_of((struct device *)ioapic, struct ioapic, device);
+	struct ioapic *a = container_of((struct device *)opaque, struct ioapic, device);
 
-	pthread_mutex_lock(&io->lock);
-	for (unsigned i = 0; i < PINS; i++) {
-		if ((uint8_t)io->hw.entry[i] != vector || !(io->hw.entry[i] & ENTRY_REMOTE_IRR))
-			continue;
-		io->hw.entry[i] &= ~ENTRY_REMOTE_IRR;
-		serve_level(io, i);
-	}
-	pthread_mutex_unlock(&io->lock);
+	pthread_mutex_lock(&a->lock);
+	for (unsigned i = 0; i < PINS; i++)
+		pin_eoi(a, i, vector);
+	pthread_mutex_unlock(&a->lock);
 }
 
-static uint32_t reg_read(const struct ioapic *io)
-{
-	unsigned r = io->hw.select;
+/* ---- registers */
 
-	if (r == 0 || r == 2)
-		return (uint32_t)io->hw.id << 24;
-	if (r == 1)
-		return VERSION;
-	if (r >= 0x10 && r < 0x10 + 2 * PINS)
-		return (uint32_t)(io->hw.entry[(r - 0x10) / 2] >> (r & 1 ? 32 : 0));
+static uint32_t ioapic_register(const struct ioapic *a)
+{
+	unsigned i = a->hw.select;
+
+	if (i == 0 || i == 2)
+		return (uint32_t)a->hw.id << 24;
+	if (i == 1)
+		return (PINS - 1) << 16 | 0x20;
+	if (i >= 0x10 && i < 0x10 + 2 * PINS)
+		return (uint32_t)(a->hw.entry[(i - 0x10) / 2] >> (i & 1) * 32);
 	return 0;
 }
 
-static void entry_write(struct ioapic *io, unsigned pin, bool high, uint32_t v)
+static void entry_write(struct ioapic *a, unsigned pin, unsigned high, uint32_t value)
 {
-	uint64_t old = io->hw.entry[pin], e;
+	uint64_t old = a->hw.entry[pin], mask = (high ? ~0ull << 32 : 0xffffffffull) & ENTRY_WRITABLE;
+	uint64_t e = (old & ~mask) | ((uint64_t)value << high * 32 & mask);
 
-	e = high ? (old & 0xffffffff) | (uint64_t)v << 32 : (old & ~0xffffffffull) | v;
-	e = (e & ENTRY_WRITABLE) | (old & ENTRY_REMOTE_IRR);
-	if (!(e & ENTRY_LEVEL))
-		e &= ~ENTRY_REMOTE_IRR; /* switching to edge and back is how systems clear it */
-	io->hw.entry[pin] = e;
-	serve_level(io, pin);
+	if (!(e & ENTRY_LEVEL)) /* how Linux ends a level interrupt of parts without the EOI register */
+		e &= ~ENTRY_REMOTE_IRR;
+	a->hw.entry[pin] = e;
+	if (e & ENTRY_LEVEL && a->hw.lines & BIT(pin))
+		pin_deliver(a, pin);
 }
 
-static uint64_t page_read(void *opaque, uint64_t offset, unsigned size)
+static uint64_t ioapic_read(void *opaque, uint64_t offset, unsigned size)
 {
-	struct ioapic *io = opaque;
+	struct ioapic *a = opaque;
 	uint64_t v = 0;
 
-	pthread_mutex_lock(&io->lock);
+	pthread_mutex_lock(&a->lock);
 	if (offset == 0)
-		v = io->hw.select;
+		v = a->hw.select;
 	else if (offset == 0x10)
-		v = reg_read(io);
-	pthread_mutex_unlock(&io->lock);
+		v = ioapic_register(a);
+	pthread_mutex_unlock(&a->lock);
 	return v;
 }
 
-static void page_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+static void ioapic_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct ioapic *io = opaque;
-	unsigned r;
+	struct ioapic *a = opaque;
+	unsigned i;
 
-	pthread_mutex_lock(&io->lock);
-	r = io->hw.select;
+	pthread_mutex_lock(&a->lock);
+	i = a->hw.select;
 	if (offset == 0)
-		io->hw.select = (uint8_t)value;
-	else if (offset == 0x10 && r == 0)
-		io->hw.id = value >> 24 & 0xf;
-	else if (offset == 0x10 && r >= 0x10 && r < 0x10 + 2 * PINS)
-		entry_write(io, (r - 0x10) / 2, r & 1, (uint32_t)value);
-	pthread_mutex_unlock(&io->lock);
+		a->hw.select = (uint8_t)value;
+	else if (offset == 0x10 && i == 0)
+		a->hw.id = (value >> 24) & 15;
+	else if (offset == 0x10 && i >= 0x10 && i < 0x10 + 2 * PINS)
+		entry_write(a, (i - 0x10) / 2, i & 1, (uint32_t)value);
+	else if (offset == 0x40)
+		for (i = 0; i < PINS; i++)
+			pin_eoi(a, i, (uint8_t)value);
+	pthread_mutex_unlock(&a->lock);
 }
 
-static const struct io_ops page_ops = { page_read, page_write, 4, 4 };
+static const struct io_ops ioapic_io = { ioapic_read, ioapic_write, 4, 4 };
+
+/* ---- the device */
+
+static int ioapic_check(const void *opaque, struct err *e)
+{
+	const struct ioapic_hw *hw = opaque;
+
+	if (hw->lines >> PINS || hw->id > 15)
+		return err_set(e, EINVAL, "ioapic: impossible id or lines");
+	for (unsigned i = 0; i < PINS; i++)
+		if (hw->entry[i] & ~(ENTRY_WRITABLE | ENTRY_REMOTE_IRR) ||
+		    (hw->entry[i] & (ENTRY_REMOTE_IRR | ENTRY_LEVEL)) == ENTRY_REMOTE_IRR)
+			return err_set(e, EINVAL, "ioapic: entry %u is impossible", i);
+	return 0;
+}
 
 static const struct state_field fields[] = {
-	STATE_INTS(struct ioapic_hw, entry), STATE_INT(struct ioapic_hw, lines),
-	STATE_INT(struct ioapic_hw, select), STATE_INT(struct ioapic_hw, id),
+	STATE_INTS(struct ioapic_hw, entry),
+	STATE_INT(struct ioapic_hw, lines),
+	STATE_INT(struct ioapic_hw, select),
+	STATE_INT(struct ioapic_hw, id),
 };
 
-static int check(const void *hw, struct err *e)
-{
-	const struct ioapic_hw *h = hw;
-
-	for (unsigned i = 0; i < PINS; i++)
-		if (h->entry[i] & ~(ENTRY_WRITABLE | ENTRY_REMOTE_IRR))
-			return err_set(e, EINVAL, "ioapic: entry %u has reserved bits", i);
-	return h->lines >> PINS ? err_set(e, EINVAL, "ioapic: more lines than pins") : 0;
-}
-
-static const struct state_desc desc = {
+static const struct state_desc ioapic_state = {
 	.name = "ioapic", .version = 1, .size = sizeof(struct ioapic_hw),
-	.fields = fields, .nfields = ARRAY_LEN(fields), .check = check,
+	.fields = fields, .nfields = ARRAY_LEN(fields), .check = ioapic_check,
 };
 
-static void reset(struct device *d, enum reset_kind kind)
+/* The wires are driven by others, who reset themselves; their state stays. */
+static void ioapic_reset(struct device *d, enum reset_kind kind)
 {
-	struct ioapic *io = container_of(d, struct ioapic, device);
+	struct ioapic *a = container_of(d, struct ioapic, device);
 
-	pthread_mutex_lock(&io->lock);
+	pthread_mutex_lock(&a->lock);
 	for (unsigned i = 0; i < PINS; i++)
-		io->hw.entry[i] = ENTRY_MASKED;
-	io->hw.select = io->hw.id = 0;
-	pthread_mutex_unlock(&io->lock);
+		a->hw.entry[i] = ENTRY_MASKED;
+	a->hw.select = a->hw.id = 0;
+	pthread_mutex_unlock(&a->lock);
 }
 
-static void destroy(struct device *d)
+static void ioapic_destroy(struct device *d)
 {
-	struct ioapic *io = container_of(d, struct ioapic, device);
+	struct ioapic *a = container_of(d, struct ioapic, device);
 
-	mem_unmap(io->mem, ADDRESS, "ioapic");
-	pthread_mutex_destroy(&io->lock);
-	free(io);
+	pthread_mutex_destroy(&a->lock);
+	free(a);
 }
 
-static const struct device_ops ops = { .state = &desc, .reset = reset, .destroy = destroy };
+static const struct device_ops ioapic_ops = {
+	.state = &ioapic_state,
+	.reset = ioapic_reset,
+	.destroy = ioapic_destroy,
+};
 
 struct device *ioapic_create(struct device_env *env, struct lapic_bus *bus, struct err *e)
 {
-	struct ioapic *io = calloc(1, sizeof(*io));
+	struct ioapic *a = calloc(1, sizeof(*a));
 
-	if (!io) {
-		err_set(e, ENOMEM, "no memory for the I/O APIC");
+	if (!a) {
+		err_set(e, ENOMEM, "no memory for the IOAPIC");
 		return NULL;
 	}
-	io->device = (struct device){ .ops = &ops, .hw = &io->hw };
-	io->bus = bus;
-	io->mem = env->mem;
-	pthread_mutex_init(&io->lock, NULL);
-	if (mem_map_io(env->mem, ADDRESS, GUEST_PAGE, &page_ops, io, "ioapic", e)) {
-		pthread_mutex_destroy(&io->lock);
-		free(io);
+	a->device = (struct device){ .ops = &ioapic_ops, .hw = &a->hw };
+	a->bus = bus;
+	pthread_mutex_init(&a->lock, NULL);
+	ioapic_reset(&a->device, RESET_COLD);
+	if (mem_map_io(env->mem, IOAPIC_BASE, 4096, &ioapic_io, a, "ioapic", e)) {
+		ioapic_destroy(&a->device);
 		return NULL;
 	}
-	reset(&io->device, RESET_COLD);
-	return &io->device;
+	return &a->device;
 }
 
-struct irq_line ioapic_input(struct device *ioapic, unsigned pin)
+struct irq_line ioapic_input(struct device *d, unsigned pin)
 {
-	return (struct irq_line){ .set = line_set, .opaque = container_of(ioapic, struct ioapic, device), .pin = pin };
+	CHECK(pin < PINS);
+	return (struct irq_line){ ioapic_set, container_of(d, struct ioapic, device), pin };
 }

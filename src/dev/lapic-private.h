@@ -1,30 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the local APIC share. */
+/* Inside of the local APIC: its state, and what its three files use of each other. */
 #ifndef DEV_LAPIC_PRIVATE_H
 #define DEV_LAPIC_PRIVATE_H
 
+#include <time.h>
 #include "dev/lapic.h"
 
 enum lapic_lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
 #define LVT_MASKED 0x10000u
-#define LVT_MODE_SHIFT 17 /* timer: 0 one-shot, 1 periodic, 2 TSC deadline */
-#define LVT_DELIVERY(v) ((v) >> 8 & 7)
-#define SVR_ENABLED 0x100u
-#define BASE_BSP BIT(8)
-#define BASE_X2 BIT(10)
-#define BASE_ENABLED BIT(11)
-#define DELIVERY_NMI 4
-#define DELIVERY_EXTINT 7
+#define LVT_MODE(v) (((v) >> 8) & 7)
+#define LVT_TIMER_MODE(v) (((v) >> 17) & 3)
+enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 
-struct lapic_hw { /* saved */
-	uint64_t base;
-	uint32_t id, tpr, ldr, dfr, svr, esr, esr_pending, icr_low, icr_high;
-	uint32_t isr[8], tmr[8], irr[8];
+#define SVR_ENABLE 0x100u
+#define BASE_BSP BIT(8)
+#define BASE_X2APIC BIT(10)
+#define BASE_ENABLE BIT(11)
+#define BASE_ADDRESS 0xfee00000ull
+
+enum lapic_delivery {
+	DELIVER_FIXED, DELIVER_LOWEST, DELIVER_SMI, DELIVER_NMI = 4, DELIVER_INIT, DELIVER_SIPI,
+	DELIVER_EXTINT,
+};
+
+#define ESR_SEND_ILLEGAL 0x20u
+#define ESR_RECEIVE_ILLEGAL 0x40u
+#define ESR_REGISTER 0x80u
+
+struct lapic_hw {
+	uint64_t apic_base;
+	uint64_t irr[4], isr[4], tmr[4]; /* bit v of vector v */
+	uint32_t tpr, ldr, dfr, svr, esr, esr_pending;
+	uint32_t icr, icr2;
 	uint32_t lvt[LVT_COUNT];
-	uint32_t initial_count, divide;
-	uint64_t timer_start;  /* virtual ns at which the count was (re)started */
-	uint64_t tsc_deadline; /* as the guest wrote it; 0: off */
+	uint32_t timer_init, timer_div;
+	bool timer_running;   /* one-shot and periodic: counting since timer_start */
+	uint64_t timer_start; /* virtual ns */
+	uint64_t tsc_deadline;
 };
 
 struct lapic {
@@ -32,10 +45,22 @@ struct lapic {
 	struct lapic_hw hw;
 	struct lapic_bus *bus;
 	struct cpu *cpu;
-	uint64_t deadline;     /* virtual ns of the next expiry, TIMER_NEVER */
-	struct timer timer;    /* makes a running CPU look */
-	/* posted by any thread, merged into IRR and TMR by the owner */
+
+	/* other threads: posted vectors, how each was triggered last, errors met on the way */
 	_Atomic uint64_t posted[4], posted_level[4];
+	_Atomic uint32_t posted_errors;
+	/* what they may know of the owner's registers */
+	_Atomic uint64_t match;
+	_Atomic uint32_t lint0;
+
+	/* the timer's host side, see lapic-timer.c */
+	uint64_t deadline; /* virtual ns, TIMER_NEVER */
+	int64_t tsc_offset; /* deadline was computed with */
+	struct timer timer;
+	timer_t posix_timer;
+	bool attached;
+	volatile bool armed; /* posix_timer is, for armed_at or earlier */
+	uint64_t armed_at;
 };
 
 struct lapic_bus {
@@ -43,7 +68,7 @@ struct lapic_bus {
 	struct clock *clock;
 	struct lapic *lapic[MAX_CPUS];
 	unsigned count;
-	_Atomic uint32_t rotate; /* lowest priority goes round */
+	_Atomic unsigned turn; /* lowest priority: whom to try first */
 	void (*eoi)(void *opaque, uint8_t vector);
 	void *eoi_opaque;
 	bool (*pic_pending)(void *opaque);
@@ -51,42 +76,37 @@ struct lapic_bus {
 	void *pic_opaque;
 };
 
-static inline bool lapic_x2(const struct lapic *l)
-{
-	return (__atomic_load_n(&l->hw.base, __ATOMIC_RELAXED) & (BASE_ENABLED | BASE_X2)) ==
-	       (BASE_ENABLED | BASE_X2);
-}
+/* lapic.c: the owner's thread */
 static inline bool lapic_enabled(const struct lapic *l)
 {
-	return (__atomic_load_n(&l->hw.base, __ATOMIC_RELAXED) & BASE_ENABLED) &&
-	       (__atomic_load_n(&l->hw.svr, __ATOMIC_RELAXED) & SVR_ENABLED);
+	return l->hw.apic_base & BASE_ENABLE;
 }
-
-/* lapic.c: registers, by xAPIC offset >> 4. False: there is no such register. Owner's thread. */
-bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *value);
-bool lapic_reg_write(struct lapic *l, unsigned reg, uint32_t value);
-/* Any thread: make `vector` pending. */
-void lapic_post(struct lapic *l, uint8_t vector, bool level);
-/* Owner's thread: note an error for ESR and raise the error interrupt. */
-#define ESR_SEND_ILLEGAL 0x20u
-void lapic_error(struct lapic *l, uint32_t what);
-
-/* lapic-irq.c: priorities. Owner's thread. */
-int lapic_highest(const uint32_t bits[8]);
-void lapic_merge_posted(struct lapic *l); /* what others have posted, into IRR and TMR */
-uint32_t lapic_ppr(const struct lapic *l);
-void lapic_eoi(struct lapic *l);
-void lapic_reconsider(struct lapic *l); /* something may be deliverable now: have the engine look */
-
-/* lapic-timer.c. Owner's thread. */
-void lapic_timer_restart(struct lapic *l); /* initial count, divide or mode was written */
-uint32_t lapic_timer_count(const struct lapic *l);
-void lapic_timer_sync(struct lapic *l);    /* fire what is due */
-void lapic_timer_rearm(struct lapic *l);   /* after a load */
-void lapic_timer_deadline_write(struct lapic *l, uint64_t tsc);
-void lapic_timer_fired(void *opaque);      /* event loop */
+static inline bool lapic_x2apic(const struct lapic *l)
+{
+	return l->hw.apic_base & BASE_X2APIC;
+}
+void lapic_local_interrupt(struct lapic *l, uint32_t lvt); /* an unmasked LVT entry fires */
+void lapic_error(struct lapic *l, uint32_t bit);
+uint32_t lapic_read(struct lapic *l, unsigned reg); /* reg: offset >> 4 */
+void lapic_write(struct lapic *l, unsigned reg, uint32_t value);
+void lapic_reset_registers(struct lapic *l);
 
 /* lapic-bus.c */
-void lapic_icr_send(struct lapic *l, uint32_t low, uint32_t dest);
+void lapic_post(struct lapic *l, uint8_t vector, bool level); /* any thread */
+void lapic_publish(struct lapic *l); /* after SVR, LDR, DFR, base or LINT0 changed */
+void lapic_send(struct lapic *l, uint32_t icr, uint32_t dest);
+bool lapic_extint(const struct lapic *l); /* the 8259 wants this CPU */
+int lapic_map(struct lapic_bus *b, struct err *e);
+
+/* lapic-timer.c */
+void lapic_timer_init(struct lapic *l);
+void lapic_timer_dispose(struct lapic *l);
+void lapic_timer_poll(struct lapic *l);   /* expired? */
+void lapic_timer_update(struct lapic *l); /* a register it hangs on has changed */
+uint32_t lapic_timer_count(struct lapic *l);
+void lapic_timer_set_count(struct lapic *l, uint32_t value);
+void lapic_timer_set_lvt(struct lapic *l, uint32_t value);
+void lapic_timer_set_divide(struct lapic *l, uint32_t value);
+void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc);
 
 #endif

@@ -1,121 +1,213 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Local APIC timer: one-shot, periodic, TSC deadline. Counts at 1 GHz before the divider, so counts are virtual
- * nanoseconds. Expiry is found by the owner, who compares the clock with the deadline whenever it looks; the event
- * loop's timer only makes a running CPU look, and a halted CPU's thread waits with the deadline as its time-out.
+ * The local APIC's timer: one-shot, periodic, TSC-deadline. It counts the virtual clock at 1 GHz, one tick a
+ * nanosecond, as CPUID tells the guest.
+ *
+ * Expiry is found by the owner when it looks for interrupts (lapic_timer_poll); the host's timers only make it
+ * look. While the CPU runs that is a POSIX timer that signals this very thread, so no other thread has to be
+ * scheduled for a tick; without one (tests, or none to be had) the clock's timer notifies from its thread. A
+ * halting CPU takes over the waiting itself: lapic_timer_deadline() disarms and returns the deadline.
+ *
+ * A host timer armed too early is left alone, because to fire for nothing once is cheaper than a system call each
+ * time the guest moves its deadline; lapic_timer_poll() arms it again. So it does after a pause, in which the
+ * virtual clock stands still and the host's does not.
  */
 #include "dev/lapic-private.h"
 
-#define MODE_PERIODIC 1
-#define MODE_DEADLINE 2
-
-static unsigned mode(const struct lapic *l)
+static void clock_timer_fired(void *opaque)
 {
-	return l->hw.lvt[LVT_TIMER] >> LVT_MODE_SHIFT & 3;
+	struct lapic *l = opaque;
+
+	cpu_notify(l->cpu, ATT_IRQ);
 }
 
-static unsigned divider(const struct lapic *l)
+void lapic_timer_init(struct lapic *l)
 {
-	unsigned code = (l->hw.divide & 3) | (l->hw.divide >> 1 & 4);
+	timer_init(&l->timer, l->bus->clock, clock_timer_fired, l);
+	l->deadline = TIMER_NEVER;
+}
 
-	return code == 7 ? 1 : 2u << code;
+void lapic_timer_dispose(struct lapic *l)
+{
+	timer_cancel(&l->timer);
 }
 
 static uint64_t period(const struct lapic *l)
 {
-	return (uint64_t)l->hw.initial_count * divider(l);
+	static const uint8_t shift[8] = { 1, 2, 3, 4, 5, 6, 7, 0 };
+	uint32_t div = l->hw.timer_div;
+
+	return (uint64_t)l->hw.timer_init << shift[(div & 3) | (div >> 1 & 4)];
 }
 
-static void arm(struct lapic *l, uint64_t deadline)
+/* Virtual ns at which the guest's TSC will have reached the deadline. */
+static uint64_t tsc_expiry(const struct lapic *l)
 {
-	l->deadline = deadline;
-	timer_arm(&l->timer, deadline);
+	uint64_t ticks = clock_tsc(l->bus->clock), guest = ticks + (uint64_t)l->cpu->s.tsc_offset;
+	uint64_t delta = l->hw.tsc_deadline - guest;
+
+	if (!l->hw.tsc_deadline)
+		return TIMER_NEVER;
+	if (l->hw.tsc_deadline <= guest)
+		return 0;
+	if (delta > UINT64_MAX - ticks)
+		return TIMER_NEVER;
+	return clock_tsc_to_ns(l->bus->clock, ticks + delta);
 }
 
-void lapic_timer_fired(void *opaque)
+static uint64_t expiry(const struct lapic *l)
 {
-	cpu_notify(((struct lapic *)opaque)->cpu, ATT_IRQ);
+	if (LVT_TIMER_MODE(l->hw.lvt[LVT_TIMER]) == TIMER_DEADLINE)
+		return tsc_expiry(l);
+	return l->hw.timer_running ? l->hw.timer_start + period(l) : TIMER_NEVER;
 }
 
-uint64_t lapic_timer_deadline(const struct lapic *l)
+static bool masked(const struct lapic *l)
 {
-	return l->deadline == TIMER_NEVER ? UINT64_MAX : clock_to_host(l->bus->clock, l->deadline);
+	return l->hw.lvt[LVT_TIMER] & LVT_MASKED;
 }
 
-void lapic_timer_restart(struct lapic *l)
+static void host_arm(struct lapic *l)
 {
-	uint64_t now = clock_now(l->bus->clock);
+	struct itimerspec when = { 0 };
+	uint64_t at;
 
-	l->hw.timer_start = now;
-	arm(l, l->hw.initial_count && mode(l) != MODE_DEADLINE ? now + period(l) : TIMER_NEVER);
-}
-
-void lapic_timer_deadline_write(struct lapic *l, uint64_t tsc)
-{
-	uint64_t host_tsc = tsc - (uint64_t)l->cpu->s.tsc_offset;
-
-	if (mode(l) != MODE_DEADLINE)
-		return;
-	l->hw.tsc_deadline = tsc;
-	if (!tsc) {
-		arm(l, TIMER_NEVER);
+	if (!l->attached) {
+		timer_arm(&l->timer, masked(l) ? TIMER_NEVER : l->deadline);
 		return;
 	}
-	/* A deadline in the past, also by wrapping below zero, is due at once. */
-	if ((int64_t)(host_tsc - clock_tsc(l->bus->clock)) <= 0)
-		host_tsc = 0;
-	arm(l, host_tsc ? clock_tsc_to_ns(l->bus->clock, host_tsc) : 0);
-	lapic_reconsider(l);
-}
-
-uint32_t lapic_timer_count(const struct lapic *l)
-{
-	uint64_t gone, p = period(l);
-
-	if (!p || mode(l) == MODE_DEADLINE)
-		return 0;
-	gone = clock_now(l->bus->clock) - l->hw.timer_start;
-	if (gone >= p && mode(l) != MODE_PERIODIC)
-		return 0;
-	return (uint32_t)((p - gone % p) / divider(l));
-}
-
-void lapic_timer_sync(struct lapic *l)
-{
-	uint64_t now, p;
-
-	if (likely(l->deadline == TIMER_NEVER))
+	if (masked(l) || l->deadline == TIMER_NEVER)
 		return;
+	at = clock_to_host(l->bus->clock, l->deadline);
+	if (at == UINT64_MAX || (l->armed && l->armed_at <= at)) /* paused: the poll after it arms */
+		return;
+	l->armed_at = at;
+	l->armed = true;
+	at = MAX(MIN(at, (uint64_t)INT64_MAX), 1u); /* 0 would disarm */
+	when.it_value.tv_sec = (time_t)(at / 1000000000u);
+	when.it_value.tv_nsec = (long)(at % 1000000000u);
+	timer_settime(l->posix_timer, TIMER_ABSTIME, &when, NULL);
+}
+
+void lapic_timer_update(struct lapic *l)
+{
+	l->tsc_offset = l->cpu->s.tsc_offset;
+	l->deadline = expiry(l);
+	host_arm(l);
+}
+
+static void fire(struct lapic *l, uint64_t now)
+{
+	uint32_t lvt = l->hw.lvt[LVT_TIMER];
+
+	switch (LVT_TIMER_MODE(lvt)) {
+	case TIMER_PERIODIC: /* expiries missed meanwhile are one */
+		l->hw.timer_start += (now - l->hw.timer_start) / period(l) * period(l);
+		break;
+	case TIMER_DEADLINE:
+		l->hw.tsc_deadline = 0;
+		break;
+	default:
+		l->hw.timer_running = false;
+		break;
+	}
+	lapic_local_interrupt(l, lvt);
+	lapic_timer_update(l);
+}
+
+void lapic_timer_poll(struct lapic *l)
+{
+	uint64_t now;
+
+	if (l->deadline == TIMER_NEVER && l->tsc_offset == l->cpu->s.tsc_offset)
+		return;
+	if (unlikely(l->tsc_offset != l->cpu->s.tsc_offset))
+		lapic_timer_update(l);
 	now = clock_now(l->bus->clock);
-	if (now < l->deadline)
-		return;
-	if (!(l->hw.lvt[LVT_TIMER] & LVT_MASKED)) {
-		uint8_t v = (uint8_t)l->hw.lvt[LVT_TIMER];
-
-		l->hw.irr[v >> 5] |= 1u << (v & 31);
-		l->hw.tmr[v >> 5] &= ~(1u << (v & 31));
-	}
-	p = period(l);
-	if (mode(l) == MODE_PERIODIC && p) {
-		/* Ticks missed while the host was busy elsewhere are one: the guest's clock does not depend on them. */
-		l->hw.timer_start += (now - l->hw.timer_start) / p * p;
-		arm(l, l->hw.timer_start + p);
-		return;
-	}
-	l->hw.tsc_deadline = 0;
-	l->deadline = TIMER_NEVER;
+	if (now >= l->deadline)
+		fire(l, now);
+	else if (l->attached && !l->armed)
+		host_arm(l);
 }
 
-void lapic_timer_rearm(struct lapic *l)
+uint64_t lapic_timer_deadline(struct lapic *l)
 {
-	uint64_t now = clock_now(l->bus->clock), p = period(l), gone = now - l->hw.timer_start;
+	static const struct itimerspec never;
 
-	if (mode(l) == MODE_DEADLINE) {
-		lapic_timer_deadline_write(l, l->hw.tsc_deadline);
-		return;
+	if (l->tsc_offset != l->cpu->s.tsc_offset)
+		lapic_timer_update(l);
+	if (l->armed) {
+		timer_settime(l->posix_timer, 0, &never, NULL);
+		l->armed = false;
 	}
-	if (!p || (gone >= p && mode(l) != MODE_PERIODIC))
-		arm(l, TIMER_NEVER);
-	else
-		arm(l, now + p - gone % p);
+	if (masked(l) || l->deadline == TIMER_NEVER)
+		return UINT64_MAX;
+	return clock_to_host(l->bus->clock, l->deadline);
+}
+
+/* ---- registers */
+
+uint32_t lapic_timer_count(struct lapic *l)
+{
+	uint64_t elapsed, whole = period(l), now;
+
+	lapic_timer_poll(l);
+	if (!l->hw.timer_running || !whole || LVT_TIMER_MODE(l->hw.lvt[LVT_TIMER]) == TIMER_DEADLINE)
+		return 0;
+	now = clock_now(l->bus->clock);
+	elapsed = now > l->hw.timer_start ? now - l->hw.timer_start : 0;
+	if (LVT_TIMER_MODE(l->hw.lvt[LVT_TIMER]) == TIMER_PERIODIC)
+		elapsed %= whole;
+	if (elapsed >= whole)
+		return 0;
+	return (uint32_t)((whole - elapsed) / (whole / l->hw.timer_init));
+}
+
+void lapic_timer_set_count(struct lapic *l, uint32_t value)
+{
+	if (LVT_TIMER_MODE(l->hw.lvt[LVT_TIMER]) == TIMER_DEADLINE)
+		return;
+	lapic_timer_poll(l);
+	l->hw.timer_init = value;
+	l->hw.timer_running = value != 0;
+	l->hw.timer_start = clock_now(l->bus->clock);
+	lapic_timer_update(l);
+}
+
+/* A change to or from TSC-deadline mode disarms the timer; one between the others lets it count on. */
+void lapic_timer_set_lvt(struct lapic *l, uint32_t value)
+{
+	bool was = LVT_TIMER_MODE(l->hw.lvt[LVT_TIMER]) == TIMER_DEADLINE;
+	bool is = LVT_TIMER_MODE(value) == TIMER_DEADLINE;
+
+	lapic_timer_poll(l);
+	l->hw.lvt[LVT_TIMER] = value;
+	if (was != is) {
+		l->hw.timer_running = false;
+		l->hw.timer_init = 0;
+		l->hw.tsc_deadline = 0;
+	}
+	lapic_timer_update(l);
+}
+
+/* The ticks that are left stay, each of the new length. */
+void lapic_timer_set_divide(struct lapic *l, uint32_t value)
+{
+	uint64_t left = lapic_timer_count(l), now = clock_now(l->bus->clock), done;
+
+	l->hw.timer_div = value;
+	if (l->hw.timer_running) {
+		done = period(l) - period(l) / l->hw.timer_init * left;
+		l->hw.timer_start = now > done ? now - done : 0;
+	}
+	lapic_timer_update(l);
+}
+
+void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc)
+{
+	if (LVT_TIMER_MODE(l->hw.lvt[LVT_TIMER]) != TIMER_DEADLINE)
+		return;
+	lapic_timer_poll(l);
+	l->hw.tsc_deadline = tsc;
+	lapic_timer_update(l);
 }

@@ -1,391 +1,594 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Local APIC: registers, by xAPIC page and x2APIC MSRs. Only the owner's thread touches them; see lapic.h.
+ * Local APIC: registers and priorities (SDM volume 3, chapter "Advanced Programmable Interrupt Controller").
+ *
+ * The registers belong to the CPU's own thread, so they need no lock; what other threads send arrives in the posted
+ * bitmaps (lapic-bus.c), which are merged into IRR when the owner looks for interrupts. LVT entries number six: no
+ * CMCI. The APIC id is the CPU's number and cannot be changed; the page cannot be moved from 0xfee00000.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/err.h"
+#include "base/log.h"
 #include "dev/lapic-private.h"
 
-#define VERSION 0x00050014u /* six LVT entries, no EOI suppression */
+#define VERSION 0x50014u /* integrated, LVT entries 0..5 */
+#define VECTOR_EXTINT 0x100 /* irq_pending: the 8259 has one, whose vector only acknowledging tells */
 
-/* xAPIC offsets >> 4, which are x2APIC MSR numbers - 0x800 */
-enum {
+#define MSR_APIC_BASE 0x1bu
+#define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_X2APIC 0x800u
+
+enum lapic_reg {
 	REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_APR = 0x09, REG_PPR = 0x0a, REG_EOI = 0x0b,
 	REG_RRD = 0x0c, REG_LDR = 0x0d, REG_DFR = 0x0e, REG_SVR = 0x0f, REG_ISR = 0x10, REG_TMR = 0x18,
-	REG_IRR = 0x20, REG_ESR = 0x28, REG_LVT_CMCI = 0x2f, REG_ICR_LOW = 0x30, REG_ICR_HIGH = 0x31,
-	REG_LVT = 0x32, REG_INITIAL = 0x38, REG_CURRENT = 0x39, REG_DIVIDE = 0x3e, REG_SELF_IPI = 0x3f,
+	REG_IRR = 0x20, REG_ESR = 0x28, REG_ICR = 0x30, REG_ICR2 = 0x31, REG_LVT = 0x32, REG_COUNT = 0x38,
+	REG_CURRENT = 0x39, REG_DIVIDE = 0x3e, REG_SELF_IPI = 0x3f,
 };
 
 static const uint32_t lvt_writable[LVT_COUNT] = {
-	[LVT_TIMER] = 0x710ff, [LVT_THERMAL] = 0x117ff, [LVT_PERF] = 0x117ff,
-	[LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff, [LVT_ERROR] = 0x110ff,
+	[LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
+	[LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff, [LVT_ERROR] = 0x100ff,
 };
 
-/* The CPU whose thread this is: MMIO does not say who asks. Set once per thread, by vcpu.c. */
-static _Thread_local struct lapic *own;
+/* ---- vectors and priorities */
 
-void lapic_own_thread(struct lapic *l)
+static int highest(const uint64_t *map)
 {
-	own = l;
+	for (int i = 3; i >= 0; i--)
+		if (map[i])
+			return i * 64 + 63 - __builtin_clzll(map[i]);
+	return -1;
 }
 
-void lapic_post(struct lapic *l, uint8_t vector, bool level)
+static void set_bit(uint64_t *map, unsigned v)
 {
-	uint64_t bit = BIT(vector & 63);
+	map[v >> 6] |= BIT(v & 63);
+}
 
-	if (level)
-		atomic_fetch_or(&l->posted_level[vector >> 6], bit);
-	else
-		atomic_fetch_and(&l->posted_level[vector >> 6], ~bit);
-	/* Was it set already, its poster has notified and the owner has not looked yet. */
-	if (!(atomic_fetch_or(&l->posted[vector >> 6], bit) & bit))
+static void clear_bit(uint64_t *map, unsigned v)
+{
+	map[v >> 6] &= ~BIT(v & 63);
+}
+
+static bool test_bit(const uint64_t *map, unsigned v)
+{
+	return map[v >> 6] & BIT(v & 63);
+}
+
+static uint32_t ppr(const struct lapic *l)
+{
+	int in_service = highest(l->hw.isr);
+	uint32_t class = in_service < 0 ? 0 : (uint32_t)in_service & 0xf0;
+
+	return (l->hw.tpr & 0xf0) >= class ? l->hw.tpr : class;
+}
+
+/* Vector bits are set after their trigger mode, so what we take out of `posted` has its mode in posted_level. */
+static void merge_posted(struct lapic *l)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t p;
+
+		if (!atomic_load(&l->posted[i]))
+			continue;
+		p = atomic_exchange(&l->posted[i], 0);
+		l->hw.irr[i] |= p;
+		l->hw.tmr[i] = (l->hw.tmr[i] & ~p) | (atomic_load(&l->posted_level[i]) & p);
+	}
+	if (unlikely(atomic_load(&l->posted_errors)))
+		l->hw.esr_pending |= atomic_exchange(&l->posted_errors, 0);
+}
+
+/* The vector in IRR that the priorities let through now, or -1. */
+static int deliverable(struct lapic *l)
+{
+	int v;
+
+	if (!(l->hw.svr & SVR_ENABLE) || !lapic_enabled(l))
+		return -1;
+	merge_posted(l);
+	v = highest(l->hw.irr);
+	return v >= 0 && ((uint32_t)v & 0xf0) > (ppr(l) & 0xf0) ? v : -1;
+}
+
+/* Priorities have sunk: what was held back may go now. */
+static void look_again(struct lapic *l)
+{
+	if (deliverable(l) >= 0)
 		cpu_notify(l->cpu, ATT_IRQ);
 }
 
-void lapic_error(struct lapic *l, uint32_t what)
+void lapic_local_interrupt(struct lapic *l, uint32_t lvt)
 {
-	uint32_t lvt = l->hw.lvt[LVT_ERROR];
-
-	l->hw.esr_pending |= what;
-	if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
-		lapic_post(l, lvt & 0xff, false);
-}
-
-bool lapic_reg_read(struct lapic *l, unsigned reg, uint32_t *value)
-{
-	const struct lapic_hw *h = &l->hw;
-
-	switch (reg) {
-	case REG_ID: *value = lapic_x2(l) ? h->id : h->id << 24; break;
-	case REG_VERSION: *value = VERSION; break;
-	case REG_TPR: *value = h->tpr; break;
-	case REG_APR: *value = 0; return !lapic_x2(l);
-	case REG_PPR: *value = lapic_ppr(l); break;
-	case REG_EOI: *value = 0; return !lapic_x2(l);
-	case REG_RRD: *value = 0; return !lapic_x2(l);
-	case REG_LDR: *value = h->ldr; break;
-	case REG_DFR: *value = h->dfr; return !lapic_x2(l);
-	case REG_SVR: *value = h->svr; break;
-	case REG_ISR ... REG_ISR + 7: *value = h->isr[reg - REG_ISR]; break;
-	case REG_TMR ... REG_TMR + 7:
-		lapic_merge_posted(l);
-		*value = h->tmr[reg - REG_TMR];
-		break;
-	case REG_IRR ... REG_IRR + 7:
-		lapic_merge_posted(l);
-		*value = h->irr[reg - REG_IRR];
-		break;
-	case REG_ESR: *value = h->esr; break;
-	case REG_LVT_CMCI: *value = LVT_MASKED; return false;
-	case REG_ICR_LOW: *value = h->icr_low; break;
-	case REG_ICR_HIGH: *value = h->icr_high; return !lapic_x2(l);
-	case REG_LVT ... REG_LVT + LVT_COUNT - 1: *value = h->lvt[reg - REG_LVT]; break;
-	case REG_INITIAL: *value = h->initial_count; break;
-	case REG_CURRENT: *value = lapic_timer_count(l); break;
-	case REG_DIVIDE: *value = h->divide; break;
-	default: *value = 0; return false;
+	if (lvt & LVT_MASKED || !(l->hw.svr & SVR_ENABLE))
+		return;
+	if ((lvt & 0xff) < 16) {
+		l->hw.esr_pending |= ESR_RECEIVE_ILLEGAL;
+		return;
 	}
-	return true;
+	set_bit(l->hw.irr, lvt & 0xff);
+	clear_bit(l->hw.tmr, lvt & 0xff);
 }
 
-static void lvt_write(struct lapic *l, unsigned i, uint32_t value)
+void lapic_error(struct lapic *l, uint32_t bit)
 {
-	uint32_t old = l->hw.lvt[i];
+	bool fresh = !(l->hw.esr_pending & bit);
 
-	value &= lvt_writable[i];
-	if (!(l->hw.svr & SVR_ENABLED))
-		value |= LVT_MASKED;
-	l->hw.lvt[i] = value;
-	if (i == LVT_TIMER && (old ^ value) >> LVT_MODE_SHIFT) {
-		l->hw.tsc_deadline = 0;
-		l->hw.initial_count = 0;
-		lapic_timer_restart(l);
+	l->hw.esr_pending |= bit;
+	if (fresh) {
+		lapic_local_interrupt(l, l->hw.lvt[LVT_ERROR]);
+		look_again(l);
 	}
-	if (i == LVT_LINT0)
-		lapic_reconsider(l);
 }
 
-static void svr_write(struct lapic *l, uint32_t value)
+static void end_of_interrupt(struct lapic *l)
 {
-	__atomic_store_n(&l->hw.svr, value & 0x1ff, __ATOMIC_RELAXED);
-	if (!(value & SVR_ENABLED))
-		for (unsigned i = 0; i < LVT_COUNT; i++)
-			l->hw.lvt[i] |= LVT_MASKED;
+	int v = highest(l->hw.isr);
+
+	if (v < 0)
+		return;
+	clear_bit(l->hw.isr, (unsigned)v);
+	if (test_bit(l->hw.tmr, (unsigned)v) && l->bus->eoi)
+		l->bus->eoi(l->bus->eoi_opaque, (uint8_t)v);
+	look_again(l);
 }
 
-bool lapic_reg_write(struct lapic *l, unsigned reg, uint32_t value)
-{
-	struct lapic_hw *h = &l->hw;
+/* ---- registers */
 
+static uint32_t map_word(const uint64_t *map, unsigned i)
+{
+	return (uint32_t)(map[i >> 1] >> (i & 1) * 32);
+}
+
+static uint32_t x2apic_ldr(const struct lapic *l)
+{
+	return (l->cpu->id & ~15u) << 12 | 1u << (l->cpu->id & 15);
+}
+
+static uint32_t read_map(struct lapic *l, unsigned reg)
+{
+	merge_posted(l);
+	if (reg < REG_TMR)
+		return map_word(l->hw.isr, reg - REG_ISR);
+	if (reg < REG_IRR)
+		return map_word(l->hw.tmr, reg - REG_TMR);
+	lapic_timer_poll(l);
+	return map_word(l->hw.irr, reg - REG_IRR);
+}
+
+uint32_t lapic_read(struct lapic *l, unsigned reg)
+{
+	if (reg >= REG_ISR && reg < REG_ESR)
+		return read_map(l, reg);
+	if (reg >= REG_LVT && reg < REG_LVT + LVT_COUNT)
+		return l->hw.lvt[reg - REG_LVT];
 	switch (reg) {
 	case REG_ID:
-		if (lapic_x2(l))
-			return false;
-		__atomic_store_n(&h->id, value >> 24, __ATOMIC_RELAXED);
-		break;
+		return lapic_x2apic(l) ? l->cpu->id : l->cpu->id << 24;
+	case REG_VERSION:
+		return VERSION;
 	case REG_TPR:
-		h->tpr = value & 0xff;
-		lapic_reconsider(l);
-		break;
-	case REG_EOI: lapic_eoi(l); break;
+		return l->hw.tpr;
+	case REG_PPR:
+		return ppr(l);
 	case REG_LDR:
-		if (lapic_x2(l))
-			return false;
-		__atomic_store_n(&h->ldr, value & 0xff000000, __ATOMIC_RELAXED);
+		return lapic_x2apic(l) ? x2apic_ldr(l) : l->hw.ldr;
+	case REG_DFR:
+		return l->hw.dfr;
+	case REG_SVR:
+		return l->hw.svr;
+	case REG_ESR:
+		return l->hw.esr;
+	case REG_ICR:
+		return l->hw.icr;
+	case REG_ICR2:
+		return l->hw.icr2;
+	case REG_COUNT:
+		return l->hw.timer_init;
+	case REG_CURRENT:
+		return lapic_timer_count(l);
+	case REG_DIVIDE:
+		return l->hw.timer_div;
+	default:
+		return 0;
+	}
+}
+
+static void write_lvt(struct lapic *l, unsigned i, uint32_t value)
+{
+	value &= lvt_writable[i];
+	if (!(l->hw.svr & SVR_ENABLE))
+		value |= LVT_MASKED;
+	if (i == LVT_TIMER)
+		lapic_timer_set_lvt(l, value);
+	else
+		l->hw.lvt[i] = value;
+	if (i == LVT_LINT0) {
+		lapic_publish(l);
+		if (lapic_extint(l))
+			cpu_notify(l->cpu, ATT_IRQ);
+	}
+}
+
+static void write_svr(struct lapic *l, uint32_t value)
+{
+	l->hw.svr = value & 0x3ff;
+	if (!(value & SVR_ENABLE))
+		for (unsigned i = 0; i < LVT_COUNT; i++)
+			write_lvt(l, i, l->hw.lvt[i] | LVT_MASKED);
+	lapic_publish(l);
+	look_again(l);
+}
+
+void lapic_write(struct lapic *l, unsigned reg, uint32_t value)
+{
+	if (reg >= REG_LVT && reg < REG_LVT + LVT_COUNT) {
+		write_lvt(l, reg - REG_LVT, value);
+		return;
+	}
+	switch (reg) {
+	case REG_TPR:
+		l->hw.tpr = value & 0xff;
+		look_again(l);
+		break;
+	case REG_EOI:
+		end_of_interrupt(l);
+		break;
+	case REG_LDR:
+		l->hw.ldr = value & 0xff000000u;
+		lapic_publish(l);
 		break;
 	case REG_DFR:
-		if (lapic_x2(l))
-			return false;
-		__atomic_store_n(&h->dfr, value | 0x0fffffff, __ATOMIC_RELAXED);
+		l->hw.dfr = value | 0x0fffffffu;
+		lapic_publish(l);
 		break;
-	case REG_SVR: svr_write(l, value); break;
+	case REG_SVR:
+		write_svr(l, value);
+		break;
 	case REG_ESR:
-		h->esr = h->esr_pending;
-		h->esr_pending = 0;
+		merge_posted(l);
+		l->hw.esr = l->hw.esr_pending;
+		l->hw.esr_pending = 0;
 		break;
-	case REG_ICR_LOW:
-		h->icr_low = value & ~0x1000u;
-		lapic_icr_send(l, value, h->icr_high >> 24);
+	case REG_ICR:
+		l->hw.icr = value & 0xccfff & ~0x1000u; /* delivery status: always idle */
+		lapic_send(l, l->hw.icr, l->hw.icr2 >> 24);
 		break;
-	case REG_ICR_HIGH: h->icr_high = value; break;
-	case REG_LVT ... REG_LVT + LVT_COUNT - 1: lvt_write(l, reg - REG_LVT, value); break;
-	case REG_INITIAL:
-		if (h->lvt[LVT_TIMER] >> LVT_MODE_SHIFT & 2)
-			break; /* TSC deadline: ignored */
-		h->initial_count = value;
-		lapic_timer_restart(l);
+	case REG_ICR2:
+		l->hw.icr2 = value & 0xff000000u;
+		break;
+	case REG_COUNT:
+		lapic_timer_set_count(l, value);
 		break;
 	case REG_DIVIDE:
-		h->divide = value & 0xb;
-		lapic_timer_restart(l);
+		lapic_timer_set_divide(l, value & 0xb);
 		break;
-	case REG_SELF_IPI:
-		if (!lapic_x2(l))
-			return false;
-		if ((value & 0xff) < 16)
-			lapic_error(l, ESR_SEND_ILLEGAL);
-		else
-			lapic_post(l, value & 0xff, false);
+	case REG_ID:
+	case REG_VERSION:
+	case REG_PPR:
+	case REG_CURRENT:
 		break;
-	default: return false;
+	default:
+		if (reg < REG_ISR || reg >= REG_ESR)
+			lapic_error(l, ESR_REGISTER);
+		break;
 	}
-	return true;
 }
 
-/* ---- the page of xAPIC mode ---- */
-
-static uint64_t page_read(void *opaque, uint64_t offset, unsigned size)
+void lapic_reset_registers(struct lapic *l)
 {
-	uint32_t v = 0;
-
-	if (!own || lapic_x2(own) || !(own->hw.base & BASE_ENABLED))
-		return ~0ull;
-	if (!(offset & 0xf))
-		lapic_reg_read(own, (unsigned)offset >> 4, &v);
-	return v;
-}
-
-static void page_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-	if (own && !lapic_x2(own) && (own->hw.base & BASE_ENABLED) && !(offset & 0xf))
-		lapic_reg_write(own, (unsigned)offset >> 4, (uint32_t)value);
-}
-
-const struct io_ops lapic_page_ops = { page_read, page_write, 4, 4 };
-
-/* ---- MSRs ---- */
-
-static int base_write(struct lapic *l, uint64_t v)
-{
-	uint64_t old = l->hw.base;
-	bool x2 = v & BASE_X2, on = v & BASE_ENABLED;
-
-	if ((v & ~(0xfffffff000ull | BASE_BSP | BASE_X2 | BASE_ENABLED)) || (x2 && !on))
-		return -1;
-	if ((old & BASE_X2) && on && !x2) /* out of x2APIC only by way of off */
-		return -1;
-	if (!(old & BASE_ENABLED) && x2)
-		return -1;
-	if (x2 && !(old & BASE_X2))
-		__atomic_store_n(&l->hw.ldr, (l->hw.id & ~15u) << 12 | 1u << (l->hw.id & 15), __ATOMIC_RELAXED);
-	__atomic_store_n(&l->hw.base, v, __ATOMIC_RELAXED);
-	lapic_reconsider(l);
-	return 0;
-}
-
-static int msr_read(void *ctx, uint32_t index, uint64_t *value)
-{
-	struct lapic *l = ctx;
-	uint32_t v;
-
-	if (index == 0x1b) {
-		*value = l->hw.base;
-		return 0;
-	}
-	if (index == 0x6e0) {
-		lapic_timer_sync(l);
-		*value = l->hw.tsc_deadline;
-		return 0;
-	}
-	if (index < 0x800 || index > 0x8ff || !lapic_x2(l))
-		return -1;
-	if (index == 0x830) {
-		*value = (uint64_t)l->hw.icr_high << 32 | l->hw.icr_low;
-		return 0;
-	}
-	if (index == 0x83f || !lapic_reg_read(l, index - 0x800, &v))
-		return -1;
-	*value = v;
-	return 0;
-}
-
-static int msr_write(void *ctx, uint32_t index, uint64_t value)
-{
-	struct lapic *l = ctx;
-
-	if (index == 0x1b)
-		return base_write(l, value);
-	if (index == 0x6e0) {
-		lapic_timer_deadline_write(l, value);
-		return 0;
-	}
-	if (index < 0x800 || index > 0x8ff || !lapic_x2(l))
-		return -1;
-	if (index == 0x830) {
-		l->hw.icr_low = (uint32_t)value & ~0x1000u;
-		l->hw.icr_high = (uint32_t)(value >> 32);
-		lapic_icr_send(l, (uint32_t)value, (uint32_t)(value >> 32));
-		return 0;
-	}
-	if (value >> 32 || (index == 0x80b && value) || (index == 0x828 && value))
-		return -1;
-	return lapic_reg_write(l, index - 0x800, (uint32_t)value) ? 0 : -1;
-}
-
-static uint64_t cr8_read(void *ctx)
-{
-	return ((struct lapic *)ctx)->hw.tpr >> 4;
-}
-
-static void cr8_write(void *ctx, uint64_t v)
-{
-	struct lapic *l = ctx;
-
-	if (l->hw.tpr >> 4 == v)
-		return;
-	l->hw.tpr = (uint32_t)v << 4;
-	lapic_reconsider(l);
-}
-
-int lapic_irq_pending(void *ctx);
-int lapic_irq_take(void *ctx);
-
-const struct cpu_bus lapic_cpu_bus = {
-	.irq_pending = lapic_irq_pending,
-	.irq_take = lapic_irq_take,
-	.cr8_read = cr8_read,
-	.cr8_write = cr8_write,
-	.msr_read = msr_read,
-	.msr_write = msr_write,
-};
-
-/* ---- the device ---- */
-
-static const struct state_field fields[] = {
-	STATE_INT(struct lapic_hw, base), STATE_INT(struct lapic_hw, id), STATE_INT(struct lapic_hw, tpr),
-	STATE_INT(struct lapic_hw, ldr), STATE_INT(struct lapic_hw, dfr), STATE_INT(struct lapic_hw, svr),
-	STATE_INT(struct lapic_hw, esr), STATE_INT(struct lapic_hw, esr_pending),
-	STATE_INT(struct lapic_hw, icr_low), STATE_INT(struct lapic_hw, icr_high),
-	STATE_INTS(struct lapic_hw, isr), STATE_INTS(struct lapic_hw, tmr), STATE_INTS(struct lapic_hw, irr),
-	STATE_INTS(struct lapic_hw, lvt), STATE_INT(struct lapic_hw, initial_count),
-	STATE_INT(struct lapic_hw, divide), STATE_INT(struct lapic_hw, timer_start),
-	STATE_INT(struct lapic_hw, tsc_deadline),
-};
-
-static int check(const void *hw, struct err *e)
-{
-	const struct lapic_hw *h = hw;
-
-	if ((h->base & BASE_X2) && !(h->base & BASE_ENABLED))
-		return err_set(e, EINVAL, "local APIC: x2APIC mode of an APIC that is off");
-	if (h->tpr > 0xff || h->svr > 0x1ff || (h->divide & ~0xbu))
-		return err_set(e, EINVAL, "local APIC: register values that cannot be");
-	for (unsigned i = 0; i < LVT_COUNT; i++)
-		if (h->lvt[i] & ~(lvt_writable[i] | LVT_MASKED))
-			return err_set(e, EINVAL, "local APIC: LVT %u has reserved bits", i);
-	return 0;
-}
-
-static const struct state_desc desc = {
-	.name = "lapic", .version = 1, .size = sizeof(struct lapic_hw),
-	.fields = fields, .nfields = ARRAY_LEN(fields), .check = check,
-};
-
-static void reset(struct device *d, enum reset_kind kind)
-{
-	struct lapic *l = container_of(d, struct lapic, device);
+	uint64_t base = l->hw.apic_base;
 
 	memset(&l->hw, 0, sizeof(l->hw));
-	l->hw.base = 0xfee00000 | BASE_ENABLED | (l->cpu->id ? 0 : BASE_BSP);
-	l->hw.id = l->cpu->id;
+	l->hw.apic_base = base;
 	l->hw.dfr = ~0u;
 	l->hw.svr = 0xff;
 	for (unsigned i = 0; i < LVT_COUNT; i++)
 		l->hw.lvt[i] = LVT_MASKED;
-	/* Without firmware nobody sets up the virtual wire mode that the 8259 needs. */
-	if (!l->cpu->id)
-		l->hw.lvt[LVT_LINT0] = DELIVERY_EXTINT << 8;
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 4; i++)
 		atomic_store(&l->posted[i], 0);
-		atomic_store(&l->posted_level[i], 0);
+	atomic_store(&l->posted_errors, 0);
+	lapic_publish(l);
+	lapic_timer_update(l);
+}
+
+/* ---- MSRs */
+
+/*
+ * Disabled, xAPIC, x2APIC: from one to the next only as the manual's state diagram allows. Disabling resets
+ * everything.
+ */
+static int base_write(struct lapic *l, uint64_t value)
+{
+	uint64_t mode = value & (BASE_ENABLE | BASE_X2APIC);
+	uint64_t old = l->hw.apic_base & (BASE_ENABLE | BASE_X2APIC);
+
+	if (value & ~(BASE_ADDRESS | BASE_BSP | BASE_ENABLE | BASE_X2APIC) || (value & ~0xfffull) != BASE_ADDRESS) {
+		log_guest("lapic", "CPU %u: APIC base %#llx refused", l->cpu->id, (unsigned long long)value);
+		return -1;
 	}
-	l->deadline = TIMER_NEVER;
-	timer_cancel(&l->timer);
+	if (mode == BASE_X2APIC || (!old && mode & BASE_X2APIC) || (old & BASE_X2APIC && mode == BASE_ENABLE))
+		return -1;
+	l->hw.apic_base = value;
+	if (!mode && old)
+		lapic_reset_registers(l);
+	if (mode & BASE_X2APIC && !(old & BASE_X2APIC))
+		l->hw.icr2 = 0;
+	lapic_publish(l);
+	return 0;
 }
 
-/* Posted but not yet seen interrupts are saved as part of IRR. */
-static void merge_for_save(struct device *d)
+static bool x2apic_readable(unsigned reg)
 {
-	lapic_irq_pending(container_of(d, struct lapic, device));
+	switch (reg) {
+	case REG_ID:
+	case REG_VERSION:
+	case REG_TPR:
+	case REG_PPR:
+	case REG_LDR:
+	case REG_SVR:
+	case REG_ESR:
+	case REG_ICR:
+	case REG_COUNT:
+	case REG_CURRENT:
+	case REG_DIVIDE:
+		return true;
+	default:
+		return (reg >= REG_ISR && reg < REG_ESR) || (reg >= REG_LVT && reg < REG_LVT + LVT_COUNT);
+	}
 }
 
-static void loaded(struct device *d)
+/* Bits that may be written to a register in x2APIC mode; others fault. 0 with *known false: not writable at all. */
+static uint64_t x2apic_writable(unsigned reg, bool *known)
+{
+	*known = true;
+	if (reg >= REG_LVT && reg < REG_LVT + LVT_COUNT)
+		return lvt_writable[reg - REG_LVT] | 0x5000; /* status bits are ignored */
+	switch (reg) {
+	case REG_TPR:
+	case REG_SELF_IPI:
+		return 0xff;
+	case REG_EOI:
+	case REG_ESR:
+		return 0;
+	case REG_SVR:
+		return 0x3ff;
+	case REG_ICR:
+		return 0xffffffff000ccfffull;
+	case REG_COUNT:
+		return 0xffffffffu;
+	case REG_DIVIDE:
+		return 0xb;
+	default:
+		*known = false;
+		return 0;
+	}
+}
+
+static int x2apic_write(struct lapic *l, unsigned reg, uint64_t value)
+{
+	bool known;
+
+	if (value & ~x2apic_writable(reg, &known) || !known)
+		return -1;
+	if (reg == REG_ICR) {
+		l->hw.icr = (uint32_t)value & ~0x1000u;
+		l->hw.icr2 = (uint32_t)(value >> 32);
+		lapic_send(l, l->hw.icr, l->hw.icr2);
+	} else if (reg == REG_SELF_IPI) {
+		lapic_send(l, (uint32_t)value | 1u << 18, 0);
+	} else {
+		lapic_write(l, reg, (uint32_t)value);
+	}
+	return 0;
+}
+
+static int bus_msr_read(void *ctx, uint32_t index, uint64_t *value)
+{
+	struct lapic *l = ctx;
+	unsigned reg = index - MSR_X2APIC;
+
+	if (index == MSR_APIC_BASE) {
+		*value = l->hw.apic_base;
+		return 0;
+	}
+	if (index == MSR_TSC_DEADLINE) {
+		lapic_timer_poll(l);
+		*value = l->hw.tsc_deadline;
+		return 0;
+	}
+	if (reg > 0xff || !lapic_x2apic(l) || !x2apic_readable(reg))
+		return -1;
+	*value = lapic_read(l, reg);
+	if (reg == REG_ICR)
+		*value |= (uint64_t)l->hw.icr2 << 32;
+	return 0;
+}
+
+static int bus_msr_write(void *ctx, uint32_t index, uint64_t value)
+{
+	struct lapic *l = ctx;
+
+	if (index == MSR_APIC_BASE)
+		return base_write(l, value);
+	if (index == MSR_TSC_DEADLINE) {
+		lapic_timer_set_deadline(l, value);
+		return 0;
+	}
+	if (index - MSR_X2APIC > 0xff || !lapic_x2apic(l))
+		return -1;
+	return x2apic_write(l, index - MSR_X2APIC, value);
+}
+
+/* ---- the CPU's side */
+
+static int bus_irq_pending(void *ctx)
+{
+	struct lapic *l = ctx;
+
+	lapic_timer_poll(l);
+	if (lapic_extint(l))
+		return VECTOR_EXTINT;
+	return deliverable(l);
+}
+
+static int bus_irq_take(void *ctx)
+{
+	struct lapic *l = ctx;
+	int v;
+
+	if (lapic_extint(l))
+		return l->bus->pic_take(l->bus->pic_opaque);
+	v = deliverable(l);
+	if (v >= 0) {
+		clear_bit(l->hw.irr, (unsigned)v);
+		set_bit(l->hw.isr, (unsigned)v);
+	}
+	return v;
+}
+
+static uint64_t bus_cr8_read(void *ctx)
+{
+	return ((struct lapic *)ctx)->hw.tpr >> 4;
+}
+
+static void bus_cr8_write(void *ctx, uint64_t v)
+{
+	lapic_write(ctx, REG_TPR, (uint32_t)(v & 15) << 4);
+}
+
+/* INIT leaves the base register, and with it the mode, alone. */
+static void bus_init(void *ctx)
+{
+	lapic_reset_registers(ctx);
+}
+
+const struct cpu_bus lapic_cpu_bus = {
+	.irq_pending = bus_irq_pending,
+	.irq_take = bus_irq_take,
+	.cr8_read = bus_cr8_read,
+	.cr8_write = bus_cr8_write,
+	.msr_read = bus_msr_read,
+	.msr_write = bus_msr_write,
+	.init = bus_init,
+};
+
+/* ---- the device */
+
+static int lapic_check(const void *opaque, struct err *e)
+{
+	const struct lapic_hw *hw = opaque;
+
+	if ((hw->apic_base & ~0xfffull) != BASE_ADDRESS ||
+	    hw->apic_base & 0xfff & ~(BASE_BSP | BASE_ENABLE | BASE_X2APIC) ||
+	    (hw->apic_base & (BASE_ENABLE | BASE_X2APIC)) == BASE_X2APIC)
+		return err_set(e, EINVAL, "lapic: impossible APIC base");
+	if ((hw->irr[0] | hw->isr[0] | hw->tmr[0]) & 0xffff)
+		return err_set(e, EINVAL, "lapic: impossible vector");
+	if (hw->tpr & ~0xffu || hw->svr & ~0x3ffu || hw->ldr & 0xffffff || ~hw->dfr & 0x0fffffff ||
+	    hw->timer_div & ~0xbu || hw->icr & ~0xcefffu || (hw->esr | hw->esr_pending) & ~0xffu)
+		return err_set(e, EINVAL, "lapic: reserved bits set");
+	for (unsigned i = 0; i < LVT_COUNT; i++)
+		if (hw->lvt[i] & ~(lvt_writable[i] | LVT_MASKED))
+			return err_set(e, EINVAL, "lapic: reserved bits set in LVT entry %u", i);
+	if (hw->timer_running && !hw->timer_init)
+		return err_set(e, EINVAL, "lapic: timer counts from zero");
+	if (hw->timer_start > INT64_MAX)
+		return err_set(e, EINVAL, "lapic: timer started at an impossible time");
+	return 0;
+}
+
+static const struct state_field fields[] = {
+	STATE_INT(struct lapic_hw, apic_base), STATE_INTS(struct lapic_hw, irr), STATE_INTS(struct lapic_hw, isr),
+	STATE_INTS(struct lapic_hw, tmr), STATE_INT(struct lapic_hw, tpr), STATE_INT(struct lapic_hw, ldr),
+	STATE_INT(struct lapic_hw, dfr), STATE_INT(struct lapic_hw, svr), STATE_INT(struct lapic_hw, esr),
+	STATE_INT(struct lapic_hw, esr_pending), STATE_INT(struct lapic_hw, icr), STATE_INT(struct lapic_hw, icr2),
+	STATE_INTS(struct lapic_hw, lvt), STATE_INT(struct lapic_hw, timer_init),
+	STATE_INT(struct lapic_hw, timer_div), STATE_INT(struct lapic_hw, timer_running),
+	STATE_INT(struct lapic_hw, timer_start), STATE_INT(struct lapic_hw, tsc_deadline),
+};
+
+static const struct state_desc lapic_state = {
+	.name = "lapic", .version = 1, .size = sizeof(struct lapic_hw),
+	.fields = fields, .nfields = ARRAY_LEN(fields), .check = lapic_check,
+};
+
+/*
+ * After power-on LINT0 of the first CPU is open for the 8259 pair, as firmware leaves it ("virtual wire"), so that
+ * kernels that never touch the APIC get their interrupts.
+ */
+static void lapic_reset(struct device *d, enum reset_kind kind)
 {
 	struct lapic *l = container_of(d, struct lapic, device);
 
-	lapic_timer_rearm(l);
-	atomic_fetch_or(&l->cpu->attention, ATT_IRQ);
+	l->hw.apic_base = BASE_ADDRESS | BASE_ENABLE | (l->cpu->id == 0 ? BASE_BSP : 0);
+	lapic_reset_registers(l);
+	if (l->cpu->id == 0) {
+		l->hw.lvt[LVT_LINT0] = DELIVER_EXTINT << 8;
+		lapic_publish(l);
+	}
 }
 
-static void destroy(struct device *d)
+static void lapic_saving(struct device *d)
 {
 	struct lapic *l = container_of(d, struct lapic, device);
 
-	timer_cancel(&l->timer);
+	lapic_timer_poll(l);
+	merge_posted(l);
+}
+
+static void lapic_loaded(struct device *d)
+{
+	struct lapic *l = container_of(d, struct lapic, device);
+
+	for (unsigned i = 0; i < 4; i++)
+		atomic_store(&l->posted[i], 0);
+	atomic_store(&l->posted_errors, 0);
+	lapic_publish(l);
+	lapic_timer_update(l);
+	atomic_fetch_or(&l->cpu->attention, ATT_IRQ); /* something may be waiting */
+}
+
+static void lapic_destroy(struct device *d)
+{
+	struct lapic *l = container_of(d, struct lapic, device);
+
+	lapic_timer_dispose(l);
+	l->bus->lapic[l->cpu->id] = NULL;
 	free(l);
 }
 
-static const struct device_ops ops = {
-	.state = &desc, .reset = reset, .saving = merge_for_save, .loaded = loaded, .destroy = destroy,
+static const struct device_ops lapic_ops = {
+	.state = &lapic_state,
+	.reset = lapic_reset,
+	.saving = lapic_saving,
+	.loaded = lapic_loaded,
+	.destroy = lapic_destroy,
 };
 
 struct lapic *lapic_create(struct lapic_bus *b, struct cpu *c, struct err *e)
 {
-	struct lapic *l = calloc(1, sizeof(*l));
+	struct lapic *l;
 
-	if (!l || b->count == MAX_CPUS) {
-		free(l);
-		err_set(e, ENOMEM, "no memory for the local APIC of CPU %u", c->id);
+	if (c->id != b->count || b->count == MAX_CPUS) {
+		err_set(e, EINVAL, "local APICs are made in the order of the CPUs, at most %d", MAX_CPUS);
 		return NULL;
 	}
+	if (!b->count && lapic_map(b, e))
+		return NULL;
+	l = calloc(1, sizeof(*l));
+	if (!l) {
+		err_set(e, ENOMEM, "no memory for a local APIC");
+		return NULL;
+	}
+	l->device = (struct device){ .ops = &lapic_ops, .instance = c->id, .hw = &l->hw };
 	l->bus = b;
 	l->cpu = c;
-	l->device = (struct device){ .ops = &ops, .instance = c->id, .hw = &l->hw };
-	timer_init(&l->timer, b->clock, lapic_timer_fired, l);
-	reset(&l->device, RESET_COLD);
+	lapic_timer_init(l);
 	b->lapic[b->count++] = l;
+	lapic_reset(&l->device, RESET_COLD);
 	return l;
 }
 

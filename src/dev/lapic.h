@@ -23,8 +23,6 @@ void lapic_bus_pic_changed(struct lapic_bus *b, int level);
 
 struct lapic *lapic_create(struct lapic_bus *b, struct cpu *c, struct err *e);
 struct device *lapic_device(struct lapic *l);
-/* The calling thread is that of l's CPU: its accesses to the APIC page are l's. */
-void lapic_own_thread(struct lapic *l);
 
 /* Deliver a message (MSI address/data, or what an IOAPIC entry says). Any thread. False: nobody accepts. */
 struct lapic_msg {
@@ -38,8 +36,17 @@ bool lapic_deliver_msi(struct lapic_bus *b, uint64_t address, uint32_t data);
 /* struct cpu_bus callbacks; ctx is the struct lapic. */
 extern const struct cpu_bus lapic_cpu_bus;
 
-/* Absolute host CLOCK_MONOTONIC ns of this CPU's next timer expiry, UINT64_MAX if none; and its expiry.
- * The owner's thread waits for it itself while halted; while it runs the timer kicks it (lapic.c). */
-uint64_t lapic_timer_deadline(const struct lapic *l);
+/*
+ * The vCPU's thread makes itself known before it runs: accesses to the APIC page are to this one, and its
+ * timer interrupts this thread. Between the two calls the lapic stays alive. After kick_attach.
+ */
+void lapic_thread_attach(struct lapic *l);
+void lapic_thread_detach(struct lapic *l);
+
+/*
+ * Absolute host CLOCK_MONOTONIC ns of this CPU's next timer expiry, UINT64_MAX if none. For the owner's thread, about
+ * to halt: it waits for it itself, so the timer no longer interrupts it until interrupts are looked for again.
+ */
+uint64_t lapic_timer_deadline(struct lapic *l);
 
 #endif

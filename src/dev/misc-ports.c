@@ -1,88 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ports of one register each: reset by 0xcf9, 0x92 and the keyboard controller's 0x64 (which otherwise answers as a
- * controller with nothing connected), the exit port, POST codes and the debug console.
+ * Small ports: the ways to reset (0xcf9, 0x92, the keyboard controller's 0x64), the exit port, POST code and debug
+ * console. The keyboard controller has neither keyboard nor mouse behind it and answers accordingly: its self-test
+ * passes, its interfaces time out. One lock each, though there is little to guard.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include "backend/chr.h"
 #include "base/err.h"
 #include "dev/pc-devices.h"
 
-struct misc_hw { /* saved */
-	uint8_t reset_control, a20, command, command_byte, output, output_full, post;
+struct reset_hw {
+	uint8_t cf9, port92, output, command, config;
+	bool full; /* a byte of output waits */
 };
 
-struct misc {
+struct reset_port {
 	struct device device;
-	struct misc_hw hw;
-	struct power_ops power;
-	struct chr *chr;
-	struct ports *ports;
-	uint16_t port[4];
-	unsigned nports;
-	const char *name;
+	struct reset_hw hw;
+	const struct power_ops *power;
+	pthread_mutex_t lock;
 };
 
-static const struct state_field fields[] = {
-	STATE_INT(struct misc_hw, reset_control), STATE_INT(struct misc_hw, a20), STATE_INT(struct misc_hw, command),
-	STATE_INT(struct misc_hw, command_byte), STATE_INT(struct misc_hw, output),
-	STATE_INT(struct misc_hw, output_full), STATE_INT(struct misc_hw, post),
-};
-
-static void reset(struct device *d, enum reset_kind kind)
+static void machine_reset(struct reset_port *p)
 {
-	struct misc *m = container_of(d, struct misc, device);
-
-	memset(&m->hw, 0, sizeof(m->hw));
-	m->hw.a20 = 2;
+	if (p->power && p->power->reset)
+		p->power->reset(p->power->opaque);
 }
 
-static void destroy(struct device *d)
-{
-	struct misc *m = container_of(d, struct misc, device);
-
-	for (unsigned i = 0; i < m->nports; i++)
-		ports_unmap(m->ports, m->port[i], m->name);
-	free(m);
-}
-
-static struct misc *create(struct device_env *env, const struct device_ops *ops, const struct power_ops *power,
-			   const char *name, struct err *e)
-{
-	struct misc *m = calloc(1, sizeof(*m));
-
-	if (!m) {
-		err_set(e, ENOMEM, "no memory for %s", name);
-		return NULL;
-	}
-	m->device = (struct device){ .ops = ops, .hw = &m->hw };
-	if (power)
-		m->power = *power;
-	m->ports = env->ports;
-	m->name = name;
-	reset(&m->device, RESET_COLD);
-	return m;
-}
-
-/* On failure everything mapped so far is undone. */
-static bool map_range(struct misc *m, uint16_t port, unsigned count, const struct io_ops *io, struct err *e)
-{
-	if (ports_map(m->ports, port, count, io, m, m->name, e)) {
-		destroy(&m->device);
-		return false;
-	}
-	m->port[m->nports++] = port;
-	return true;
-}
-
-static bool map(struct misc *m, uint16_t port, const struct io_ops *io, struct err *e)
-{
-	return map_range(m, port, 1, io, e);
-}
-
-/* ---- reset ---- */
+/* ---- 0xcf9, 0x92 */
 
 /*
  * All of 0xcf8..0xcfb, so that a double word for PCI's address register is not cut into bytes, one of which would be
@@ -90,106 +37,210 @@ static bool map(struct misc *m, uint16_t port, const struct io_ops *io, struct e
  */
 static uint64_t cf9_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return offset == 1 && size == 1 ? ((struct misc *)opaque)->hw.reset_control : ~0ull;
+	return offset == 1 && size == 1 ? ((struct reset_port *)opaque)->hw.cf9 : ~0ull;
 }
 
 static void cf9_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct misc *m = opaque;
-	bool rises = (value & 4) && !(m->hw.reset_control & 4);
+	struct reset_port *p = opaque;
 
 	if (offset != 1 || size != 1)
 		return;
-	m->hw.reset_control = value & 0xa;
-	if (rises)
-		m->power.reset(m->power.opaque);
+	p->hw.cf9 = value & 0x0a; /* kind of reset; bit 2 starts it */
+	if (value & 4)
+		machine_reset(p);
 }
 
-static uint64_t p92_read(void *opaque, uint64_t offset, unsigned size)
+static uint64_t port92_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return ((struct misc *)opaque)->hw.a20;
+	return ((struct reset_port *)opaque)->hw.port92;
 }
 
-static void p92_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+/* The A20 gate is open whatever is written: nobody needs it closed. */
+static void port92_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct misc *m = opaque;
+	struct reset_port *p = opaque;
 
-	m->hw.a20 = value & 2;
+	p->hw.port92 = (value & 0xfe) | 2;
 	if (value & 1)
-		m->power.reset(m->power.opaque);
+		machine_reset(p);
 }
 
-static uint64_t kbd_status(void *opaque, uint64_t offset, unsigned size)
+/* ---- 0x60, 0x64 */
+
+#define KBC_OUTPUT_FULL 1
+#define KBC_SYSTEM 4
+#define KBC_COMMAND 8
+#define KBC_UNLOCKED 0x10
+
+static void kbc_answer(struct reset_port *p, uint8_t v)
 {
-	return 0x18u | ((struct misc *)opaque)->hw.output_full;
+	p->hw.output = v;
+	p->hw.full = true;
 }
 
-static void answer(struct misc *m, uint8_t v)
+static void kbc_command(struct reset_port *p, uint8_t v)
 {
-	m->hw.output = v;
-	m->hw.output_full = 1;
-}
-
-static void kbd_command(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-	struct misc *m = opaque;
-
-	m->hw.command = 0;
-	switch (value & 0xff) {
-	case 0x20: answer(m, m->hw.command_byte); break;
-	case 0xaa: answer(m, 0x55); break; /* self-test passed */
+	p->hw.command = 0;
+	switch (v) {
+	case 0x20:
+		kbc_answer(p, p->hw.config);
+		break;
+	case 0xaa: /* self-test */
+		kbc_answer(p, 0x55);
+		break;
+	case 0xa9: /* mouse, keyboard interface: clock line stuck low */
 	case 0xab:
-	case 0xa9: answer(m, 1); break; /* interface test: clock line stuck low, nothing is there */
-	case 0xd0: answer(m, 0x03); break;
-	case 0x60: case 0xd1: case 0xd2: case 0xd3: case 0xd4: m->hw.command = (uint8_t)value; break;
+		kbc_answer(p, 1);
+		break;
+	case 0xc0:
+		kbc_answer(p, 0x80);
+		break;
+	case 0xd0: /* output port: A20 open, not in reset */
+		kbc_answer(p, 3);
+		break;
+	case 0x60:
+	case 0xd1:
+	case 0xd2:
+	case 0xd3:
+	case 0xd4:
+		p->hw.command = v; /* a byte follows */
+		break;
 	default:
-		if ((value & 0xf1) == 0xf0) /* pulse line 0: reset */
-			m->power.reset(m->power.opaque);
 		break;
 	}
 }
 
-static uint64_t kbd_data(void *opaque, uint64_t offset, unsigned size)
+/* True: reset. */
+static bool kbc_data(struct reset_port *p, uint8_t v)
 {
-	struct misc *m = opaque;
+	uint8_t command = p->hw.command;
 
-	m->hw.output_full = 0;
-	return m->hw.output;
+	p->hw.command = 0;
+	if (command == 0x60)
+		p->hw.config = v & 0x7f;
+	else if (command == 0xd2 || command == 0xd3)
+		kbc_answer(p, v);
+	else if (command != 0xd1)
+		kbc_answer(p, 0xfe); /* nobody there to take it */
+	return command == 0xd1 && !(v & 1);
 }
 
-static void kbd_data_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+static uint64_t kbc_data_read(void *opaque, uint64_t offset, unsigned size)
 {
-	struct misc *m = opaque;
+	struct reset_port *p = opaque;
+	uint8_t v;
 
-	if (m->hw.command == 0x60)
-		m->hw.command_byte = (uint8_t)value;
-	else if (m->hw.command == 0xd1 && !(value & 1))
-		m->power.reset(m->power.opaque);
-	else if (m->hw.command == 0xd2 || m->hw.command == 0xd3)
-		answer(m, (uint8_t)value);
-	m->hw.command = 0;
+	pthread_mutex_lock(&p->lock);
+	v = p->hw.output;
+	p->hw.full = false;
+	pthread_mutex_unlock(&p->lock);
+	return v;
 }
 
-static const struct io_ops cf9_io = { cf9_read, cf9_write, 1, 4 }, p92_io = { p92_read, p92_write, 1, 1 },
-			   kbd_command_io = { kbd_status, kbd_command, 1, 1 },
-			   kbd_data_io = { kbd_data, kbd_data_write, 1, 1 };
+static void kbc_data_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct reset_port *p = opaque;
+	bool reset;
 
-static const struct state_desc reset_desc = {
-	.name = "reset-ports", .version = 1, .size = sizeof(struct misc_hw), .fields = fields, .nfields = ARRAY_LEN(fields),
+	pthread_mutex_lock(&p->lock);
+	reset = kbc_data(p, (uint8_t)value);
+	pthread_mutex_unlock(&p->lock);
+	if (reset)
+		machine_reset(p);
+}
+
+static uint64_t kbc_status_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct reset_port *p = opaque;
+	uint8_t v;
+
+	pthread_mutex_lock(&p->lock);
+	v = (uint8_t)(KBC_SYSTEM | KBC_COMMAND | KBC_UNLOCKED | (p->hw.full ? KBC_OUTPUT_FULL : 0));
+	pthread_mutex_unlock(&p->lock);
+	return v;
+}
+
+static void kbc_command_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct reset_port *p = opaque;
+
+	pthread_mutex_lock(&p->lock);
+	kbc_command(p, (uint8_t)value);
+	pthread_mutex_unlock(&p->lock);
+	if ((value & 0xf1) == 0xf0) /* pulse the output port's bit 0 */
+		machine_reset(p);
+}
+
+static const struct io_ops cf9_io = { cf9_read, cf9_write, 1, 4 };
+static const struct io_ops port92_io = { port92_read, port92_write, 1, 1 };
+static const struct io_ops kbc_data_io = { kbc_data_read, kbc_data_write, 1, 1 };
+static const struct io_ops kbc_status_io = { kbc_status_read, kbc_command_write, 1, 1 };
+
+static int reset_check(const void *opaque, struct err *e)
+{
+	const struct reset_hw *hw = opaque;
+
+	if (hw->cf9 & ~0x0a || (hw->port92 & 3) != 2 || hw->config & 0x80)
+		return err_set(e, EINVAL, "reset-port: reserved bits set");
+	return 0;
+}
+
+static const struct state_field reset_fields[] = {
+	STATE_INT(struct reset_hw, cf9),     STATE_INT(struct reset_hw, port92), STATE_INT(struct reset_hw, output),
+	STATE_INT(struct reset_hw, command), STATE_INT(struct reset_hw, config), STATE_INT(struct reset_hw, full),
 };
-static const struct device_ops reset_ops = { .state = &reset_desc, .reset = reset, .destroy = destroy };
+
+static const struct state_desc reset_state = {
+	.name = "reset-port", .version = 1, .size = sizeof(struct reset_hw),
+	.fields = reset_fields, .nfields = ARRAY_LEN(reset_fields), .check = reset_check,
+};
+
+static void reset_reset(struct device *d, enum reset_kind kind)
+{
+	struct reset_port *p = container_of(d, struct reset_port, device);
+
+	p->hw = (struct reset_hw){ .port92 = 2, .config = 0x74 };
+}
+
+static void reset_destroy(struct device *d)
+{
+	struct reset_port *p = container_of(d, struct reset_port, device);
+
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+static const struct device_ops reset_ops = { .state = &reset_state, .reset = reset_reset, .destroy = reset_destroy };
 
 struct device *reset_port_create(struct device_env *env, const struct power_ops *power, struct err *e)
 {
-	struct misc *m = create(env, &reset_ops, power, "reset-ports", e);
+	struct reset_port *p = calloc(1, sizeof(*p));
 
-	if (!m || !map_range(m, 0xcf8, 4, &cf9_io, e) || !map(m, 0x92, &p92_io, e) || !map(m, 0x64, &kbd_command_io, e) ||
-	    !map(m, 0x60, &kbd_data_io, e))
+	if (!p) {
+		err_set(e, ENOMEM, "no memory for the reset ports");
 		return NULL;
-	return &m->device;
+	}
+	p->device = (struct device){ .ops = &reset_ops, .hw = &p->hw };
+	p->power = power;
+	pthread_mutex_init(&p->lock, NULL);
+	reset_reset(&p->device, RESET_COLD);
+	if (ports_map(env->ports, 0xcf8, 4, &cf9_io, p, "reset", e) ||
+	    ports_map(env->ports, 0x92, 1, &port92_io, p, "port92", e) ||
+	    ports_map(env->ports, 0x60, 1, &kbc_data_io, p, "i8042", e) ||
+	    ports_map(env->ports, 0x64, 1, &kbc_status_io, p, "i8042", e)) {
+		reset_destroy(&p->device);
+		return NULL;
+	}
+	return &p->device;
 }
 
-/* ---- exit port ---- */
+/* ---- the exit port */
+
+struct exit_port {
+	struct device device;
+	const struct power_ops *power;
+};
 
 static uint64_t exit_read(void *opaque, uint64_t offset, unsigned size)
 {
@@ -198,74 +249,111 @@ static uint64_t exit_read(void *opaque, uint64_t offset, unsigned size)
 
 static void exit_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct misc *m = opaque;
+	struct exit_port *p = opaque;
 
-	m->power.exit(m->power.opaque, (int)(((value & 0x7f) << 1 | 1) & 0xff));
+	if (p->power && p->power->exit)
+		p->power->exit(p->power->opaque, (int)(value << 1 | 1));
 }
 
 static const struct io_ops exit_io = { exit_read, exit_write, 1, 4 };
-static const struct state_desc exit_desc = {
-	.name = "exit-port", .version = 1, .size = sizeof(struct misc_hw), .fields = fields, .nfields = ARRAY_LEN(fields),
-};
-static const struct device_ops exit_ops = { .state = &exit_desc, .reset = reset, .destroy = destroy };
+
+static void exit_destroy(struct device *d)
+{
+	free(container_of(d, struct exit_port, device));
+}
+
+static const struct device_ops exit_ops = { .destroy = exit_destroy };
 
 struct device *exit_port_create(struct device_env *env, uint16_t port, const struct power_ops *power, struct err *e)
 {
-	struct misc *m = create(env, &exit_ops, power, "exit-port", e);
+	struct exit_port *p = calloc(1, sizeof(*p));
 
-	/* four ports, so that a guest may write a byte, a word or a double word */
-	if (m && ports_map(m->ports, port, 4, &exit_io, m, m->name, e)) {
-		destroy(&m->device);
+	if (!p) {
+		err_set(e, ENOMEM, "no memory for the exit port");
 		return NULL;
 	}
-	if (!m)
+	p->device = (struct device){ .ops = &exit_ops };
+	p->power = power;
+	if (ports_map(env->ports, port, MIN(4u, 0x10000u - port), &exit_io, p, "exit", e)) {
+		free(p);
 		return NULL;
-	m->port[m->nports++] = port;
-	return &m->device;
+	}
+	return &p->device;
 }
 
-/* ---- POST codes, debug console ---- */
+/* ---- POST code, debug console */
+
+struct debug_hw {
+	uint8_t post;
+};
+
+struct debug_port {
+	struct device device;
+	struct debug_hw hw;
+	struct chr *chr;
+};
 
 static uint64_t post_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return ((struct misc *)opaque)->hw.post;
+	return ((struct debug_port *)opaque)->hw.post;
 }
 
 static void post_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	((struct misc *)opaque)->hw.post = (uint8_t)value;
+	((struct debug_port *)opaque)->hw.post = (uint8_t)value;
 }
 
+/* Reading 0xe9 gives 0xe9: how programs find out whether it is there. */
 static uint64_t console_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return 0xe9; /* how a guest finds it */
+	return ((struct debug_port *)opaque)->chr ? 0xe9 : 0xff;
 }
 
 static void console_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct misc *m = opaque;
-	uint8_t v = (uint8_t)value;
+	struct debug_port *p = opaque;
+	uint8_t byte = (uint8_t)value;
 
-	if (m->chr)
-		chr_write(m->chr, &v, 1);
+	if (p->chr)
+		chr_write(p->chr, &byte, 1);
 }
 
-static const struct io_ops post_io = { post_read, post_write, 1, 1 }, console_io = { console_read, console_write, 1, 1 };
-static const struct state_desc debug_desc = {
-	.name = "debug-port", .version = 1, .size = sizeof(struct misc_hw), .fields = fields, .nfields = ARRAY_LEN(fields),
+static const struct io_ops post_io = { post_read, post_write, 1, 1 };
+static const struct io_ops console_io = { console_read, console_write, 1, 1 };
+
+static const struct state_field debug_fields[] = { STATE_INT(struct debug_hw, post) };
+
+static const struct state_desc debug_state = {
+	.name = "debug-port", .version = 1, .size = sizeof(struct debug_hw),
+	.fields = debug_fields, .nfields = ARRAY_LEN(debug_fields),
 };
-static const struct device_ops debug_ops = { .state = &debug_desc, .reset = reset, .destroy = destroy };
+
+static void debug_reset(struct device *d, enum reset_kind kind)
+{
+	container_of(d, struct debug_port, device)->hw = (struct debug_hw){ 0 };
+}
+
+static void debug_destroy(struct device *d)
+{
+	free(container_of(d, struct debug_port, device));
+}
+
+static const struct device_ops debug_ops = { .state = &debug_state, .reset = debug_reset, .destroy = debug_destroy };
 
 struct device *debug_port_create(struct device_env *env, struct chr *chr, struct err *e)
 {
-	struct misc *m = create(env, &debug_ops, NULL, "debug-port", e);
+	struct debug_port *p = calloc(1, sizeof(*p));
 
-	if (!m || !map(m, 0x80, &post_io, e))
+	if (!p) {
+		err_set(e, ENOMEM, "no memory for the debug ports");
 		return NULL;
-	if (chr) {
-		m->chr = chr;
-		if (!map(m, 0xe9, &console_io, e))
-			return NULL;
 	}
-	return &m->device;
+	p->device = (struct device){ .ops = &debug_ops, .hw = &p->hw };
+	p->chr = chr;
+	if (ports_map(env->ports, 0x80, 1, &post_io, p, "post", e) ||
+	    ports_map(env->ports, 0xe9, 1, &console_io, p, "debug-console", e)) {
+		free(p);
+		return NULL;
+	}
+	return &p->device;
 }

@@ -1,402 +1,429 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pair of 8259 interrupt controllers, with ELCR. */
+/*
+ * Two 8259A, the second on the first's input 2, and their edge/level control registers. One lock for the pair;
+ * the output wire is driven with it held and must lead to something that does not call back.
+ */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/err.h"
 #include "dev/pc-devices.h"
 
-struct chip {
-	uint8_t irr, imr, isr;
-	uint8_t lines;	   /* levels of the inputs */
-	uint8_t base;	   /* vector of input 0 */
-	uint8_t lowest;	   /* input of lowest priority: 7 without rotation */
-	uint8_t elcr;	   /* inputs that are level-triggered */
-	uint8_t init;	   /* next ICW expected: 0 none, 2, 3, 4 */
-	uint8_t icw1, icw4;
-	uint8_t read_isr, poll, special_mask, rotate_aeoi;
-};
-
-struct pic_hw { /* saved */
-	struct chip chip[2]; /* master, slave */
-};
-
-struct pic {
-	struct device device;
-	struct pic_hw hw;
-	pthread_mutex_t lock;
-	struct irq_line out;
-	struct ports *ports;
-	int level; /* of out */
-};
-
-#define AEOI 2
-#define SPECIAL_NESTED 0x10
 #define CASCADE 2
 
-/* Rank of an input: 0 is served first. */
-static unsigned rank(const struct chip *c, unsigned i)
+struct pic_hw {
+	uint8_t irr, imr, isr, lines, elcr;
+	uint8_t base;       /* ICW2 */
+	uint8_t priority;   /* the input with the highest */
+	uint8_t step;       /* of initialisation: 0 done, 2..4 the ICW awaited */
+	bool icw4;          /* is to come */
+	bool single, level; /* ICW1 */
+	bool auto_eoi, rotate_auto, nested;
+	bool read_isr, poll, special_mask;
+};
+
+struct pics_hw {
+	struct pic_hw pic[2];
+};
+
+struct pics {
+	struct device device;
+	struct pics_hw hw;
+	pthread_mutex_t lock;
+	struct irq_line out;
+	_Atomic bool output;
+};
+
+/* Level 0..7 of the highest-priority bit, 8 if none. */
+static unsigned priority_of(const struct pic_hw *p, uint8_t map)
 {
-	return (i - c->lowest - 1) & 7;
+	unsigned i;
+
+	for (i = 0; i < 8; i++)
+		if (map & 1u << ((i + p->priority) & 7))
+			return i;
+	return 8;
 }
 
-static int best(const struct chip *c, uint8_t bits)
+/* The input that may interrupt now, -1 if none. */
+static int request(const struct pics *s, unsigned n)
 {
-	for (unsigned r = 0; r < 8; r++) {
-		unsigned i = (c->lowest + 1 + r) & 7;
+	const struct pic_hw *p = &s->hw.pic[n];
+	uint8_t served = p->isr;
+	unsigned want = priority_of(p, p->irr & ~p->imr), held;
 
-		if (bits & 1u << i)
-			return (int)i;
-	}
-	return -1;
-}
-
-/* The input this chip asks service for, or -1. */
-static int asks(const struct chip *c, bool master)
-{
-	int i = best(c, c->irr & ~c->imr), in_service;
-	uint8_t blocking = c->isr;
-
-	if (i < 0)
+	if (want == 8)
 		return -1;
-	if (c->special_mask)
-		blocking &= (uint8_t)~c->imr;
-	/* A slave's second interrupt must get through while its first is in service. */
-	if (master && (c->icw4 & SPECIAL_NESTED) && i == CASCADE)
-		blocking &= (uint8_t)~(1u << CASCADE);
-	in_service = best(c, blocking);
-	if (in_service >= 0 && rank(c, (unsigned)in_service) <= rank(c, (unsigned)i))
-		return -1;
-	return i;
+	if (p->special_mask)
+		served &= ~p->imr;
+	/* special fully nested: what the slave's own priorities let through passes the master too */
+	if (p->nested && n == 0)
+		served &= ~(1u << CASCADE);
+	held = priority_of(p, served);
+	return want < held ? (int)((want + p->priority) & 7) : -1;
 }
 
-static void input(struct chip *c, unsigned i, int level)
+static void set_input(struct pic_hw *p, unsigned i, bool level)
 {
 	uint8_t bit = (uint8_t)(1u << i);
 
-	if (c->elcr & bit)
-		c->irr = level ? c->irr | bit : c->irr & (uint8_t)~bit;
-	else if (level && !(c->lines & bit))
-		c->irr |= bit;
-	else if (!level)
-		c->irr &= (uint8_t)~bit; /* an edge that was not acknowledged in time is gone */
-	c->lines = level ? c->lines | bit : c->lines & (uint8_t)~bit;
+	if ((p->elcr | (p->level ? 0xff : 0)) & bit) {
+		p->irr = level ? p->irr | bit : p->irr & ~bit;
+	} else if (level && !(p->lines & bit)) {
+		p->irr |= bit;
+	} else if (!level) {
+		p->irr &= ~bit; /* gone before it was acknowledged: the spurious interrupt */
+	}
+	p->lines = level ? p->lines | bit : p->lines & ~bit;
 }
 
-static void update(struct pic *p)
+/* Slave's output to the master's input, master's output to the wire. */
+static void update(struct pics *s)
 {
-	int level;
+	bool out;
 
-	input(&p->hw.chip[0], CASCADE, asks(&p->hw.chip[1], false) >= 0);
-	level = asks(&p->hw.chip[0], true) >= 0;
-	if (level != p->level) {
-		p->level = level;
-		irq_set(&p->out, level);
+	set_input(&s->hw.pic[0], CASCADE, request(s, 1) >= 0);
+	out = request(s, 0) >= 0;
+	if (out != atomic_load(&s->output)) {
+		atomic_store(&s->output, out);
+		irq_set(&s->out, out);
 	}
 }
 
-static void line_set(void *opaque, unsigned pin, int level)
-{
-	struct pic *p = opaque;
-
-	pthread_mutex_lock(&p->lock);
-	input(&p->hw.chip[pin >> 3], pin & 7, level);
-	update(p);
-	pthread_mutex_unlock(&p->lock);
-}
-
-static void chip_ack(struct chip *c, int i)
+static void acknowledge(struct pic_hw *p, unsigned i)
 {
 	uint8_t bit = (uint8_t)(1u << i);
 
-	if (!(c->elcr & bit))
-		c->irr &= (uint8_t)~bit;
-	if (!(c->icw4 & AEOI))
-		c->isr |= bit;
-	else if (c->rotate_aeoi)
-		c->lowest = (uint8_t)i;
-}
-
-static int take_locked(struct pic *p)
-{
-	struct chip *m = &p->hw.chip[0], *s = &p->hw.chip[1];
-	int i = asks(m, true), vector;
-
-	if (i < 0) {
-		vector = m->base + 7; /* spurious */
-	} else if (i != CASCADE) {
-		chip_ack(m, i);
-		vector = m->base + i;
+	if (p->auto_eoi) {
+		if (p->rotate_auto)
+			p->priority = (i + 1) & 7;
 	} else {
-		int j = asks(s, false);
-
-		chip_ack(m, CASCADE);
-		if (j >= 0)
-			chip_ack(s, j);
-		vector = s->base + (j < 0 ? 7 : j);
+		p->isr |= bit;
 	}
-	update(p);
+	if (!((p->elcr | (p->level ? 0xff : 0)) & bit))
+		p->irr &= ~bit;
+}
+
+bool pic_pending(void *opaque)
+{
+	struct pics *s = container_of((struct device *)opaque, struct pics, device);
+
+	return atomic_load(&s->output);
+}
+
+/* Input 7 when the request went away. */
+int pic_take(void *opaque)
+{
+	struct pics *s = container_of((struct device *)opaque, struct pics, device);
+	int vector, i, k;
+
+	pthread_mutex_lock(&s->lock);
+	i = request(s, 0);
+	if (i < 0) {
+		vector = s->hw.pic[0].base | 7;
+	} else if (i == CASCADE) {
+		k = request(s, 1);
+		acknowledge(&s->hw.pic[0], CASCADE);
+		if (k >= 0)
+			acknowledge(&s->hw.pic[1], (unsigned)k);
+		vector = s->hw.pic[1].base | (k >= 0 ? k : 7);
+	} else {
+		acknowledge(&s->hw.pic[0], (unsigned)i);
+		vector = s->hw.pic[0].base | i;
+	}
+	update(s);
+	pthread_mutex_unlock(&s->lock);
 	return vector;
 }
 
-bool pic_pending(void *pic)
+static void pic_set(void *opaque, unsigned irq, int level)
 {
-	struct pic *p = pic;
+	struct pics *s = opaque;
 
-	return __atomic_load_n(&p->level, __ATOMIC_ACQUIRE);
+	if (irq == CASCADE)
+		return;
+	pthread_mutex_lock(&s->lock);
+	set_input(&s->hw.pic[irq >> 3], irq & 7, level);
+	update(s);
+	pthread_mutex_unlock(&s->lock);
 }
 
-int pic_take(void *pic)
-{
-	struct pic *p = pic;
-	int v;
+/* ---- registers */
 
-	pthread_mutex_lock(&p->lock);
-	v = take_locked(p);
-	pthread_mutex_unlock(&p->lock);
-	return v;
+static void icw1(struct pic_hw *p, uint8_t v)
+{
+	uint8_t lines = p->lines, elcr = p->elcr, base = p->base;
+
+	memset(p, 0, sizeof(*p));
+	p->lines = lines;
+	p->elcr = elcr;
+	p->base = base;
+	p->icw4 = v & 1;
+	p->single = v & 2;
+	p->level = v & 8;
+	p->step = 2;
+	if (p->level || elcr)
+		p->irr = lines & (p->level ? 0xff : elcr);
 }
 
-static void end_of_interrupt(struct chip *c, uint8_t v)
+static void ocw2(struct pic_hw *p, uint8_t v)
 {
-	unsigned command = v >> 5;
-	int i = command & 2 ? (int)(v & 7) : best(c, c->isr);
+	unsigned command = v >> 5, i = v & 7, held = priority_of(p, p->isr);
 
 	switch (command) {
-	case 0: c->rotate_aeoi = 0; break;
-	case 4: c->rotate_aeoi = 1; break;
-	case 1: /* non-specific, specific, each with and without rotation */
-	case 3:
-	case 5:
-	case 7:
-		if (i < 0)
-			break;
-		c->isr &= (uint8_t)~(1u << i);
-		if (command & 4)
-			c->lowest = (uint8_t)i;
-		break;
-	case 6: c->lowest = v & 7; break;
-	default: break;
-	}
-}
-
-static void icw1(struct chip *c, uint8_t v)
-{
-	uint8_t elcr = c->elcr, lines = c->lines;
-
-	memset(c, 0, sizeof(*c));
-	c->elcr = elcr;
-	c->lines = lines;
-	c->irr = lines & elcr;
-	c->lowest = 7;
-	c->icw1 = v;
-	c->init = 2;
-}
-
-static void command_write(struct chip *c, uint8_t v)
-{
-	if (v & 0x10) {
-		icw1(c, v);
-	} else if (v & 8) { /* OCW3 */
-		if (v & 0x40)
-			c->special_mask = v >> 5 & 1;
-		if (v & 4)
-			c->poll = 1;
-		if (v & 2)
-			c->read_isr = v & 1;
-	} else {
-		end_of_interrupt(c, v);
-	}
-}
-
-static void data_write(struct chip *c, uint8_t v)
-{
-	switch (c->init) {
-	case 2:
-		c->base = v & 0xf8;
-		c->init = c->icw1 & 2 ? (c->icw1 & 1 ? 4 : 0) : 3; /* single: no ICW3 */
-		break;
-	case 3: c->init = c->icw1 & 1 ? 4 : 0; break;
+	case 0: /* rotate in automatic EOI mode: clear, set */
 	case 4:
-		c->icw4 = v;
-		c->init = 0;
+		p->rotate_auto = command == 4;
 		break;
-	default: c->imr = v; break;
+	case 1: /* non-specific EOI; with rotation */
+	case 5:
+		if (held == 8)
+			break;
+		i = (held + p->priority) & 7;
+		p->isr &= ~(1u << i);
+		if (command == 5)
+			p->priority = (i + 1) & 7;
+		break;
+	case 3: /* specific EOI; with rotation */
+	case 7:
+		p->isr &= ~(1u << i);
+		if (command == 7)
+			p->priority = (i + 1) & 7;
+		break;
+	case 6: /* set priority */
+		p->priority = (i + 1) & 7;
+		break;
+	default:
+		break;
 	}
 }
 
-static uint8_t chip_read(struct pic *p, unsigned n, bool data)
+static void ocw3(struct pic_hw *p, uint8_t v)
 {
-	struct chip *c = &p->hw.chip[n];
+	p->poll = v & 4;
+	if (v & 2)
+		p->read_isr = v & 1;
+	if (v & 0x40)
+		p->special_mask = v & 0x20;
+}
 
-	if (c->poll) {
-		int i = asks(c, n == 0);
-
-		c->poll = 0;
-		if (i < 0)
-			return 0;
-		chip_ack(c, i);
-		return (uint8_t)(0x80 | i);
+static void write_data(struct pic_hw *p, uint8_t v)
+{
+	switch (p->step) {
+	case 2:
+		p->base = v & 0xf8;
+		p->step = !p->single ? 3 : p->icw4 ? 4 : 0;
+		break;
+	case 3: /* how the two are connected: fixed */
+		p->step = p->icw4 ? 4 : 0;
+		break;
+	case 4:
+		p->nested = v & 0x10;
+		p->auto_eoi = v & 2;
+		p->step = 0;
+		break;
+	default:
+		p->imr = v;
+		break;
 	}
-	return data ? c->imr : c->read_isr ? c->isr : c->irr;
 }
 
-
-static uint64_t do_read(struct pic *p, unsigned chip, uint64_t offset)
+static void pic_write(void *opaque, uint64_t offset, uint64_t value, unsigned n)
 {
-	uint64_t v;
+	struct pics *s = opaque;
+	struct pic_hw *p = &s->hw.pic[n];
+	uint8_t v = (uint8_t)value;
 
-	pthread_mutex_lock(&p->lock);
-	v = chip_read(p, chip, offset & 1);
-	update(p);
-	pthread_mutex_unlock(&p->lock);
-	return v;
-}
-
-static void do_write(struct pic *p, unsigned chip, uint64_t offset, uint64_t value)
-{
-	pthread_mutex_lock(&p->lock);
+	pthread_mutex_lock(&s->lock);
 	if (offset & 1)
-		data_write(&p->hw.chip[chip], (uint8_t)value);
+		write_data(p, v);
+	else if (v & 0x10)
+		icw1(p, v);
+	else if (v & 8)
+		ocw3(p, v);
 	else
-		command_write(&p->hw.chip[chip], (uint8_t)value);
-	update(p);
-	pthread_mutex_unlock(&p->lock);
+		ocw2(p, v);
+	update(s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static uint8_t poll_read(struct pics *s, unsigned n)
+{
+	int i = request(s, n);
+
+	s->hw.pic[n].poll = false;
+	if (i < 0)
+		return 0;
+	acknowledge(&s->hw.pic[n], (unsigned)i);
+	return (uint8_t)(0x80 | i);
+}
+
+static uint64_t pic_read(void *opaque, uint64_t offset, unsigned n)
+{
+	struct pics *s = opaque;
+	struct pic_hw *p = &s->hw.pic[n];
+	uint8_t v;
+
+	pthread_mutex_lock(&s->lock);
+	if (p->poll)
+		v = poll_read(s, n);
+	else if (offset & 1)
+		v = p->imr;
+	else
+		v = p->read_isr ? p->isr : p->irr;
+	update(s);
+	pthread_mutex_unlock(&s->lock);
+	return v;
 }
 
 static uint64_t master_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return do_read(opaque, 0, offset);
+	return pic_read(opaque, offset, 0);
 }
-
 static void master_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	do_write(opaque, 0, offset, value);
+	pic_write(opaque, offset, value, 0);
 }
-
 static uint64_t slave_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return do_read(opaque, 1, offset);
+	return pic_read(opaque, offset, 1);
 }
-
 static void slave_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	do_write(opaque, 1, offset, value);
+	pic_write(opaque, offset, value, 1);
 }
+
+/* Timer, keyboard, cascade; clock and coprocessor are edge-triggered for good. */
+static const uint8_t elcr_writable[2] = { 0xf8, 0xde };
 
 static uint64_t elcr_read(void *opaque, uint64_t offset, unsigned size)
 {
-	return ((struct pic *)opaque)->hw.chip[offset & 1].elcr;
+	struct pics *s = opaque;
+	uint8_t v;
+
+	pthread_mutex_lock(&s->lock);
+	v = s->hw.pic[offset].elcr;
+	pthread_mutex_unlock(&s->lock);
+	return v;
 }
 
 static void elcr_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-	struct pic *p = opaque;
+	struct pics *s = opaque;
+	struct pic_hw *p = &s->hw.pic[offset];
 
-	pthread_mutex_lock(&p->lock);
-	/* timer, keyboard, cascade, RTC and FPU are always edge-triggered */
-	p->hw.chip[offset & 1].elcr = (uint8_t)(value & (offset & 1 ? 0xde : 0xf8));
-	update(p);
-	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_lock(&s->lock);
+	p->elcr = (uint8_t)value & elcr_writable[offset];
+	p->irr = (p->irr & ~p->elcr) | (p->lines & p->elcr);
+	update(s);
+	pthread_mutex_unlock(&s->lock);
 }
 
-static const struct io_ops master_io = { master_read, master_write, 1, 1 },
-			   slave_io = { slave_read, slave_write, 1, 1 }, elcr_io = { elcr_read, elcr_write, 1, 1 };
+static const struct io_ops master_io = { master_read, master_write, 1, 1 };
+static const struct io_ops slave_io = { slave_read, slave_write, 1, 1 };
+static const struct io_ops elcr_io = { elcr_read, elcr_write, 1, 1 };
 
-#define CHIP(n)                                                                                                        \
-	STATE_INT(struct pic_hw, chip[n].irr), STATE_INT(struct pic_hw, chip[n].imr),                                  \
-		STATE_INT(struct pic_hw, chip[n].isr), STATE_INT(struct pic_hw, chip[n].lines),                        \
-		STATE_INT(struct pic_hw, chip[n].base), STATE_INT(struct pic_hw, chip[n].lowest),                      \
-		STATE_INT(struct pic_hw, chip[n].elcr), STATE_INT(struct pic_hw, chip[n].init),                        \
-		STATE_INT(struct pic_hw, chip[n].icw1), STATE_INT(struct pic_hw, chip[n].icw4),                        \
-		STATE_INT(struct pic_hw, chip[n].read_isr), STATE_INT(struct pic_hw, chip[n].poll),                    \
-		STATE_INT(struct pic_hw, chip[n].special_mask), STATE_INT(struct pic_hw, chip[n].rotate_aeoi)
-static const struct state_field fields[] = { CHIP(0), CHIP(1) };
+/* ---- the device */
 
-static int check(const void *hw, struct err *e)
+static int pic_check(const void *opaque, struct err *e)
 {
-	const struct pic_hw *h = hw;
+	const struct pics_hw *hw = opaque;
 
-	for (unsigned i = 0; i < 2; i++)
-		if (h->chip[i].lowest > 7 || h->chip[i].init > 4 || h->chip[i].init == 1 || (h->chip[i].base & 7))
-			return err_set(e, EINVAL, "8259: register values that cannot be");
+	for (unsigned n = 0; n < 2; n++) {
+		const struct pic_hw *p = &hw->pic[n];
+
+		if (p->base & 7 || p->priority > 7 || p->step == 1 || p->step > 4 || p->elcr & ~elcr_writable[n])
+			return err_set(e, EINVAL, "pic: 8259 %u in an impossible state", n);
+	}
 	return 0;
 }
 
-static const struct state_desc desc = {
-	.name = "pic", .version = 1, .size = sizeof(struct pic_hw),
-	.fields = fields, .nfields = ARRAY_LEN(fields), .check = check,
+#define PIC_FIELDS(n)                                                                                      \
+	STATE_INT(struct pics_hw, pic[n].irr), STATE_INT(struct pics_hw, pic[n].imr),                      \
+	STATE_INT(struct pics_hw, pic[n].isr), STATE_INT(struct pics_hw, pic[n].lines),                    \
+	STATE_INT(struct pics_hw, pic[n].elcr), STATE_INT(struct pics_hw, pic[n].base),                    \
+	STATE_INT(struct pics_hw, pic[n].priority), STATE_INT(struct pics_hw, pic[n].step),                \
+	STATE_INT(struct pics_hw, pic[n].icw4), STATE_INT(struct pics_hw, pic[n].single),                  \
+	STATE_INT(struct pics_hw, pic[n].level), STATE_INT(struct pics_hw, pic[n].auto_eoi),               \
+	STATE_INT(struct pics_hw, pic[n].rotate_auto), STATE_INT(struct pics_hw, pic[n].nested),           \
+	STATE_INT(struct pics_hw, pic[n].read_isr), STATE_INT(struct pics_hw, pic[n].poll),                \
+	STATE_INT(struct pics_hw, pic[n].special_mask)
+
+static const struct state_field fields[] = { PIC_FIELDS(0), PIC_FIELDS(1) };
+
+static const struct state_desc pic_state = {
+	.name = "pic", .version = 1, .size = sizeof(struct pics_hw),
+	.fields = fields, .nfields = ARRAY_LEN(fields), .check = pic_check,
 };
 
-static void reset(struct device *d, enum reset_kind kind)
+/* Wires keep their levels: those who drive them reset themselves. Everything masked, as firmware leaves it. */
+static void pic_reset(struct device *d, enum reset_kind kind)
 {
-	struct pic *p = container_of(d, struct pic, device);
+	struct pics *s = container_of(d, struct pics, device);
 
-	pthread_mutex_lock(&p->lock);
-	for (unsigned i = 0; i < 2; i++) {
-		struct chip *c = &p->hw.chip[i];
-		uint8_t lines = c->lines;
+	pthread_mutex_lock(&s->lock);
+	for (unsigned n = 0; n < 2; n++) {
+		uint8_t lines = s->hw.pic[n].lines;
 
-		memset(c, 0, sizeof(*c));
-		c->lines = lines;
-		c->lowest = 7;
-		c->imr = 0xff; /* nothing until somebody sets it up */
+		s->hw.pic[n] = (struct pic_hw){ .lines = lines, .imr = 0xff, .base = n ? 0x70 : 0x08 };
 	}
-	update(p);
-	pthread_mutex_unlock(&p->lock);
+	update(s);
+	pthread_mutex_unlock(&s->lock);
 }
 
-static void loaded(struct device *d)
+static void pic_loaded(struct device *d)
 {
-	struct pic *p = container_of(d, struct pic, device);
+	struct pics *s = container_of(d, struct pics, device);
 
-	pthread_mutex_lock(&p->lock);
-	p->level = -1; /* tell it anew */
-	update(p);
-	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_lock(&s->lock);
+	update(s);
+	pthread_mutex_unlock(&s->lock);
 }
 
-static void destroy(struct device *d)
+static void pic_destroy(struct device *d)
 {
-	struct pic *p = container_of(d, struct pic, device);
+	struct pics *s = container_of(d, struct pics, device);
 
-	ports_unmap(p->ports, 0x20, "pic");
-	ports_unmap(p->ports, 0xa0, "pic");
-	ports_unmap(p->ports, 0x4d0, "pic");
-	pthread_mutex_destroy(&p->lock);
-	free(p);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
 }
 
-static const struct device_ops ops = { .state = &desc, .reset = reset, .loaded = loaded, .destroy = destroy };
+static const struct device_ops pic_ops = {
+	.state = &pic_state,
+	.reset = pic_reset,
+	.loaded = pic_loaded,
+	.destroy = pic_destroy,
+};
 
 struct device *pic_create(struct device_env *env, struct err *e)
 {
-	struct pic *p = calloc(1, sizeof(*p));
+	struct pics *s = calloc(1, sizeof(*s));
 
-	if (!p) {
-		err_set(e, ENOMEM, "no memory for the interrupt controllers");
+	if (!s) {
+		err_set(e, ENOMEM, "no memory for the 8259 pair");
 		return NULL;
 	}
-	p->device = (struct device){ .ops = &ops, .hw = &p->hw };
-	p->ports = env->ports;
-	pthread_mutex_init(&p->lock, NULL);
-	if (ports_map(env->ports, 0x20, 2, &master_io, p, "pic", e) ||
-	    ports_map(env->ports, 0xa0, 2, &slave_io, p, "pic", e) ||
-	    ports_map(env->ports, 0x4d0, 2, &elcr_io, p, "pic", e)) {
-		destroy(&p->device);
+	s->device = (struct device){ .ops = &pic_ops, .hw = &s->hw };
+	pthread_mutex_init(&s->lock, NULL);
+	pic_reset(&s->device, RESET_COLD);
+	if (ports_map(env->ports, 0x20, 2, &master_io, s, "pic", e) ||
+	    ports_map(env->ports, 0xa0, 2, &slave_io, s, "pic", e) ||
+	    ports_map(env->ports, 0x4d0, 2, &elcr_io, s, "pic", e)) {
+		pic_destroy(&s->device);
 		return NULL;
 	}
-	reset(&p->device, RESET_COLD);
-	return &p->device;
+	return &s->device;
 }
 
-struct irq_line pic_input(struct device *pic, unsigned irq)
+struct irq_line pic_input(struct device *d, unsigned irq)
 {
-	return (struct irq_line){ .set = line_set, .opaque = container_of(pic, struct pic, device), .pin = irq };
+	CHECK(irq < 16);
+	return (struct irq_line){ pic_set, container_of(d, struct pics, device), irq };
 }
 
-void pic_set_output(struct device *pic, struct irq_line out)
+void pic_set_output(struct device *d, struct irq_line out)
 {
-	container_of(pic, struct pic, device)->out = out;
+	container_of(d, struct pics, device)->out = out;
 }

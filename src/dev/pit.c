@@ -1,257 +1,337 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * 8254 timer with port 0x61. Nothing counts: a channel keeps when its count was loaded, and everything a guest can see
- * (count, output, status) is computed from the virtual clock. Channel 0's output is a wire, so it has a timer for the
- * next change of it.
+ * 8254 interval timer, and port 0x61 that gates channel 2 and shows its output. A channel's count and output are
+ * functions of the virtual clock since its count was loaded; only channel 0 has a timer, for the interrupt.
+ *
+ * Time is counted in ticks of 1.193182 MHz, exactly 105/88 MHz, since virtual time 0, so that a period in ticks
+ * never drifts. BCD counting loads and reads in decimal; in between all is binary.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include "base/err.h"
 #include "dev/pc-devices.h"
 
-#define HZ 1193182u
+enum pit_access { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
 
-struct channel {
-	uint64_t start;	   /* virtual ns at which the count in force began */
-	uint32_t count;	   /* 1..0x10000 */
-	uint16_t latch;
-	uint8_t mode, access, bcd; /* access: 1 low, 2 high, 3 both */
-	uint8_t write_low, write_state; /* both bytes: the first one written */
-	uint8_t read_state, latched;   /* latched: bytes still to be read */
-	uint8_t status, status_latched;
-	uint8_t gate, loaded;
+struct pit_channel {
+	uint64_t start;  /* tick the count was loaded at; meaningful when loaded */
+	uint64_t frozen; /* ticks counted when the gate went low */
+	uint32_t count;  /* as loaded: 1..65536 */
+	uint16_t latch;  /* count latched */
+	uint8_t mode, access, bcd;
+	uint8_t low;     /* first byte of a count being written */
+	uint8_t status;  /* latched */
+	bool write_high, read_high;   /* the second byte is next */
+	bool latched, status_latched; /* not read yet */
+	bool loaded, gate, armed;     /* armed: modes 1 and 5 were triggered */
 };
 
-struct pit_hw { /* saved */
-	struct channel channel[3];
-	uint8_t speaker; /* port 0x61 bits 0, 1 */
+struct pit_hw {
+	struct pit_channel ch[3];
+	uint8_t speaker; /* bits 0, 1 of port 0x61 */
 };
 
 struct pit {
 	struct device device;
 	struct pit_hw hw;
-	pthread_mutex_t lock;
-	struct irq_line irq;
 	struct clock *clock;
-	struct ports *ports;
+	struct irq_line irq;
 	struct timer timer;
+	pthread_mutex_t lock;
+	uint64_t next; /* tick of the timer, UINT64_MAX for none */
+	bool output;
 };
 
+static uint64_t ns_to_ticks(uint64_t ns)
+{
+	return (uint64_t)((unsigned __int128)ns * 105 / 88000);
+}
+
+/* The first nanosecond at which that many ticks have passed. */
 static uint64_t ticks_to_ns(uint64_t ticks)
 {
-	return (uint64_t)(((unsigned __int128)ticks * 1000000000u + HZ - 1) / HZ);
+	unsigned __int128 ns = ((unsigned __int128)ticks * 88000 + 104) / 105;
+
+	return ns > INT64_MAX ? INT64_MAX : (uint64_t)ns;
 }
 
-static uint64_t elapsed(const struct pit *p, const struct channel *c)
+static uint64_t now_ticks(const struct pit *p)
 {
-	return (uint64_t)((unsigned __int128)(clock_now(p->clock) - c->start) * HZ / 1000000000u);
+	return ns_to_ticks(clock_now(p->clock));
 }
 
-/* The counter's value after t ticks. */
-static uint32_t value_at(const struct channel *c, uint64_t t)
+/* ---- a channel as a function of time */
+
+static bool is_periodic(const struct pit_channel *c)
 {
-	switch (c->mode) {
-	case 2: return c->count - (uint32_t)(t % c->count);
-	case 3: return (c->count - (uint32_t)(t * 2 % c->count)) & ~1u;
-	default: return (uint32_t)(c->count - t) & 0xffff;
-	}
+	return c->mode == 2 || c->mode == 3;
 }
 
-/* The output's level after t ticks. */
-static int output_at(const struct channel *c, uint64_t t)
+/* Ticks counted since the count was loaded. One tick of them is the loading. */
+static uint64_t elapsed(const struct pit_channel *c, uint64_t now)
 {
-	if (!c->loaded)
+	if (!c->gate && c->mode != 1 && c->mode != 5)
+		return c->frozen;
+	return now > c->start ? now - c->start : 0;
+}
+
+static bool counting(const struct pit_channel *c)
+{
+	return c->loaded && ((c->mode != 1 && c->mode != 5) || c->armed);
+}
+
+static bool output(const struct pit_channel *c, uint64_t now)
+{
+	uint64_t t = elapsed(c, now);
+
+	if (!counting(c))
 		return c->mode != 0;
 	switch (c->mode) {
 	case 0:
-	case 1: return t >= c->count;
-	case 2: return t % c->count != c->count - 1;
-	case 3: return t % c->count < (c->count + 1) / 2;
-	default: return t != c->count; /* 4, 5: one tick low */
-	}
-}
-
-/* Ticks from t to the next rising edge of the output; 0: none. */
-static uint64_t next_edge(const struct channel *c, uint64_t t)
-{
-	switch (c->mode) {
-	case 0:
-	case 1: return t < c->count ? c->count - t : 0;
+	case 1:
+		return t >= c->count;
 	case 2:
-	case 3: return c->count - t % c->count;
-	default: return t < c->count ? c->count + 1 - t : 0;
+		return !c->gate || t % c->count != c->count - 1;
+	case 3: /* high for the longer half */
+		return !c->gate || t % c->count < (c->count + 1) / 2;
+	default:
+		return t != c->count;
 	}
 }
 
-static int output(const struct pit *p, const struct channel *c)
+/* The tick after `now` at which the output changes next, UINT64_MAX when it never does. */
+static uint64_t next_change(const struct pit_channel *c, uint64_t now)
 {
-	return output_at(c, elapsed(p, c));
-}
+	uint64_t t = elapsed(c, now), half = (c->count + 1) / 2, phase;
 
-/* Channel 0: an edge-triggered wire, so what counts is that each rising edge is shown. */
-static void schedule(struct pit *p)
-{
-	struct channel *c = &p->hw.channel[0];
-	uint64_t t, n;
-
-	if (!c->loaded) {
-		timer_cancel(&p->timer);
-		return;
+	if (!counting(c) || (!c->gate && c->mode != 1 && c->mode != 5))
+		return UINT64_MAX;
+	switch (c->mode) {
+	case 2: /* the end of its low tick */
+		return now + c->count - t % c->count;
+	case 3:
+		phase = t % c->count;
+		return now + (phase < half ? half - phase : c->count - phase);
+	case 0:
+	case 1:
+		return t < c->count ? now + (c->count - t) : UINT64_MAX;
+	default:
+		return t < c->count ? now + (c->count - t) : t == c->count ? now + 1 : UINT64_MAX;
 	}
-	t = elapsed(p, c);
-	n = next_edge(c, t);
-	if (n)
-		timer_arm(&p->timer, c->start + ticks_to_ns(t + n));
-	else
-		timer_cancel(&p->timer);
-}
-
-static void edge(void *opaque)
-{
-	struct pit *p = opaque;
-
-	pthread_mutex_lock(&p->lock);
-	irq_set(&p->irq, 0);
-	irq_set(&p->irq, 1);
-	schedule(p);
-	pthread_mutex_unlock(&p->lock);
-}
-
-static uint32_t from_bcd(uint32_t v)
-{
-	return (v >> 12 & 15) * 1000 + (v >> 8 & 15) * 100 + (v >> 4 & 15) * 10 + (v & 15);
 }
 
 static uint32_t to_bcd(uint32_t v)
 {
-	return v / 1000 % 10 << 12 | v / 100 % 10 << 8 | v / 10 % 10 << 4 | v % 10;
+	v %= 10000;
+	return v % 10 | v / 10 % 10 << 4 | v / 100 % 10 << 8 | v / 1000 << 12;
 }
 
-static void load(struct pit *p, unsigned n, uint32_t v)
+static uint32_t from_bcd(uint32_t v)
 {
-	struct channel *c = &p->hw.channel[n];
+	return (v & 15) + (v >> 4 & 15) * 10 + (v >> 8 & 15) * 100 + (v >> 12 & 15) * 1000;
+}
 
-	if (c->bcd)
-		v = from_bcd(v);
-	c->count = v ? v : c->bcd ? 10000 : 0x10000;
-	c->start = clock_now(p->clock);
-	c->loaded = 1;
-	if (n == 0) {
-		irq_set(&p->irq, output(p, c));
-		schedule(p);
+static uint16_t current(const struct pit_channel *c, uint64_t now)
+{
+	uint64_t t = elapsed(c, now), wrap = c->bcd ? 10000 : 65536, v;
+
+	if (!c->loaded)
+		return 0;
+	if (!counting(c))
+		v = c->count;
+	else if (c->mode == 2)
+		v = c->count - t % c->count;
+	else if (c->mode == 3) /* by two, twice a period */
+		v = (c->count - 2 * t % c->count) & ~1ull;
+	else
+		v = (c->count + wrap - t % wrap) % wrap;
+	return (uint16_t)(c->bcd ? to_bcd((uint32_t)v) : v);
+}
+
+/* ---- the interrupt */
+
+/*
+ * Channel 0's output now, and a timer for its next change; in mode 2, which is low for one tick only, for the end
+ * of that. No more than one in 20 us: a guest that asks for more gets fewer edges, not a busy event loop.
+ */
+#define TICKS_MIN 24u
+
+static void update_irq(struct pit *p)
+{
+	const struct pit_channel *c = &p->hw.ch[0];
+	uint64_t now = now_ticks(p), next = next_change(c, now);
+	bool out = output(c, now);
+
+	if (c->mode == 2)
+		out = true;
+	if (out != p->output) {
+		p->output = out;
+		irq_set(&p->irq, out);
+	}
+	p->next = next == UINT64_MAX ? next : MAX(next, now + TICKS_MIN);
+	timer_arm(&p->timer, next == UINT64_MAX ? TIMER_NEVER : ticks_to_ns(p->next));
+}
+
+/* Output high before and high again: a low half has passed in between, so there has been an edge. */
+static void pit_timer(void *opaque)
+{
+	struct pit *p = opaque;
+	struct pit_channel *c = &p->hw.ch[0];
+
+	pthread_mutex_lock(&p->lock);
+	if (now_ticks(p) >= p->next && p->output && is_periodic(c) && counting(c) &&
+	    (c->mode == 2 || output(c, now_ticks(p)))) {
+		p->output = false;
+		irq_set(&p->irq, 0);
+	}
+	update_irq(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* ---- registers */
+
+static void load(struct pit *p, unsigned i, uint16_t value)
+{
+	struct pit_channel *c = &p->hw.ch[i];
+	uint32_t count = c->bcd ? from_bcd(value) : value;
+
+	if (!count)
+		count = c->bcd ? 10000 : 65536;
+	/* a count of 1 is not allowed in the periodic modes; it would also keep us busy */
+	c->count = is_periodic(c) && count < 2 ? 2 : count;
+	c->loaded = true;
+	c->frozen = 0;
+	c->armed = c->armed && c->mode != 1 && c->mode != 5;
+	c->start = now_ticks(p);
+}
+
+static void set_gate(struct pit *p, unsigned i, bool gate)
+{
+	struct pit_channel *c = &p->hw.ch[i];
+	uint64_t now = now_ticks(p);
+
+	if (gate == c->gate)
+		return;
+	if (!gate) {
+		c->frozen = elapsed(c, now);
+		c->gate = false;
+		return;
+	}
+	c->gate = true;
+	switch (c->mode) {
+	case 1:
+	case 2:
+	case 3:
+	case 5:
+		c->start = now;
+		c->armed = true;
+		break;
+	default:
+		c->start = now - MIN(c->frozen, now);
+		break;
 	}
 }
 
-static uint16_t current(const struct pit *p, const struct channel *c)
+static void latch_count(struct pit *p, unsigned i)
 {
-	uint32_t v = c->loaded ? value_at(c, c->gate ? elapsed(p, c) : 0) : 0;
+	struct pit_channel *c = &p->hw.ch[i];
 
-	return (uint16_t)(c->bcd ? to_bcd(v % 10000) : v);
+	if (!c->latched) {
+		c->latch = current(c, now_ticks(p));
+		c->latched = true;
+	}
 }
 
-static void latch_count(struct pit *p, struct channel *c)
+static void latch_status(struct pit *p, unsigned i)
 {
-	if (c->latched)
-		return;
-	c->latch = current(p, c);
-	c->latched = c->access == 3 ? 3 : c->access;
+	struct pit_channel *c = &p->hw.ch[i];
+
+	if (!c->status_latched) {
+		c->status = (uint8_t)(output(c, now_ticks(p)) << 7 | !c->loaded << 6 | c->access << 4 |
+				      c->mode << 1 | c->bcd);
+		c->status_latched = true;
+	}
 }
 
-static void read_back(struct pit *p, uint8_t v)
+static void control(struct pit *p, uint8_t v)
 {
-	for (unsigned i = 0; i < 3; i++) {
-		struct channel *c = &p->hw.channel[i];
+	unsigned i = v >> 6, mode = v >> 1 & 7;
+	struct pit_channel *c;
 
-		if (!(v & 2u << i))
-			continue;
-		if (!(v & 0x20))
-			latch_count(p, c);
-		if (!(v & 0x10) && !c->status_latched) {
-			c->status = (uint8_t)(output(p, c) << 7 | !c->loaded << 6 | c->access << 4 | c->mode << 1 | c->bcd);
-			c->status_latched = 1;
+	if (i == 3) { /* read-back */
+		for (i = 0; i < 3; i++) {
+			if (!(v & 2u << i))
+				continue;
+			if (!(v & 0x20))
+				latch_count(p, i);
+			if (!(v & 0x10))
+				latch_status(p, i);
 		}
-	}
-}
-
-static void control_write(struct pit *p, uint8_t v)
-{
-	struct channel *c;
-
-	if (v >> 6 == 3) {
-		read_back(p, v);
 		return;
 	}
-	c = &p->hw.channel[v >> 6];
-	if (!(v & 0x30)) {
-		latch_count(p, c);
+	c = &p->hw.ch[i];
+	if (!(v >> 4 & 3)) {
+		latch_count(p, i);
 		return;
 	}
+	c->mode = (uint8_t)(mode > 5 ? mode - 4 : mode);
 	c->access = v >> 4 & 3;
-	c->mode = v >> 1 & 7;
-	if (c->mode > 5)
-		c->mode &= 3; /* 6 and 7 are other names of 2 and 3 */
 	c->bcd = v & 1;
-	c->write_state = c->read_state = c->latched = c->status_latched = 0;
-	c->loaded = 0;
-	if (v >> 6 == 0) {
-		irq_set(&p->irq, c->mode != 0);
-		schedule(p);
-	}
+	c->loaded = c->armed = c->latched = c->status_latched = c->write_high = c->read_high = false;
 }
 
-static void count_write(struct pit *p, unsigned n, uint8_t v)
+static void write_count(struct pit *p, unsigned i, uint8_t v)
 {
-	struct channel *c = &p->hw.channel[n];
+	struct pit_channel *c = &p->hw.ch[i];
 
 	switch (c->access) {
-	case 1: load(p, n, v); break;
-	case 2: load(p, n, (uint32_t)v << 8); break;
-	case 3:
-		if (!c->write_state) {
-			c->write_low = v;
-			c->write_state = 1;
-			if (c->mode == 0)
-				c->loaded = 0; /* counting stops between the two bytes */
-		} else {
-			c->write_state = 0;
-			load(p, n, c->write_low | (uint32_t)v << 8);
-		}
+	case ACCESS_LOW:
+		load(p, i, v);
 		break;
-	default: break;
+	case ACCESS_HIGH:
+		load(p, i, (uint16_t)(v << 8));
+		break;
+	default:
+		if (c->write_high) {
+			load(p, i, (uint16_t)(v << 8 | c->low));
+		} else {
+			c->low = v;
+			if (c->mode == 0)
+				c->loaded = false; /* stops until the second byte */
+		}
+		c->write_high = !c->write_high;
+		break;
 	}
 }
 
-static uint8_t count_read(struct pit *p, struct channel *c)
+static uint8_t read_count(struct pit *p, unsigned i)
 {
-	uint16_t v;
+	struct pit_channel *c = &p->hw.ch[i];
+	uint16_t v = c->latched ? c->latch : current(c, now_ticks(p));
 
 	if (c->status_latched) {
-		c->status_latched = 0;
+		c->status_latched = false;
 		return c->status;
 	}
-	if (c->latched) {
-		bool low = c->latched & 1;
-
-		c->latched &= (uint8_t)~(low ? 1 : 2);
-		return (uint8_t)(low ? c->latch : c->latch >> 8);
+	if (c->access == ACCESS_BOTH) {
+		c->read_high = !c->read_high;
+		if (c->read_high)
+			return (uint8_t)v;
 	}
-	v = current(p, c);
-	if (c->access == 3)
-		c->read_state ^= 1;
-	return (uint8_t)(c->access == 2 || (c->access == 3 && !c->read_state) ? v >> 8 : v);
+	c->latched = false;
+	return (uint8_t)(c->access == ACCESS_LOW ? v : v >> 8);
 }
 
 static uint64_t pit_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct pit *p = opaque;
-	uint64_t v;
+	uint8_t v;
 
 	if (offset == 3)
 		return 0xff;
 	pthread_mutex_lock(&p->lock);
-	v = count_read(p, &p->hw.channel[offset]);
+	v = read_count(p, (unsigned)offset);
 	pthread_mutex_unlock(&p->lock);
 	return v;
 }
@@ -262,124 +342,140 @@ static void pit_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 
 	pthread_mutex_lock(&p->lock);
 	if (offset == 3)
-		control_write(p, (uint8_t)value);
+		control(p, (uint8_t)value);
 	else
-		count_write(p, (unsigned)offset, (uint8_t)value);
+		write_count(p, (unsigned)offset, (uint8_t)value);
+	if (offset == 0 || (offset == 3 && value >> 6 == 0 && value & 0x30))
+		update_irq(p);
 	pthread_mutex_unlock(&p->lock);
 }
 
-/* Port 0x61: gate of channel 2 and speaker; its output; the refresh bit that old code times with (15 us a change). */
-static uint64_t speaker_read(void *opaque, uint64_t offset, unsigned size)
+/* Bit 4 toggles every 15 us, as the refresh of memory did; programs wait by it. */
+static uint64_t port61_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct pit *p = opaque;
-	uint64_t v;
+	uint8_t v;
 
 	pthread_mutex_lock(&p->lock);
-	v = p->hw.speaker | (uint64_t)(clock_now(p->clock) / 15085 & 1) << 4 |
-	    (uint64_t)output(p, &p->hw.channel[2]) << 5;
+	v = (uint8_t)(p->hw.speaker | (clock_now(p->clock) / 15085 & 1) << 4 |
+		      output(&p->hw.ch[2], now_ticks(p)) << 5);
 	pthread_mutex_unlock(&p->lock);
 	return v;
 }
 
-static void speaker_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+static void port61_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	struct pit *p = opaque;
-	struct channel *c = &p->hw.channel[2];
 
 	pthread_mutex_lock(&p->lock);
 	p->hw.speaker = value & 3;
-	if ((value & 1) && !c->gate)
-		c->start = clock_now(p->clock); /* the gate's rising edge starts the count */
-	c->gate = value & 1;
+	set_gate(p, 2, value & 1);
 	pthread_mutex_unlock(&p->lock);
 }
 
-static const struct io_ops counter_io = { pit_read, pit_write, 1, 1 }, speaker_io = { speaker_read, speaker_write, 1, 1 };
+static const struct io_ops pit_io = { pit_read, pit_write, 1, 1 };
+static const struct io_ops port61_io = { port61_read, port61_write, 1, 1 };
 
-#define CH(n, m) STATE_INT(struct pit_hw, channel[n].m)
-#define CHANNEL(n)                                                                                                     \
-	CH(n, start), CH(n, count), CH(n, latch), CH(n, mode), CH(n, access), CH(n, bcd), CH(n, write_low),            \
-		CH(n, write_state), CH(n, read_state), CH(n, latched), CH(n, status), CH(n, status_latched),           \
-		CH(n, gate), CH(n, loaded)
-static const struct state_field fields[] = {
-	CHANNEL(0), CHANNEL(1), CHANNEL(2), STATE_INT(struct pit_hw, speaker),
-};
+/* ---- the device */
 
-static int check(const void *hw, struct err *e)
+static int pit_check(const void *opaque, struct err *e)
 {
-	const struct pit_hw *h = hw;
+	const struct pit_hw *hw = opaque;
 
 	for (unsigned i = 0; i < 3; i++) {
-		const struct channel *c = &h->channel[i];
+		const struct pit_channel *c = &hw->ch[i];
 
-		if (!c->count || c->count > 0x10000 || c->mode > 5 || c->access > 3 || c->gate > 1 || c->loaded > 1)
-			return err_set(e, EINVAL, "pit: channel %u has values that cannot be", i);
+		if (c->mode > 5 || c->access > 3 || c->bcd > 1 || c->start > INT64_MAX || c->frozen > INT64_MAX)
+			return err_set(e, EINVAL, "pit: channel %u in an impossible state", i);
+		if (c->loaded && (c->count < (is_periodic(c) ? 2 : 1) || c->count > (c->bcd ? 10000 : 65536)))
+			return err_set(e, EINVAL, "pit: channel %u with an impossible count", i);
+		if (i < 2 && !c->gate)
+			return err_set(e, EINVAL, "pit: channel %u with its gate closed", i);
 	}
+	if (hw->speaker & ~3u || (hw->speaker & 1) != hw->ch[2].gate)
+		return err_set(e, EINVAL, "pit: port 0x61 in an impossible state");
 	return 0;
 }
 
-static const struct state_desc desc = {
-	.name = "pit", .version = 1, .size = sizeof(struct pit_hw),
-	.fields = fields, .nfields = ARRAY_LEN(fields), .check = check,
+#define PIT_FIELDS(n)                                                                                      \
+	STATE_INT(struct pit_hw, ch[n].start), STATE_INT(struct pit_hw, ch[n].frozen),                     \
+	STATE_INT(struct pit_hw, ch[n].count), STATE_INT(struct pit_hw, ch[n].latch),                      \
+	STATE_INT(struct pit_hw, ch[n].mode), STATE_INT(struct pit_hw, ch[n].access),                      \
+	STATE_INT(struct pit_hw, ch[n].bcd), STATE_INT(struct pit_hw, ch[n].low),                          \
+	STATE_INT(struct pit_hw, ch[n].status), STATE_INT(struct pit_hw, ch[n].write_high),                \
+	STATE_INT(struct pit_hw, ch[n].read_high), STATE_INT(struct pit_hw, ch[n].latched),                \
+	STATE_INT(struct pit_hw, ch[n].status_latched), STATE_INT(struct pit_hw, ch[n].loaded),            \
+	STATE_INT(struct pit_hw, ch[n].gate), STATE_INT(struct pit_hw, ch[n].armed)
+
+static const struct state_field fields[] = {
+	PIT_FIELDS(0),
+	PIT_FIELDS(1),
+	PIT_FIELDS(2),
+	STATE_INT(struct pit_hw, speaker),
 };
 
-static void reset(struct device *d, enum reset_kind kind)
+static const struct state_desc pit_state = {
+	.name = "pit", .version = 1, .size = sizeof(struct pit_hw),
+	.fields = fields, .nfields = ARRAY_LEN(fields), .check = pit_check,
+};
+
+static void pit_loaded(struct device *d)
 {
 	struct pit *p = container_of(d, struct pit, device);
 
 	pthread_mutex_lock(&p->lock);
-	memset(&p->hw, 0, sizeof(p->hw));
-	for (unsigned i = 0; i < 3; i++) {
-		p->hw.channel[i].count = 0x10000;
-		p->hw.channel[i].mode = 3;
-		p->hw.channel[i].access = 3;
-		p->hw.channel[i].gate = i != 2;
-	}
-	schedule(p);
+	p->output = p->hw.ch[0].mode == 2 || output(&p->hw.ch[0], now_ticks(p));
+	irq_set(&p->irq, p->output);
+	update_irq(p);
 	pthread_mutex_unlock(&p->lock);
 }
 
-static void loaded(struct device *d)
+static void pit_reset(struct device *d, enum reset_kind kind)
 {
 	struct pit *p = container_of(d, struct pit, device);
 
 	pthread_mutex_lock(&p->lock);
-	schedule(p);
+	for (unsigned i = 0; i < 3; i++)
+		p->hw.ch[i] = (struct pit_channel){ .mode = 3, .access = ACCESS_BOTH, .gate = i != 2 };
+	p->hw.speaker = 0;
 	pthread_mutex_unlock(&p->lock);
+	pit_loaded(d);
 }
 
-static void destroy(struct device *d)
+static void pit_destroy(struct device *d)
 {
 	struct pit *p = container_of(d, struct pit, device);
 
 	timer_cancel(&p->timer);
-	ports_unmap(p->ports, 0x40, "pit");
-	ports_unmap(p->ports, 0x61, "pit");
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
 
-static const struct device_ops ops = { .state = &desc, .reset = reset, .loaded = loaded, .destroy = destroy };
+static const struct device_ops pit_ops = {
+	.state = &pit_state,
+	.reset = pit_reset,
+	.loaded = pit_loaded,
+	.destroy = pit_destroy,
+};
 
 struct device *pit_create(struct device_env *env, struct irq_line irq, struct err *e)
 {
 	struct pit *p = calloc(1, sizeof(*p));
 
 	if (!p) {
-		err_set(e, ENOMEM, "no memory for the timer");
+		err_set(e, ENOMEM, "no memory for the 8254");
 		return NULL;
 	}
-	p->device = (struct device){ .ops = &ops, .hw = &p->hw };
-	p->irq = irq;
+	p->device = (struct device){ .ops = &pit_ops, .hw = &p->hw };
 	p->clock = env->clock;
-	p->ports = env->ports;
+	p->irq = irq;
 	pthread_mutex_init(&p->lock, NULL);
-	timer_init(&p->timer, env->clock, edge, p);
-	if (ports_map(env->ports, 0x40, 4, &counter_io, p, "pit", e) ||
-	    ports_map(env->ports, 0x61, 1, &speaker_io, p, "pit", e)) {
-		destroy(&p->device);
+	timer_init(&p->timer, env->clock, pit_timer, p);
+	pit_reset(&p->device, RESET_COLD);
+	if (ports_map(env->ports, 0x40, 4, &pit_io, p, "pit", e) ||
+	    ports_map(env->ports, 0x61, 1, &port61_io, p, "pit", e)) {
+		pit_destroy(&p->device);
 		return NULL;
 	}
-	reset(&p->device, RESET_COLD);
 	return &p->device;
 }

@@ -130,8 +130,6 @@ static void vcpu_loop(struct vcpu *v)
 				return;
 			vcpu_take_over(v);
 		}
-		if (v->lapic)
-			lapic_own_thread(v->lapic);
 		atomic_store(&c->run_state, CPU_RUNNING);
 		stop = engine->run(c);
 		atomic_store(&c->run_state, CPU_READY);
@@ -153,6 +151,8 @@ static void *vcpu_thread(void *opaque)
 		vm_park(v);
 		return NULL;
 	}
+	if (v->lapic)
+		lapic_thread_attach(v->lapic);
 	if (v->vm->machine.engine->cpu_create(&v->cpu, &e)) {
 		vm_vcpu_ready(v, &e);
 		vm_park(v);
@@ -161,6 +161,8 @@ static void *vcpu_thread(void *opaque)
 		vcpu_loop(v);
 		v->vm->machine.engine->cpu_destroy(&v->cpu);
 	}
+	if (v->lapic)
+		lapic_thread_detach(v->lapic);
 	kick_detach(&v->kick);
 	return NULL;
 }

@@ -60,6 +60,7 @@ struct cpu_bus {
 	/* MSRs that devices own (APIC base, x2APIC, TSC deadline): 0 handled, -1 not known: #GP */
 	int (*msr_read)(void *ctx, uint32_t index, uint64_t *value);
 	int (*msr_write)(void *ctx, uint32_t index, uint64_t value);
+	void (*init)(void *ctx); /* INIT has been taken: reset the interrupt controller; may be NULL */
 };
 
 /* The machine, as its engine sees it. Owned by vm. */

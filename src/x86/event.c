@@ -395,6 +395,8 @@ static int attend_startup(struct cpu *c, uint32_t attention)
 		if (cpu_traces(c, TRACE_irq))
 			trace_interrupt(c, "init", 0);
 		x86_state_init_signal(&c->s, c->id == 0);
+		if (c->bus && c->bus->init)
+			c->bus->init(c->ctx);
 		tlb_flush_all(c);
 		tlb_select(c);
 		return CPU_BOUNDARY;
