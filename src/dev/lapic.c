@@ -114,13 +114,9 @@ void lapic_local_interrupt(struct lapic *l, uint32_t lvt)
 
 void lapic_error(struct lapic *l, uint32_t bit)
 {
-	bool fresh = !(l->hw.esr_pending & bit);
-
 	l->hw.esr_pending |= bit;
-	if (fresh) {
-		lapic_local_interrupt(l, l->hw.lvt[LVT_ERROR]);
-		look_again(l);
-	}
+	lapic_local_interrupt(l, l->hw.lvt[LVT_ERROR]);
+	look_again(l);
 }
 
 static void end_of_interrupt(struct lapic *l)
