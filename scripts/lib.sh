@@ -5,7 +5,7 @@
 
 top=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ospite
-log=$cache/setup.log
+log=$top/.cache/setup.log
 
 say() {
 	printf '==> %s\n' "$*" >&2
@@ -81,6 +81,8 @@ need_packages() { # KIND...: install what is missing, after asking on a terminal
 }
 
 prepare_cache() {
+	mkdir -p "$top/.cache" 2>/dev/null && : 2>/dev/null >"$log" ||
+		die "cannot write into $top; take a checkout that is yours"
 	mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] ||
 		die "cannot write $cache; set XDG_CACHE_HOME to a folder of yours"
 }
