@@ -203,9 +203,9 @@ static void *guest_create(const char *name)
 	g->xcr0 = 7 & (g->cpuid.xcr0_allowed | 3);
 	build_paging(g);
 	build_kernel(g);
-	sigaction(SIGALRM, &sa, NULL);
+	sigaction(SIGVTALRM, &sa, NULL);
 	sigemptyset(&alarm_only);
-	sigaddset(&alarm_only, SIGALRM);
+	sigaddset(&alarm_only, SIGVTALRM);
 	pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
 	return g;
 }
@@ -362,9 +362,9 @@ static void guest_run(void *data, const struct diff_case *cases, struct diff_res
 		engine->state_set(g->cpu);
 		running = g->cpu;
 		atomic_store(&g->cpu->run_state, CPU_RUNNING);
-		setitimer(ITIMER_REAL, &limit, NULL);
+		setitimer(ITIMER_VIRTUAL, &limit, NULL);
 		stop = engine->run(g->cpu);
-		setitimer(ITIMER_REAL, &none, NULL);
+		setitimer(ITIMER_VIRTUAL, &none, NULL);
 		running = NULL;
 		atomic_store(&g->cpu->run_state, CPU_READY);
 		engine->state_get(g->cpu);
