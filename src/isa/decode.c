@@ -458,6 +458,8 @@ static void take_modrm(struct insn *i)
 /* Where libzydis and the processors differ. */
 static void mend(struct insn *i)
 {
+	if (i->op == OP_MOVNTI)
+		i->opsize = i->memsize;	       /* there is no 16-bit form */
 	if (i->op == OP_PAUSE && i->rex & 1) { /* F3 does nothing to XCHG r8, rAX */
 		i->op = OP_XCHG;
 		i->form = FORM_OTHER;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decimal adjustment, only outside 64-bit mode (the decoder refuses them there). */
+/*
+ * Decimal adjustment, only outside 64-bit mode (the decoder refuses them there). Undefined flags
+ * are as on AMD's processors (Zen): those of the additions and subtractions that are made.
+ */
 #include "engine/interp/private.h"
 
 static void al_set(struct cpu *c, uint8_t al)
@@ -7,61 +10,55 @@ static void al_set(struct cpu *c, uint8_t al)
 	reg_set(c, RAX, false, 1, al);
 }
 
-/* DAA and DAS: `sign` is +1 or -1. OF is undefined and cleared. */
-static int decimal_adjust(struct cpu *c, int sign)
+/* DAA and DAS: both corrections as one addition or subtraction. */
+static int decimal_adjust(struct cpu *c, bool subtract)
 {
-	uint8_t old = (uint8_t)c->s.gpr[RAX], al = old;
-	uint64_t f = c->s.rflags;
-	bool af = f & FLAG_AF, cf = f & FLAG_CF, high = old > 0x99 || cf;
+	uint8_t al = (uint8_t)c->s.gpr[RAX], by = 0, result;
+	uint64_t f = c->s.rflags, flags;
+	bool low = (al & 15) > 9 || f & FLAG_AF, high = al > 0x99 || f & FLAG_CF;
+	bool borrows = subtract && low && al < 6;
 
-	if ((al & 15) > 9 || af) {
-		if (sign < 0)
-			cf = cf || al < 6;
-		al = (uint8_t)(al + 6 * sign);
-		af = true;
-	} else {
-		af = false;
-	}
-	if (high) {
-		al = (uint8_t)(al + 0x60 * sign);
-		cf = true;
-	} else if (sign > 0) {
-		cf = false;
-	}
-	al_set(c, al);
-	flags_set(c, flags_szp(al, 1) | (af ? FLAG_AF : 0) | (cf ? FLAG_CF : 0));
+	if (low)
+		by = 6;
+	if (high)
+		by += 0x60;
+	result = (uint8_t)(subtract ? al - by : al + by);
+	al_set(c, result);
+	flags = subtract ? flags_sub(al, by, result, 1) : flags_add(al, by, result, 0, 1);
+	flags_set(c, (flags & ~(FLAG_CF | FLAG_AF)) | (low ? FLAG_AF : 0) |
+			     (high || borrows ? FLAG_CF : 0));
 	return CPU_OK;
 }
 int bcd_daa(struct cpu *c, const struct insn *i)
 {
-	return decimal_adjust(c, 1);
+	return decimal_adjust(c, false);
 }
 int bcd_das(struct cpu *c, const struct insn *i)
 {
-	return decimal_adjust(c, -1);
+	return decimal_adjust(c, true);
 }
 
-static int ascii_adjust(struct cpu *c, int sign)
+/* AAA and AAS: SF, ZF, PF and OF are those of AX before its middle is cleared. */
+static int ascii_adjust(struct cpu *c, bool subtract)
 {
-	uint16_t ax = (uint16_t)c->s.gpr[RAX];
-	uint64_t f = 0;
+	uint16_t ax = (uint16_t)c->s.gpr[RAX], by = 0, result;
+	uint64_t flags;
 
-	if ((ax & 15) > 9 || c->s.rflags & FLAG_AF) {
-		ax = (uint16_t)(ax + 0x106 * sign);
-		f = FLAG_AF | FLAG_CF;
-	}
-	ax &= 0xff0f;
-	reg_set(c, RAX, false, 2, ax);
-	flags_set(c, flags_szp((uint8_t)ax, 1) | f);
+	if ((ax & 15) > 9 || c->s.rflags & FLAG_AF)
+		by = 0x106;
+	result = (uint16_t)(subtract ? ax - by : ax + by);
+	flags = subtract ? flags_sub(ax, by, result, 2) : flags_add(ax, by, result, 0, 2);
+	reg_set(c, RAX, false, 2, result & 0xff0f);
+	flags_set(c, (flags & ~(FLAG_CF | FLAG_AF)) | (by ? FLAG_CF | FLAG_AF : 0));
 	return CPU_OK;
 }
 int bcd_aaa(struct cpu *c, const struct insn *i)
 {
-	return ascii_adjust(c, 1);
+	return ascii_adjust(c, false);
 }
 int bcd_aas(struct cpu *c, const struct insn *i)
 {
-	return ascii_adjust(c, -1);
+	return ascii_adjust(c, true);
 }
 
 int bcd_aam(struct cpu *c, const struct insn *i)
@@ -77,9 +74,10 @@ int bcd_aam(struct cpu *c, const struct insn *i)
 
 int bcd_aad(struct cpu *c, const struct insn *i)
 {
-	uint8_t al = (uint8_t)(c->s.gpr[RAX] + (c->s.gpr[RAX] >> 8) * (uint8_t)i->imm);
+	uint8_t al = (uint8_t)c->s.gpr[RAX], by = (uint8_t)((c->s.gpr[RAX] >> 8) * i->imm);
+	uint8_t result = (uint8_t)(al + by);
 
-	reg_set(c, RAX, false, 2, al);
-	flags_set(c, flags_szp(al, 1));
+	reg_set(c, RAX, false, 2, result);
+	flags_set(c, flags_add(al, by, result, 0, 1));
 	return CPU_OK;
 }
