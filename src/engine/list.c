@@ -6,7 +6,7 @@
 
 const struct engine_ops *const *engine_list(void)
 {
-	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_interp,
+	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_dbt,
 							    &engine_dbt, NULL };
 
 	return engines;

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator against the interpreter: small programs, written here as assembly and copied into a guest, must leave the
+ * same registers and memory in both. Then what only a translator can get wrong: code that changes, code that does
+ * not fit its cache, loops that have to be left.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+#include "../interp/guest.h"
+
+#define PROGRAM(name, code) \
+	extern const uint8_t name[], name##_end[]; \
+	__asm__(".pushsection .rodata\n.global " #name ", " #name "_end\n" #name ":\n.intel_syntax noprefix\n" code \
+		"\n.att_syntax\n" #name "_end:\n.popsection\n")
+
+/* Flags that live across memory accesses, all registers, stack, calls, r13..r15 as every kind of operand. */
+PROGRAM(prog_mixed, "mov rbx, 0x20000\n mov r12d, 400\n xor r13d, r13d\n mov r14, 0x1234567\n mov r15, rbx\n"
+		    "1: mov rax, r12\n imul rax, r14\n add [rbx+r12*8], rax\n mov rcx, [rbx+8]\n adc r13, rcx\n"
+		    "sbb [r15+16], r13\n mov rdx, [r15+r12*4]\n lea r14, [r14+r13*2+5]\n setc dl\n movzx esi, dl\n"
+		    "add r13d, esi\n xchg r13, r14\n push r14\n push rax\n pushfq\n pop r8\n and r8d, 0x8d5\n"
+		    "add [rbx+24], r8\n pop r9\n pop r10\n call 3f\n inc qword ptr [r15+32]\n cmovo r11, r13\n"
+		    "bswap r14\n xadd [rbx+40], r14\n mov rdi, 17\n bt [rbx], rdi\n rcl r13, 3\n shld r14, r13, 7\n"
+		    "dec r12\n jnz 1b\n cmp r13, r14\n mov rsi, [rbx]\n setl al\n hlt\n"
+		    "3: cmp r13, r9\n mov rdi, [rsp]\n jb 4f\n rol r13, 5\n 4: stc\n pushfq\n adc r13, 0\n popfq\n ret\n");
+
+/* A loop whose body lies across a page boundary, an instruction on it, and calls to and fro. */
+PROGRAM(prog_straddle, "mov ecx, 3000\n xor eax, eax\n jmp 2f\n .skip 4096-11-(.-prog_straddle), 0x90\n 2: add rax, rcx\n"
+		       "add rax, 1\n movabs rdx, 0x1122334455667788\n xor rax, rdx\n call 5f\n dec ecx\n jnz 2b\n hlt\n"
+		       ".skip 8192+100-(.-prog_straddle), 0x90\n 5: rol rax, 1\n ret\n");
+
+/* Code that rewrites the immediate of an instruction ahead of it in the same block, and of one in another page. */
+PROGRAM(prog_smc, "lea rbx, [rip+1f]\n lea rsi, [rip+6f]\n mov ecx, 500\n xor eax, eax\n"
+		  "0: mov [rbx+1], ecx\n 1: mov edx, 0x11111111\n add rax, rdx\n mov [rsi+1], ecx\n call 6f\n"
+		  "imul rax, rax, 3\n dec ecx\n jnz 0b\n hlt\n .skip 4096-(.-prog_smc), 0x90\n 6: mov edx, 0x22222222\n add rax, rdx\n ret\n");
+
+/* x87, SSE and AVX state across calls and memory. */
+PROGRAM(prog_fp, "mov rbx, 0x20000\n mov ecx, 100\n fld1\n cvtsi2sd xmm0, ecx\n vxorpd ymm5, ymm5, ymm5\n"
+		 "1: mov [rbx], rcx\n fild qword ptr [rbx]\n faddp\n fld st(0)\n fsqrt\n fstp qword ptr [rbx+8]\n"
+		 "movsd xmm1, [rbx+8]\n addsd xmm0, xmm1\n vbroadcastsd ymm2, [rbx+8]\n vaddpd ymm5, ymm5, ymm2\n"
+		 "vmovupd [rbx+64], ymm5\n cvttsd2si r14, xmm0\n add r13, r14\n movq r15, xmm0\n pinsrq xmm3, r15, 1\n"
+		 "movdqu [rbx+0xffa], xmm3\n dec ecx\n jnz 1b\n fstp tbyte ptr [rbx+128]\n hlt\n");
+
+/* A function written to 400 places, called each time: more than a small cache holds. */
+PROGRAM(prog_many, "mov rdi, 0x400000\n mov r12d, 3\n 0: mov rbx, rdi\n mov ecx, 400\n"
+		   "1: mov dword ptr [rbx], 0xc0ff48\n mov dword ptr [rbx+3], 0xc3c0ff48\n mov byte ptr [rbx+7], 0xc3\n"
+		   "call rbx\n add rbx, 4096+64\n dec ecx\n jnz 1b\n dec r12\n jnz 0b\n hlt\n");
+
+/* A page fault in the middle of a block. */
+PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
+		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
+
+PROGRAM(prog_divide, "mov rbx, 0x20000\n xor edx, edx\n mov eax, 1\n xor ecx, ecx\n mov [rbx], rax\n div rcx\n hlt\n");
+
+PROGRAM(prog_forever, "mov rbx, 0x20000\n 1: add rax, [rbx]\n inc rcx\n jmp 1b\n");
+
+struct outcome {
+	struct x86_state s;
+	uint64_t memory;
+};
+
+static uint64_t memory_hash(struct guest *g)
+{
+	const uint8_t *p = mem_ram_base(g->machine.mem);
+	uint64_t h = 0, v;
+
+	for (uint64_t at = 0; at < GUEST_RAM; at += 8) {
+		/* not the page tables: engines differ in when they set accessed bits */
+		if (at >= GUEST_TABLES && at < GUEST_TABLES + 0x10000)
+			continue;
+		memcpy(&v, p + at, 8);
+		h = (h ^ v) * 0x9e3779b97f4a7c15ull;
+	}
+	return h;
+}
+
+static void fp_on(struct cpu *c)
+{
+	c->s.cr0 = (c->s.cr0 & ~(CR0_EM | CR0_TS)) | CR0_NE | CR0_MP;
+	c->s.cr4 |= CR4_OSFXSR | CR4_OSXSAVE;
+	c->s.xcr0 = 7;
+	c->s.mxcsr = 0x1f80;
+	c->s.fpu.cw = 0x37f;
+}
+
+static void start(struct guest *g, const struct engine_ops *engine, unsigned cpus)
+{
+	struct err e;
+
+	assert_int_equal(guest_create(g, cpus, engine, &e), 0);
+}
+
+static struct outcome run_in(const struct engine_ops *engine, const uint8_t *code, const uint8_t *end)
+{
+	struct outcome o;
+	struct guest g;
+
+	start(&g, engine, 1);
+	guest_long(&g, 0);
+	fp_on(&g.cpus[0]);
+	engine->state_set(&g.cpus[0]);
+	guest_load(&g, GUEST_CODE, code, (uint64_t)(end - code));
+	assert_int_equal(guest_run(&g, 0), STOP_HLT);
+	engine->state_get(&g.cpus[0]);
+	o.s = g.cpus[0].s;
+	o.memory = memory_hash(&g);
+	guest_destroy(&g);
+	return o;
+}
+
+static void compare(const uint8_t *code, const uint8_t *end, bool faults)
+{
+	struct outcome want = run_in(&engine_interp, code, end), got = run_in(&engine_dbt, code, end);
+
+	for (unsigned n = 0; n < 16; n++)
+		assert_int_equal(want.s.gpr[n], got.s.gpr[n]);
+	assert_int_equal(want.s.rip, got.s.rip);
+	if (faults) /* flags that nothing reads any more may differ in the frame */
+		return;
+	assert_int_equal(want.s.rflags, got.s.rflags);
+	assert_int_equal(want.memory, got.memory);
+	for (unsigned n = 0; n < 16; n++)
+		assert_memory_equal(want.s.v[n].b, got.s.v[n].b, 32);
+	assert_int_equal(want.s.fpu.sw, got.s.fpu.sw);
+	assert_int_equal(want.s.fpu.tag, got.s.fpu.tag);
+}
+
+static void mixed(void **state)
+{
+	compare(prog_mixed, prog_mixed_end, false);
+}
+
+static void straddling(void **state)
+{
+	compare(prog_straddle, prog_straddle_end, false);
+}
+
+static void self_modifying(void **state)
+{
+	compare(prog_smc, prog_smc_end, false);
+}
+
+static void floating_point(void **state)
+{
+	compare(prog_fp, prog_fp_end, false);
+}
+
+static void faults(void **state)
+{
+	compare(prog_fault, prog_fault_end, true);
+	compare(prog_divide, prog_divide_end, true);
+}
+
+static void small_cache(void **state)
+{
+	setenv("OSPITE_CODE_CACHE", "262144", 1);
+	compare(prog_many, prog_many_end, false);
+	compare(prog_mixed, prog_mixed_end, false);
+	unsetenv("OSPITE_CODE_CACHE");
+}
+
+static void *notify_later(void *opaque)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 3000000 }, NULL);
+	cpu_notify(opaque, ATT_CALLER);
+	return NULL;
+}
+
+/* A loop without an exit is left at an instruction boundary, every time. */
+static void kicked(void **state)
+{
+	struct guest g;
+	struct cpu *c;
+
+	start(&g, &engine_dbt, 1);
+	c = &g.cpus[0];
+	guest_long(&g, 0);
+	guest_load(&g, GUEST_CODE, prog_forever, (uint64_t)(prog_forever_end - prog_forever));
+	for (unsigned n = 0; n < 30; n++) {
+		uint64_t before = c->s.gpr[RCX], inside;
+		pthread_t other;
+
+		atomic_store(&c->run_state, CPU_RUNNING);
+		pthread_create(&other, NULL, notify_later, c);
+		assert_int_equal(guest_run(&g, 0), STOP_KICK);
+		pthread_join(other, NULL);
+		atomic_store(&c->attention, 0);
+		inside = c->s.rip - GUEST_CODE;
+		assert_true(inside == 7 || inside == 10 || inside == 13);
+		assert_true(c->s.gpr[RCX] > before);
+	}
+	guest_destroy(&g);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(mixed),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
+		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
+		cmocka_unit_test(kicked),
+	};
+	struct err e;
+
+	if (engine_dbt.probe(&e))
+		return 77;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
