@@ -7,7 +7,7 @@
 const struct engine_ops *const *engine_list(void)
 {
 	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_dbt,
-							    &engine_dbt, NULL };
+							    &engine_interp, NULL };
 
 	return engines;
 }
