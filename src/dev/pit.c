@@ -39,7 +39,8 @@ struct pit {
 	struct irq_line irq;
 	struct timer timer;
 	pthread_mutex_t lock;
-	uint64_t next; /* tick of the timer, UINT64_MAX for none */
+	uint64_t next;  /* tick of the timer, UINT64_MAX for none */
+	uint64_t fired; /* and that of the one before */
 	bool output;
 };
 
@@ -169,7 +170,7 @@ static void update_irq(struct pit *p)
 		p->output = out;
 		irq_set(&p->irq, out);
 	}
-	p->next = next == UINT64_MAX ? next : MAX(next, now + TICKS_MIN);
+	p->next = next == UINT64_MAX ? next : MAX(next, p->fired + TICKS_MIN);
 	timer_arm(&p->timer, next == UINT64_MAX ? TIMER_NEVER : ticks_to_ns(p->next));
 }
 
@@ -185,6 +186,7 @@ static void pit_timer(void *opaque)
 		p->output = false;
 		irq_set(&p->irq, 0);
 	}
+	p->fired = now_ticks(p);
 	update_irq(p);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -194,7 +196,7 @@ static void pit_timer(void *opaque)
 static void load(struct pit *p, unsigned i, uint16_t value)
 {
 	struct pit_channel *c = &p->hw.ch[i];
-	uint32_t count = c->bcd ? from_bcd(value) : value;
+	uint32_t count = c->bcd ? MIN(from_bcd(value), 10000u) : value; /* digits may be above 9 */
 
 	if (!count)
 		count = c->bcd ? 10000 : 65536;

@@ -395,7 +395,7 @@ static void catch_up_with_host(struct rtc *r, uint64_t now)
 {
 	int64_t late = (int64_t)time(NULL) + r->hw.skew_s - now_s(r, now);
 
-	if (!stopped(r) && (late > 2 || late < -2))
+	if (!stopped(r) && late > 2)
 		r->hw.epoch_s += late;
 }
 

@@ -49,6 +49,7 @@ struct uart_hw {
 	uint8_t polls;
 	bool thr_full;
 	bool tx_pending, rx_timeout; /* interrupts */
+	uint64_t timeout_at;         /* virtual ns, TIMER_NEVER */
 };
 
 struct uart {
@@ -111,10 +112,10 @@ static uint64_t timeout_ns(const struct uart *u)
 static void restart_timeout(struct uart *u)
 {
 	u->hw.rx_timeout = false;
+	u->hw.timeout_at = TIMER_NEVER;
 	if (u->hw.fcr & FCR_ENABLE && u->hw.used)
-		timer_arm(&u->timer, clock_now(u->clock) + timeout_ns(u));
-	else
-		timer_cancel(&u->timer);
+		u->hw.timeout_at = clock_now(u->clock) + timeout_ns(u);
+	timer_arm(&u->timer, u->hw.timeout_at);
 }
 
 static void uart_timer(void *opaque)
@@ -122,7 +123,10 @@ static void uart_timer(void *opaque)
 	struct uart *u = opaque;
 
 	pthread_mutex_lock(&u->lock);
-	u->hw.rx_timeout = u->hw.used && u->hw.fcr & FCR_ENABLE;
+	if (clock_now(u->clock) >= u->hw.timeout_at) {
+		u->hw.rx_timeout = u->hw.used && u->hw.fcr & FCR_ENABLE;
+		u->hw.timeout_at = TIMER_NEVER;
+	}
 	update_irq(u);
 	pthread_mutex_unlock(&u->lock);
 }
@@ -431,7 +435,7 @@ static const struct state_field fields[] = {
 	STATE_INT(struct uart_hw, dll),	       STATE_INT(struct uart_hw, dlm),
 	STATE_INT(struct uart_hw, thr),	       STATE_INT(struct uart_hw, polls),
 	STATE_INT(struct uart_hw, thr_full),   STATE_INT(struct uart_hw, tx_pending),
-	STATE_INT(struct uart_hw, rx_timeout),
+	STATE_INT(struct uart_hw, rx_timeout), STATE_INT(struct uart_hw, timeout_at),
 };
 
 static const struct state_desc uart_state = {
@@ -439,14 +443,12 @@ static const struct state_desc uart_state = {
 	.fields = fields, .nfields = ARRAY_LEN(fields), .check = uart_check,
 };
 
-/* The timeout begins anew; input and the byte that waited go on. */
 static void uart_loaded(struct device *d)
 {
 	struct uart *u = container_of(d, struct uart, device);
 
 	pthread_mutex_lock(&u->lock);
-	if (!u->hw.rx_timeout)
-		restart_timeout(u);
+	timer_arm(&u->timer, u->hw.timeout_at);
 	if (u->hw.thr_full)
 		transmit(u);
 	update_irq(u);
@@ -460,7 +462,7 @@ static void uart_reset(struct device *d, enum reset_kind kind)
 	struct uart *u = container_of(d, struct uart, device);
 
 	pthread_mutex_lock(&u->lock);
-	u->hw = (struct uart_hw){ .dll = 12, .msr = MSR_LINES };
+	u->hw = (struct uart_hw){ .dll = 12, .msr = MSR_LINES, .timeout_at = TIMER_NEVER };
 	u->held = true;
 	timer_cancel(&u->timer);
 	update_irq(u);
