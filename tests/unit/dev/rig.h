@@ -23,7 +23,7 @@ struct rig {
 	unsigned edges[WIRES];
 };
 
-static void rig_wire(void *opaque, unsigned pin, int level)
+static inline void rig_wire(void *opaque, unsigned pin, int level)
 {
 	struct rig *r = opaque;
 
@@ -33,12 +33,12 @@ static void rig_wire(void *opaque, unsigned pin, int level)
 	r->level[pin] = level;
 }
 
-static struct irq_line rig_line(struct rig *r, unsigned pin)
+static inline struct irq_line rig_line(struct rig *r, unsigned pin)
 {
 	return (struct irq_line){ rig_wire, r, pin };
 }
 
-static void rig_off(void *opaque)
+static inline void rig_off(void *opaque)
 {
 	((struct rig *)opaque)->offs++;
 }
