@@ -84,6 +84,20 @@ static bool host_has(const struct host *h, const ZydisDecodedInstruction *i, enu
 	case ZYDIS_ISA_EXT_AVX2:
 	case ZYDIS_ISA_EXT_AVX2GATHER:
 		return h->avx2;
+	case ZYDIS_ISA_EXT_GFNI:
+		return h->gfni && (i->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || h->avx);
+	case ZYDIS_ISA_EXT_VAES:
+		return h->vaes && i->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	case ZYDIS_ISA_EXT_VPCLMULQDQ:
+		return h->vpclmul && i->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	case ZYDIS_ISA_EXT_SSE4A:
+		return h->sse4a;
+	case ZYDIS_ISA_EXT_CLFLUSHOPT:
+		return h->clflushopt;
+	case ZYDIS_ISA_EXT_CLWB:
+		return h->clwb;
+	case ZYDIS_ISA_EXT_CET:
+		return i->mnemonic == ZYDIS_MNEMONIC_ENDBR32 || i->mnemonic == ZYDIS_MNEMONIC_ENDBR64;
 	case ZYDIS_ISA_EXT_RDWRFSGS:
 		return h->fsgsbase && mode == DIFF_64;
 	default:
@@ -142,13 +156,16 @@ struct builder {
 static bool decode(const struct builder *b, const struct encoding *e, ZydisDecodedInstruction *i)
 {
 	uint8_t bytes[32] = { 0 };
-	unsigned n = 0;
+	unsigned n = 0, reg = e->reg;
 
 	if (e->vex) {
 		bytes[n++] = 0xc4;
 		bytes[n++] = 0xe0 | e->map;
-		/* vvvv must be 1111 where it is unused; tried first, with a register second */
-		bytes[n++] = (uint8_t)(e->w << 7 | 0x78 | e->l << 2 |
+		/* vvvv must be 1111 where it is unused; a gather's three registers must differ */
+		bool gather = e->memory && e->rm == 4;
+
+		reg |= gather;
+		bytes[n++] = (uint8_t)(e->w << 7 | (gather ? 0x68 : 0x78) | e->l << 2 |
 				       (e->prefix == 0x66 ? 1 : e->prefix == 0xf3 ? 2 : e->prefix == 0xf2 ? 3 : 0));
 	} else {
 		if (e->prefix)
@@ -161,7 +178,7 @@ static bool decode(const struct builder *b, const struct encoding *e, ZydisDecod
 			bytes[n++] = e->map == 2 ? 0x38 : 0x3a;
 	}
 	bytes[n++] = e->opcode;
-	bytes[n++] = (uint8_t)((e->memory ? 0 : 0xc0) | (e->reg & 7) << 3 | (e->rm & 7));
+	bytes[n++] = (uint8_t)((e->memory ? 0 : 0xc0) | (reg & 7) << 3 | (e->rm & 7));
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&b->decoder, bytes, sizeof(bytes), i,
 						   (ZydisDecodedOperand[ZYDIS_MAX_OPERAND_COUNT]){ 0 }));
 }
@@ -252,8 +269,7 @@ static bool is_prefix_opcode(unsigned op, enum diff_mode mode)
 	if (mode == DIFF_64 && (op == 0xc4 || op == 0xc5 || op == 0x62 || (op & 0xf0) == 0x40))
 		return true;
 	return op == 0x0f || op == 0x26 || op == 0x2e || op == 0x36 || op == 0x3e || op == 0x64 ||
-	       op == 0x65 || op == 0x66 || op == 0x67 || op == 0xf0 || op == 0xf2 || op == 0xf3 ||
-	       op == 0x62;
+	       op == 0x65 || op == 0x66 || op == 0x67 || op == 0xf0 || op == 0xf2 || op == 0xf3;
 }
 
 static void scan(struct builder *b)

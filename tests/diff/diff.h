@@ -118,7 +118,7 @@ void random_regs(struct rng *r, enum diff_mode mode, struct diff_regs *out);
 /* host.c: what this CPU can do and both sides are to be asked about; by ZydisISASet / ZydisISAExt */
 struct host {
 	bool avx, avx2, fma, f16c, bmi1, bmi2, adx, movbe, popcnt, lzcnt, aes, pclmul, sha, ssse3, sse41,
-		sse42, fsgsbase, cx16, xsave, amd;
+		sse42, fsgsbase, cx16, xsave, amd, gfni, vaes, vpclmul, sse4a, clflushopt, clwb;
 	bool compat; /* 32-bit code can be run */
 };
 void host_probe(struct host *h);

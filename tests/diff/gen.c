@@ -69,6 +69,8 @@ static bool is_vendor_dependent(const struct gen *g, const ZydisDecodedInstructi
 	if (i->meta.isa_ext == ZYDIS_ISA_EXT_SHA && i->raw.modrm.mod != 3 && (!b->exact || b->target & 15))
 		return true;
 	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_PAUSE: /* with REX.B it is XCHG r8, rAX, which libzydis does not know */
+		return i->raw.rex.B;
 	case ZYDIS_MNEMONIC_ENTER: /* RBP is written whole by Intel's */
 		return gen_64(g) && i->operand_width == 16;
 	case ZYDIS_MNEMONIC_BSWAP:

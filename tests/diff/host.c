@@ -36,7 +36,13 @@ void host_probe(struct host *h)
 	h->avx2 = h->avx && (b & bit_AVX2);
 	h->adx = b & bit_ADX;
 	h->sha = b & bit_SHA;
+	h->gfni = c & bit_GFNI;
+	h->vaes = h->avx2 && (c & bit_VAES);
+	h->vpclmul = h->avx2 && (c & bit_VPCLMULQDQ);
+	h->clflushopt = b & bit_CLFLUSHOPT;
+	h->clwb = b & bit_CLWB;
 	__cpuid(0x80000001, a, b, c, d);
 	h->lzcnt = c & bit_LZCNT;
+	h->sse4a = c & bit_SSE4a;
 	h->compat = true; /* the native runner corrects this */
 }

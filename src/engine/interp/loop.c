@@ -144,7 +144,8 @@ static void fault_refine(struct cpu *c, const struct insn *i)
 		uint64_t at = operand_offset(c, i);
 
 		operand = !canonical(c, at) || !canonical(c, at + MAX(i->memsize, 1u) - 1) ||
-			  (i->op >= OP_BT && i->op <= OP_BTC); /* by the bit offset */
+			  (i->op >= OP_BT && i->op <= OP_BTC) || /* by the bit offset */
+			  i->flags & INSN_VSIB;			 /* by an element's index */
 	}
 	if (operand ? i->seg == SEG_SS : stack_astray(c, i))
 		c->fault.vector = VEC_SS;
