@@ -17,7 +17,7 @@
 #define BLOCK_INSNS 64u /* guest instructions in one block */
 #define BLOCK_EXITS 24u
 #define CACHE_REGIONS 8u
-#define BLOCK_HASH_BITS 16
+#define BLOCK_HASH_BITS 18
 #define CODE_PAGES_HASH 4096u
 #define SLOT_TARGETS 8192u
 #define JC_IDS 16u
@@ -142,6 +142,8 @@ struct dbt_cpu {
 	struct cpu *c;
 	struct dbt *d;
 	struct interp *interp;
+	struct legacy *legacy;
+	uint32_t unserved; /* attention bits that could not be served at the last boundary */
 	int tid;
 	void *signal_stack; /* NULL: the thread has its own */
 	/* What slots and the jump cache stand for; see chain.c. */
@@ -237,6 +239,9 @@ void smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page);
 
 /* mode.c */
 uint32_t mode_of(const struct cpu *c);
+
+/* legacy.c: what is not translated */
+int legacy_run(struct cpu *c);
 
 /* entry.c: generated code's ways in and out */
 void dbt_enter(struct cpu *c, const void *host);

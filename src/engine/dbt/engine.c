@@ -156,6 +156,7 @@ static void cpu_destroy(struct cpu *c)
 	c->engine_data = NULL;
 	pthread_mutex_unlock(&dc->d->lock);
 	interp_destroy(dc->interp);
+	free(dc->legacy);
 	free(dc->slots_global);
 	free(dc->slots_local);
 	free(dc);

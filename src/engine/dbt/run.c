@@ -106,6 +106,17 @@ static int step(struct cpu *c)
 	return r;
 }
 
+static int run_legacy(struct cpu *c)
+{
+	int r;
+
+	fp_by(c);
+	epoch_odd(c);
+	r = legacy_run(c);
+	epoch_even(c);
+	return r;
+}
+
 /* Physical page of the code at rip. */
 static int fetch(struct cpu *c, gva_t rip, gpa_t *page, bool *global)
 {
@@ -260,7 +271,8 @@ enum cpu_stop dbt_run(struct cpu *c)
 			break;
 		mode = c->s.shadow || c->s.rflags & FLAG_RF ? MODE_NONE : mode_of(c);
 		if (mode == MODE_NONE) {
-			r = step(c);
+			dbt_cpu(c)->unserved = atomic_load(&c->attention);
+			r = run_legacy(c);
 		} else {
 			chain_check(c, mode);
 			r = run_blocks(c, mode);
