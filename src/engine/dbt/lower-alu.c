@@ -428,10 +428,15 @@ static enum lowered lower_simple(struct tr *t, const struct insn *i)
 	case OP_CMC:
 	case OP_LAHF:
 	case OP_SAHF:
-	case OP_PAUSE:
 	case OP_LFENCE:
 	case OP_MFENCE:
 	case OP_SFENCE:
+		tr_commit(t, i);
+		emit_bytes(&t->e, i->bytes, i->len);
+		return LOWERED;
+	case OP_PAUSE: /* steps aside now and then */
+		if (t->c->machine->ncpus > 1)
+			return LOWER_HELPER;
 		tr_commit(t, i);
 		emit_bytes(&t->e, i->bytes, i->len);
 		return LOWERED;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hints, fences, cache-line flushes and random numbers. */
+#include <sched.h>
 #include <sys/random.h>
 #include "engine/interp/private.h"
 
@@ -8,9 +9,16 @@ int misc_nop(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
+/*
+ * A spinning CPU waits for another one of the machine, which may be waiting for this very host CPU: after some microseconds,
+ * longer than any lock is held by a CPU that runs, it steps aside.
+ */
+#define PAUSES_TO_YIELD 64
 int misc_pause(struct cpu *c, const struct insn *i)
 {
 	__builtin_ia32_pause();
+	if (c->machine->ncpus > 1 && ++c->pauses % PAUSES_TO_YIELD == 0)
+		sched_yield();
 	return CPU_OK;
 }
 
