@@ -5,6 +5,7 @@
  * has died is replaced, one somebody listens on is not.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,6 +24,8 @@ void chr_socket_gone(struct chr *c)
 	chr_set_input(c, -1);
 	if (fd >= 0)
 		close(fd);
+	cleanup_close(&c->peer_out);
+	c->peer_out = -1;
 }
 
 static void socket_accept(void *opaque, uint32_t events)
@@ -43,8 +46,13 @@ static void socket_accept(void *opaque, uint32_t events)
 		}
 		chr_socket_gone(c);
 	}
+	c->peer_out = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (c->peer_out < 0) {
+		close(fd);
+		return;
+	}
 	chr_set_input(c, fd);
-	chr_set_output(c, fd);
+	chr_set_output(c, c->peer_out);
 	chr_post(c);
 }
 
@@ -124,6 +132,7 @@ void chr_close_socket(struct chr *c)
 	evloop_remove(c->listen_source);
 	if (c->in >= 0)
 		close(c->in);
+	cleanup_close(&c->peer_out);
 	close(c->listener);
 	unlink(c->path);
 	free(c->path);

@@ -359,7 +359,7 @@ struct chr *chr_open(struct evloop *loop, const struct chr_config *config, struc
 	signal(SIGPIPE, SIG_IGN);
 	c->loop = loop;
 	c->config = *config;
-	c->out = c->in = c->listener = -1;
+	c->out = c->in = c->listener = c->peer_out = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	if (open_spec(c, config->spec, e)) {
 		pthread_mutex_destroy(&c->lock);

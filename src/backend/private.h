@@ -40,6 +40,7 @@ struct chr {
 
 	/* socket */
 	int listener;
+	int peer_out; /* a duplicate to write to: epoll takes a descriptor only once */
 	struct evsource *listen_source;
 	char *path;
 };
