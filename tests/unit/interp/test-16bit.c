@@ -37,13 +37,19 @@ struct regs {
 	uint64_t flags;
 };
 
-static uint8_t *volatile low; /* NULL: address 0, which the compiler must not know */
+#define LOW_BASE 0ull
 static sigjmp_buf back;
 static volatile bool entering;
 static struct regs native; /* in, and out of the signal handler */
 static volatile int ended_by;
 static volatile uint64_t ended_at;
 static uint64_t rng;
+
+/* To and from address 0, which neither the compiler nor a sanitizer would have. */
+static void copy(uint64_t to, uint64_t from, uint64_t count)
+{
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+}
 
 static uint64_t next(void)
 {
@@ -153,8 +159,11 @@ static void choose_registers(const struct insn *i, struct regs *r)
 
 static void run_native(const struct insn *i)
 {
-	memcpy(low + CODE, i->bytes, i->len);
-	memset(low + CODE + i->len, 0xcc, 16);
+	uint8_t bytes[32];
+
+	memset(bytes, 0xcc, sizeof(bytes));
+	memcpy(bytes, i->bytes, i->len);
+	copy(LOW_BASE + CODE, (uint64_t)bytes, sizeof(bytes));
 	entering = true;
 	if (!sigsetjmp(back, 1)) {
 		raise(SIGUSR1);
@@ -183,9 +192,11 @@ static bool compare(struct guest *g, const struct insn *i, enum cpu_stop stop, c
 	const struct cpu *c = &g->cpus[0];
 	bool done = ended_by == SIGTRAP && ended_at == CODE + i->len + 1;
 	bool same = done == (stop == STOP_HLT);
+	static uint8_t low[LOW];
 
 	for (unsigned n = 0; n < 8 && done; n++)
 		same = same && (uint32_t)c->s.gpr[n] == native.gpr[n];
+	copy((uint64_t)low, LOW_BASE, LOW);
 	if (done)
 		same = same && !((c->s.rflags ^ native.flags) & mask) && !memcmp(low, after, LOW);
 	return same;
@@ -260,7 +271,7 @@ int main(int argc, char **argv)
 			continue;
 		choose_registers(&i, &in);
 		native = in;
-		memcpy(low, before, LOW);
+		copy(LOW_BASE, (uint64_t)before, LOW);
 		run_native(&i);
 		if (ended_by == SIGSEGV) /* outside the memory there is */
 			continue;
