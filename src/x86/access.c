@@ -3,6 +3,7 @@
  * The slow ways of a memory access: a TLB miss, a page crossing, MMIO, a page that holds code, breakpoints on data, and
  * faults. Everything is checked before the first byte is written.
  */
+#include <sched.h>
 #include "x86/access.h"
 #include "x86/pgwalk.h"
 #include "x86/tlb-fill.h"
@@ -334,9 +335,11 @@ void cpu_exclusive_begin(struct cpu *c)
 {
 	uint32_t free = 0;
 
-	while (!atomic_compare_exchange_weak(&c->machine->exclusive, &free, c->id + 1)) {
+	for (unsigned n = 1; !atomic_compare_exchange_weak(&c->machine->exclusive, &free, c->id + 1); n++) {
 		free = 0;
 		__builtin_ia32_pause();
+		if (n % 256 == 0)
+			sched_yield(); /* who holds it may be waiting for this host CPU */
 	}
 }
 
