@@ -94,7 +94,7 @@ static void ea_emit(struct tr *t, const struct insn *i)
 			emit_lea(e, S0, opnd_mem(S0, (int32_t)i->disp));
 	} else if (flags && i->index == REG_NONE && i->base < GUEST_HOST_REGS) {
 		emit_load(e, S0, base);
-		emit_lea(e, S0, opnd_sib(S0, i->base, 0, (int32_t)i->disp));
+		emit_lea(e, S0, opnd_sib(i->base, S0, 0, (int32_t)i->disp)); /* RSP cannot be an index */
 	} else {
 		mem_lea(t, i, S0, flags);
 		enc(e, ENC_W, X_ADD, S0, &base);
