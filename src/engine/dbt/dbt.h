@@ -266,6 +266,8 @@ uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param);
 #define SLOW_WRITE 2u
 #define SLOW_STACK 3u
 #define SLOW_FP 4u
+#define SLOW_POPS 5u /* the next `size code` + 1 instructions pop, */
+#define SLOW_PUSHES 6u /* push, at once */
 #define SLOW_PARAM(block, idx, kind, size) \
 	((uint64_t)(uintptr_t)(block) | (uint64_t)(idx) << 48 | (uint64_t)(kind) << 56 | (uint64_t)(size_code(size)) << 60)
 static inline unsigned size_code(unsigned size) /* of sizes that the inline check takes */

@@ -198,7 +198,7 @@ static enum lowered lower_ret(struct tr *t, const struct insn *i)
 
 	if (i->opsize != 8)
 		return LOWER_LEAVE;
-	mem_stack(t, 0, 8, SLOW_READ, false, &m);
+	mem_stack_run(t, 0, SLOW_READ, &m);
 	emit_load(&t->e, S0, m);
 	tr_commit(t, i);
 	emit_lea(&t->e, RSP, opnd_mem(RSP, 8 + (int32_t)(i->form == FORM_IMM ? (uint16_t)i->imm : 0)));

@@ -221,3 +221,58 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
 	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
 	*out = opnd_sib(RSP, S1, 0, offset);
 }
+
+static bool in_run(const struct insn *i, unsigned kind)
+{
+	if (i->opsize != 8 || i->flags & INSN_MEM)
+		return false;
+	if (kind == SLOW_WRITE)
+		return i->op == OP_PUSH && (i->form == FORM_IMM || i->form == FORM_REG || i->form == FORM_RM);
+	if (i->op == OP_RET)
+		return true;
+	return i->op == OP_POP && (i->form == FORM_REG || i->form == FORM_RM) &&
+	       (i->form == FORM_RM ? i->rm : i->reg) != RSP;
+}
+
+static void slow_run_emit(struct tr *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+
+	emit_label_here(e, k->from);
+	emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
+	emit_imm(e, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)k->kind << 56 |
+				(uint64_t)(k->size - 1u) << 60);
+	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
+}
+
+void mem_stack_run(struct tr *t, int32_t offset, unsigned kind, struct opnd *out)
+{
+	struct emit *e = &t->e;
+	unsigned count = 1;
+	int32_t low;
+	struct cold *k;
+
+	if (t->run_left) {
+		t->run_left--;
+		*out = opnd_sib(RSP, S1, 0, offset);
+		return;
+	}
+	while (count < 8 && t->idx + count < t->n && in_run(&t->insn[t->idx + count - 1], kind) &&
+	       t->insn[t->idx + count - 1].op != OP_RET && in_run(&t->insn[t->idx + count], kind))
+		count++;
+	if (count == 1) {
+		mem_stack(t, offset, 8, kind, false, out);
+		return;
+	}
+	low = kind == SLOW_WRITE ? -8 * (int32_t)count : 0;
+	if (low)
+		emit_lea(e, S0, opnd_mem(RSP, low));
+	tlb_check(t, low ? S0 : RSP, 8 * count, kind == SLOW_WRITE);
+	k = tr_cold(t, slow_run_emit, emit_jcc(e, CC_A));
+	k->kind = kind == SLOW_WRITE ? SLOW_PUSHES : SLOW_POPS;
+	k->size = (uint8_t)count;
+	k->arg = (uint64_t)(int64_t)low;
+	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	t->run_left = count - 1;
+	*out = opnd_sib(RSP, S1, 0, offset);
+}

@@ -100,6 +100,19 @@ static bool fill(struct cpu *c, uint64_t ea, unsigned size, bool write)
 	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where) == CPU_OK;
 }
 
+/* Several pushes or pops whose stack crosses a page, or is not plain memory. */
+static uint64_t slow_run(struct cpu *c, const struct block *b, unsigned idx, unsigned count)
+{
+	uint64_t resume = 0;
+
+	for (unsigned n = 0; n < count; n++) {
+		resume = slow_interp(c, b, idx + n);
+		if (!resume)
+			break;
+	}
+	return resume;
+}
+
 static void load_fp(struct cpu *c, unsigned what)
 {
 	if (what & 1 && !dbt_hot(c)->vec_live)
@@ -118,6 +131,11 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 	c->s.rip = block_rip(b, idx);
 	if (kind == SLOW_FP) {
 		load_fp(c, code);
+	} else if (kind == SLOW_POPS || kind == SLOW_PUSHES) {
+		dc->counters.slow_paths++;
+		if (!fill(c, ea, 8 * (code + 1), kind == SLOW_PUSHES))
+			return slow_run(c, b, idx, code + 1);
+		dc->counters.slow_fills++;
 	} else {
 		dc->counters.slow_paths++;
 		if (kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))

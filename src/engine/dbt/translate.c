@@ -334,6 +334,7 @@ static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b
 	t->code = b->code;
 	t->n = t->idx = t->ncold = t->nexits = 0;
 	t->vec_known = t->x87_known = t->ended = false;
+	t->run_left = 0;
 	t->lo = 0xffff;
 	t->hi = 0;
 }

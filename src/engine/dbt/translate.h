@@ -37,6 +37,7 @@ struct tr {
 	unsigned idx;     /* the one being lowered */
 	enum flags_state fl;
 	bool committed;
+	unsigned run_left; /* so many following pushes or pops need no check: S1 is their addend */
 	bool vec_known, x87_known; /* residency checked in this block already */
 	bool ended;       /* control flow does not run on */
 	uint16_t lo, hi;  /* guest bytes used, within the page */
@@ -77,6 +78,12 @@ unsigned mem_scratch(struct tr *t, struct opnd *m);
 void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flags);
 /* The stack at rsp + offset. kind as above; `second`: another access of this instruction came before. */
 void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool second, struct opnd *out);
+
+/*
+ * The stack access of PUSH, POP or RET at rsp + offset. Consecutive ones of a kind are checked together by the first; then
+ * S1 must be left alone.
+ */
+void mem_stack_run(struct tr *t, int32_t offset, unsigned kind, struct opnd *out);
 
 /* lower-*.c */
 enum lowered lower_alu(struct tr *t, const struct insn *i);

@@ -50,6 +50,13 @@ PROGRAM(prog_many, "mov rdi, 0x400000\n mov r12d, 3\n 0: mov rbx, rdi\n mov ecx,
 		   "1: mov dword ptr [rbx], 0xc0ff48\n mov dword ptr [rbx+3], 0xc3c0ff48\n mov byte ptr [rbx+7], 0xc3\n"
 		   "call rbx\n add rbx, 4096+64\n dec ecx\n jnz 1b\n dec r12\n jnz 0b\n hlt\n");
 
+/* Frames of odd sizes over many pages of stack: runs of pushes and pops that cross them. */
+PROGRAM(prog_deep, "lea rsp, [rsp-4]\n mov ecx, 1500\n mov r14d, 3\n call 1f\n hlt\n"
+		   "1: push rbx\n push r14\n push rcx\n push 7\n push rbp\n mov rbp, rsp\n lea rsp, [rsp-13]\n"
+		   "mov [rsp+2], rcx\n lea rbx, [rax+rcx]\n add r14, rbx\n dec rcx\n jz 2f\n call 1b\n"
+		   "2: add rax, [rsp+2]\n add rax, r14\n mov rsp, rbp\n pop rbp\n pop rdx\n pop rcx\n pop r14\n pop rbx\n"
+		   "ret\n");
+
 /* A page fault in the middle of a block. */
 PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
 		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
@@ -149,6 +156,11 @@ static void floating_point(void **state)
 	compare(prog_fp, prog_fp_end, false);
 }
 
+static void deep_stack(void **state)
+{
+	compare(prog_deep, prog_deep_end, false);
+}
+
 static void faults(void **state)
 {
 	compare(prog_fault, prog_fault_end, true);
@@ -201,7 +213,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(mixed),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
-		cmocka_unit_test(kicked),
+		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 	};
 	struct err e;
 
