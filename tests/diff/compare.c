@@ -120,7 +120,7 @@ static bool open_fault(const struct diff_case *c, const struct diff_result *want
 	if (z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || z->meta.category == ZYDIS_CATEGORY_RET ||
 	    z->meta.category == ZYDIS_CATEGORY_CALL)
 		return both_fault;
-	if (both_fault && (z->mnemonic == ZYDIS_MNEMONIC_FLDENV || z->mnemonic == ZYDIS_MNEMONIC_FRSTOR ||
+	if (both_fault && (z->mnemonic == ZYDIS_MNEMONIC_BOUND || z->mnemonic == ZYDIS_MNEMONIC_FLDENV || z->mnemonic == ZYDIS_MNEMONIC_FRSTOR ||
 			   stores_before_fault(c, want)))
 		return true;
 	if (both & 1u << 17)
