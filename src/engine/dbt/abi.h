@@ -15,9 +15,9 @@
 
 enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 
-#define JC_BITS 12
+#define JC_BITS 15
 #define JC_ENTRIES (1u << JC_BITS)
-#define LINK_SLOTS 65536u
+#define LINK_SLOTS 131072u
 
 /* Jump cache: where translated code of a guest address begins (entry for flags state M). */
 struct jc_entry {

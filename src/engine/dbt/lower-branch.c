@@ -46,14 +46,45 @@ static int32_t slot_take(struct dbt *d)
 	return s;
 }
 
+/* No slot left: as if the jump were an indirect one. */
+static void exit_by_cache(struct tr *t, uint64_t target)
+{
+	bool ended = t->ended;
+
+	if (t->fl == FL_H)
+		tr_flags_save(t);
+	emit_imm(&t->e, S0, target);
+	lower_exit_indirect(t);
+	t->ended = ended;
+}
+
+static void exit_by_cache_emit(struct tr *t, const struct cold *k)
+{
+	emit_label_here(&t->e, k->from);
+	t->fl = (enum flags_state)k->kind;
+	exit_by_cache(t, k->arg);
+}
+
 /* cc < 0: always. */
 static void exit_emit(struct tr *t, int cc, uint64_t target)
 {
 	struct exit *x = exit_new(t, target);
 	struct cold *k;
 
-	if (x->slot == -2)
+	if (x->slot == -2) {
 		x->slot = slot_take(t->d);
+		if (x->slot < 0) {
+			t->nexits--;
+			if (cc < 0) {
+				exit_by_cache(t, target);
+				return;
+			}
+			k = tr_cold(t, exit_by_cache_emit, emit_jcc(&t->e, (unsigned)cc));
+			k->arg = target;
+			k->kind = FL_H;
+			return;
+		}
+	}
 	if (x->slot >= 0) {
 		if (cc < 0) {
 			emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(x->slot)));
