@@ -137,7 +137,7 @@ static uint64_t run_signal(void)
 	return (uint64_t)signals;
 }
 
-/* Two threads, each with its own work and one shared counter: throughput of two CPUs. */
+/* Two threads that contend: one shared counter, and sums that lie in one cache line. */
 struct worker {
 	uint64_t rounds, sum;
 	_Atomic uint64_t *shared;
@@ -183,6 +183,45 @@ static uint64_t run_two_threads(void)
 	return threads(2, 80000000);
 }
 
+/* Two threads that share nothing: throughput of two CPUs. */
+static void *work_alone(void *opaque)
+{
+	struct worker *w = opaque;
+	uint64_t v = 1, sum = 0;
+
+	for (uint64_t i = 0; i < w->rounds; i++) {
+		v = v * 6364136223846793005ull + 1442695040888963407ull;
+		sum += v >> 40;
+	}
+	w->sum = sum;
+	return NULL;
+}
+
+static uint64_t busy(unsigned n)
+{
+	struct worker w[2] = { { 200000000, 0, NULL }, { 200000000, 0, NULL } };
+	pthread_t t[2];
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		pthread_create(&t[i], NULL, work_alone, &w[i]);
+	for (unsigned i = 0; i < n; i++) {
+		pthread_join(t[i], NULL);
+		sum += w[i].sum;
+	}
+	return sum;
+}
+
+static uint64_t run_one_busy(void)
+{
+	return busy(1);
+}
+
+static uint64_t run_two_busy(void)
+{
+	return busy(2);
+}
+
 static int two_cpus(void)
 {
 	return sysconf(_SC_NPROCESSORS_ONLN) >= 2;
@@ -198,5 +237,7 @@ const struct part parts_kernel[] = {
 	{ "signal", "kernel", run_signal, 0 },
 	{ "one-thread", "smp", run_one_thread, 0 },
 	{ "two-threads", "smp", run_two_threads, two_cpus },
+	{ "one-busy", "smp", run_one_busy, 0 },
+	{ "two-busy", "smp", run_two_busy, two_cpus },
 	{ 0 },
 };
