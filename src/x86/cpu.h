@@ -128,6 +128,7 @@ struct cpu {
 	void *trace_data;
 	struct cpu_debug debug;
 	uint64_t data_hits; /* DR6 bits of data breakpoints that the instruction underway has met */
+	uint64_t steal_next, steal_seen; /* when to look again, and what was told so far (x86/pv.h) */
 	uint32_t pauses; /* PAUSE instructions, for stepping aside in long spins */
 	uint64_t insns; /* instructions retired, as far as the engine counts */
 	const char *error;

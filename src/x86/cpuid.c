@@ -178,7 +178,11 @@ static void add_basic(struct cpuid_model *m, const struct features *f, unsigned 
 static void add_hypervisor(struct cpuid_model *m)
 {
 	add(m, 0x40000000, 0x40000010, 0x4b4d564b, 0x564b4d56, 0x4d);
-	add(m, 0x40000001, B(0) | B(1) | B(3) | B(24), 0, 0, 0); /* kvm-clock (both), no I/O delay, stable TSC */
+	/*
+	 * Both kvm-clocks, no I/O delay, steal time, stable TSC. Halting to wait for a lock is left out: a storm of forks
+	 * on four CPUs took 1.3 to 2.5 times as long with it as with waiters that give the host's CPU back (PAUSE).
+	 */
+	add(m, 0x40000001, B(0) | B(1) | B(3) | B(5) | B(24), 0, 0, 0);
 	add(m, 0x40000010, (uint32_t)m->tsc_khz, 1000000, 0, 0);
 }
 

@@ -7,6 +7,7 @@
 #include "x86/cpu-trace.h"
 #include "x86/event.h"
 #include "x86/private.h"
+#include "x86/pv.h"
 
 #define IVT_ENTRY 4u
 #define DR6_BS BIT(14)
@@ -440,6 +441,7 @@ static int attend_interrupts(struct cpu *c, uint32_t attention)
 		attention_clear(c, ATT_IRQ); /* the interrupt controller remembers */
 	if (!(c->s.rflags & FLAG_IF) || c->s.shadow || !event_interrupt_waiting(c))
 		return CPU_OK;
+	pv_steal_tick(c);
 	vector = c->bus->irq_take(c->ctx);
 	return vector < 0 ? CPU_OK : event_deliver_interrupt(c, (uint8_t)vector);
 }

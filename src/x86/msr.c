@@ -156,6 +156,12 @@ static int wall_read(struct cpu *c, uint64_t *value)
 	return CPU_OK;
 }
 
+static int steal_read(struct cpu *c, uint64_t *value)
+{
+	*value = c->s.pv_steal;
+	return CPU_OK;
+}
+
 static int xss_read(struct cpu *c, uint64_t *value)
 {
 	*value = c->s.xss;
@@ -217,6 +223,7 @@ static const struct row rows[] = {
 	X(0xda0, xss_read, xss_write),
 	X(MSR_KVM_WALL_CLOCK, wall_read, pv_wall_clock_write),
 	X(MSR_KVM_SYSTEM_TIME, apic_read_shared, pv_system_time_write),
+	X(MSR_KVM_STEAL_TIME, steal_read, pv_steal_write),
 	X(0xc0000080, efer_read, efer_write),
 	P(0xc0000081, star, ANY),
 	C(0xc0000082, lstar),

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvm-clock and hypercalls.
+ * kvm-clock, steal time and hypercalls.
  *
  * The clock page says how to turn a TSC into nanoseconds since the machine started. TSC and virtual clock stop together
  * while the machine is paused, so a page stays true and is written only when the guest asks or moves its TSC.
  */
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "x86/pv.h"
 
 #define ENABLE 1ull
@@ -24,6 +27,12 @@ struct pv_time { /* ABI */
 struct pv_wall { /* ABI */
 	uint32_t version, sec, nsec;
 };
+struct pv_steal { /* ABI; the version is odd while the rest changes */
+	uint64_t steal;
+	uint32_t version, flags;
+	uint8_t preempted, pad[47];
+};
+_Static_assert(sizeof(struct pv_steal) == 64, "the guest reads this layout");
 _Static_assert(sizeof(struct pv_time) == 32, "the guest reads this layout");
 _Static_assert(sizeof(struct pv_wall) == 12, "the guest reads this layout");
 
@@ -97,6 +106,56 @@ int pv_wall_clock_write(struct cpu *c, uint64_t value)
 	w.sec = (uint32_t)(ns / 1000000000u);
 	w.nsec = (uint32_t)(ns % 1000000000u);
 	publish(c, value & ~3ull, &w, sizeof(w));
+	return CPU_OK;
+}
+
+/* Nanoseconds this thread has waited for a processor, as the scheduler counts them; 0 where it does not. */
+static uint64_t run_delay(void)
+{
+	char text[96], *end;
+	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	strtoull(text, &end, 10); /* time on a processor */
+	return strtoull(end, NULL, 10);
+}
+
+void pv_steal_update(struct cpu *c)
+{
+	uint64_t now = clock_now(c->machine->clock), delay;
+	gpa_t at = c->s.pv_steal & ~63ull;
+	struct pv_steal t;
+
+	if (now < c->steal_next || mem_dma_read(c->mem, at, &t, sizeof(t)))
+		return;
+	c->steal_next = now + PV_STEAL_PERIOD;
+	delay = run_delay();
+	if (delay <= c->steal_seen) { /* nothing new, or another thread than before */
+		c->steal_seen = delay;
+		return;
+	}
+	t.version = (t.version | 1) + 2;
+	t.steal += delay - c->steal_seen;
+	c->steal_seen = delay;
+	mem_dma_write(c->mem, at + offsetof(struct pv_steal, version), &t.version, sizeof(t.version));
+	atomic_thread_fence(memory_order_release);
+	mem_dma_write(c->mem, at, &t.steal, sizeof(t.steal));
+	atomic_thread_fence(memory_order_release);
+	t.version++;
+	mem_dma_write(c->mem, at + offsetof(struct pv_steal, version), &t.version, sizeof(t.version));
+}
+
+int pv_steal_write(struct cpu *c, uint64_t value)
+{
+	if (value & 0x3e)
+		return cpu_raise_error(c, VEC_GP, 0);
+	c->s.pv_steal = value;
+	c->steal_seen = run_delay(); /* what was before does not count */
 	return CPU_OK;
 }
 

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* MSRs, control and debug registers, XCR0: what may be written, what is refused, what follows. The paravirtual clock. */
+#include <sched.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #include "guest.h"
 #include "x86/pv.h"
 
@@ -64,10 +68,10 @@ static void table(void **state)
 static void known(void **state)
 {
 	static const uint32_t all[] = { 0x10, 0x11, 0x12, 0x3b, 0xfe, 0x179, 0x17b, 0x1a0, 0x1d9, 0x258, 0x403, 0x40f,
-					0x4b564d00, 0x4b564d01, 0xc0000080, 0xc0010000, 0xc0010007, 0xc0010010,
+					0x4b564d00, 0x4b564d01, 0x4b564d03, 0xc0000080, 0xc0010000, 0xc0010007, 0xc0010010,
 					0xc001001d, 0xc001001f, 0xc0010055, 0xc0010114, 0xc0010140, 0xc0011020,
 					0xc0011029, 0xc001102d };
-	static const uint32_t none[] = { 0, 0x20, 0x3a, 0xce, 0x10a, 0x309, 0x38f, 0x410, 0x480, 0x600, 0x4b564d02, 0x4b564d03,
+	static const uint32_t none[] = { 0, 0x20, 0x3a, 0xce, 0x10a, 0x309, 0x38f, 0x410, 0x480, 0x600, 0x4b564d02,
 					 0x4b564d04, 0x40000000, 0xc0000104, 0xc0010117, 0xffffffff };
 	struct guest *g = *state;
 	uint64_t v;
@@ -269,11 +273,78 @@ static void pv_clock(void **state)
 	assert_int_equal(msr_write(g->c, MSR_KVM_WALL_CLOCK, RAM_SIZE - 4), CPU_OK);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Share one processor of the host with somebody who spins, for so long. */
+static void be_stolen_from(uint64_t ns)
+{
+	cpu_set_t all, one;
+	uint64_t until = now_ns() + ns;
+	pid_t pid;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	pid = fork();
+	if (!pid) {
+		alarm(5);
+		for (;;)
+			;
+	}
+	while (now_ns() < until)
+		;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
+static void steal_time(void **state)
+{
+	struct guest *g = *state;
+	const uint64_t at = 0x5040;
+	uint64_t v, version;
+
+	if (access("/proc/thread-self/schedstat", R_OK))
+		skip();
+	assert_fault(msr_write(g->c, MSR_KVM_STEAL_TIME, at | 3), g, VEC_GP, 0);
+	pv_steal_tick(g->c); /* not asked for: nothing happens */
+	assert_int_equal(get(g, at, 8), 0);
+	assert_int_equal(msr_write(g->c, MSR_KVM_STEAL_TIME, at | 1), CPU_OK);
+	assert_int_equal(msr_read(g->c, MSR_KVM_STEAL_TIME, &v), CPU_OK);
+	assert_int_equal(v, at | 1);
+	be_stolen_from(60000000);
+	pv_steal_tick(g->c);
+	v = get(g, at, 8);
+	version = get(g, at + 8, 4);
+	assert_in_range(v, 1000000, 2000000000);
+	assert_int_equal(version & 1, 0);
+	assert_int_not_equal(version, 0);
+	/* it is looked at only every few milliseconds of the machine's clock */
+	be_stolen_from(60000000);
+	pv_steal_tick(g->c);
+	assert_int_equal(get(g, at, 8), v);
+	clock_advance(g->machine.clock, PV_STEAL_PERIOD);
+	pv_steal_tick(g->c);
+	assert_true(get(g, at, 8) > v);
+	assert_true(get(g, at + 8, 4) > version);
+	/* a record where no memory is is the guest's own fault */
+	assert_int_equal(msr_write(g->c, MSR_KVM_STEAL_TIME, 0xfffffffff000 | 1), CPU_OK);
+	clock_advance(g->machine.clock, PV_STEAL_PERIOD);
+	pv_steal_tick(g->c);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = { T(table), T(known),		  T(devices_own), T(tsc),     T(efer), T(cr0),
-					    T(cr3_cr4), T(debug_registers), T(xcr0),	  T(pv_clock) };
+					    T(cr3_cr4), T(debug_registers), T(xcr0),	  T(pv_clock), T(steal_time) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
