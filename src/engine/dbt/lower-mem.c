@@ -222,6 +222,20 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
 	*out = opnd_sib(RSP, S1, 0, offset);
 }
 
+void mem_span(struct tr *t, unsigned reg, bool counted, unsigned shift, unsigned kind)
+{
+	struct emit *e = &t->e;
+
+	tlb_check(t, reg, counted ? 1 : 1u << shift, kind == SLOW_WRITE);
+	slow_jump(t, CC_A, SLOW_INTERP, 1);
+	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	if (!counted)
+		return;
+	emit_lea(e, S0, opnd_sib(S0, RCX, shift, 0));
+	emit_alu_imm(e, ENC_W, 7, opnd_reg(S0), 4096);
+	slow_jump(t, CC_A, SLOW_INTERP, 1);
+}
+
 static bool in_run(const struct insn *i, unsigned kind)
 {
 	if (i->opsize != 8 || i->flags & INSN_MEM)

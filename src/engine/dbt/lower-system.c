@@ -8,11 +8,6 @@
  */
 #include "engine/dbt/translate.h"
 
-enum lowered lower_string(struct tr *t, const struct insn *i)
-{
-	return LOWER_HELPER;
-}
-
 static bool ring0(const struct tr *t)
 {
 	return !(t->mode & MODE_CPL);

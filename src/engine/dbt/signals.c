@@ -33,6 +33,7 @@
 #endif
 
 enum { UC_R13 = REG_R13, UC_R14 = REG_R14, UC_RIP = REG_CR2 - 6, UC_EFL = REG_EFL };
+enum { UC_RDI = REG_RDI, UC_RSI = REG_RSI, UC_RAX = REG_RAX, UC_RCX = REG_RCX };
 _Static_assert(UC_EFL == UC_RIP + 1, "order of gregs");
 
 /* Signal dispositions are the process's; which vCPU the thread runs is found here. */
@@ -73,6 +74,36 @@ static bool boundary_at(const struct dbt_cpu *dc, uintptr_t pc, const struct blo
 	return *idx >= 0 && pc <= (uintptr_t)dbt_exec(dc->d, (*b)->map[*idx].host) + (*b)->map[*idx].zone;
 }
 
+/*
+ * A REP MOVS or STOS of ours underway: all of it is known to lie in checked pages, so do the rest here. Stepping through
+ * it would take a signal for each round.
+ */
+static void rep_complete(greg_t *g)
+{
+	const uint8_t *code = (const uint8_t *)(uintptr_t)g[UC_RIP];
+	uint64_t count = (uint64_t)g[UC_RCX];
+	unsigned at = 1, size = 4;
+	bool moves;
+
+	if (code[0] != 0xf3)
+		return;
+	if (code[at] == 0x66 || code[at] == 0x48)
+		size = code[at++] == 0x66 ? 2 : 8;
+	if ((code[at] & 0xfe) != 0xa4 && (code[at] & 0xfe) != 0xaa)
+		return;
+	if (!(code[at] & 1))
+		size = 1;
+	moves = code[at] < 0xa8;
+	for (uint64_t n = 0; n < count; n++) { /* forwards, element by element: the areas may overlap */
+		__builtin_memcpy((void *)(uintptr_t)g[UC_RDI], moves ? (void *)(uintptr_t)g[UC_RSI] : &g[UC_RAX], size);
+		g[UC_RDI] += size;
+		if (moves)
+			g[UC_RSI] += size;
+	}
+	g[UC_RCX] = 0;
+	g[UC_RIP] += at + 1;
+}
+
 static void kicked(struct dbt_cpu *dc, ucontext_t *uc)
 {
 	greg_t *g = uc->uc_mcontext.gregs;
@@ -88,10 +119,12 @@ static void kicked(struct dbt_cpu *dc, ucontext_t *uc)
 	if (!in_cache(dc, pc))
 		return;
 	pthread_mutex_lock(&dc->d->lock);
-	if (boundary_at(dc, pc, &b, &idx))
+	if (boundary_at(dc, pc, &b, &idx)) {
 		redirect(dc, uc, b, idx, EXIT_KICK);
-	else
+	} else {
+		rep_complete(g);
 		g[UC_EFL] |= HOST_TF;
+	}
 	pthread_mutex_unlock(&dc->d->lock);
 }
 

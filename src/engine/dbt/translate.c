@@ -9,6 +9,8 @@
 #include "engine/dbt/translate.h"
 
 #define BLOCK_ROOM 16384u /* more than a block ever takes */
+#define COLD_BYTES 48u /* of one piece of out-of-line code, about */
+#define INSN_ROOM 2048u
 #define SIDE_EXITS 10u /* conditional jumps a block runs on after */
 
 void tr_flags_save(struct tr *t)
@@ -217,10 +219,17 @@ static void lower_helper(struct tr *t)
 	t->fl = FL_H; /* both ways */
 }
 
+/* Room for another instruction and what is yet to come behind the block. */
+static bool room_left(const struct tr *t)
+{
+	return t->ncold + COLD_EACH <= ARRAY_LEN(t->cold) &&
+	       (size_t)(t->e.p - t->d->rw) - t->b->start + t->ncold * COLD_BYTES < BLOCK_ROOM - INSN_ROOM;
+}
+
 static void lower_all(struct tr *t)
 {
 	t->fl = t->live[0] ? FL_H : FL_DEAD;
-	for (t->idx = 0; t->idx < t->n && !t->ended; t->idx++) {
+	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || t->run_left || room_left(t)); t->idx++) {
 		const struct insn *i = &t->insn[t->idx];
 		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;
 		enum lowered r;

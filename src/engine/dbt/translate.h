@@ -26,6 +26,8 @@ struct cold {
 	struct exit *exit;
 };
 
+#define COLD_EACH 8u /* one instruction makes at most */
+
 struct tr {
 	struct dbt *d;
 	struct cpu *c;
@@ -47,7 +49,7 @@ struct tr {
 	uint16_t at[BLOCK_INSNS]; /* offset in the guest page */
 	uint16_t live[BLOCK_INSNS + 1]; /* flags live before each instruction */
 	struct insn_map map[BLOCK_INSNS + 1];
-	struct cold cold[BLOCK_INSNS * 3 + 8];
+	struct cold cold[BLOCK_INSNS * 3 + COLD_EACH];
 	struct exit exits[BLOCK_EXITS];
 	struct exit *exits_final; /* where they will live */
 };
@@ -84,6 +86,12 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
  * S1 must be left alone.
  */
 void mem_stack_run(struct tr *t, int32_t offset, unsigned kind, struct opnd *out);
+
+/*
+ * [reg, reg + (RCX << shift)), or one element of that size, within one page; S1 is its addend. Otherwise the interpreter
+ * has the instruction.
+ */
+void mem_span(struct tr *t, unsigned reg, bool counted, unsigned shift, unsigned kind);
 
 /* lower-*.c */
 enum lowered lower_alu(struct tr *t, const struct insn *i);

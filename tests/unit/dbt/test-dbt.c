@@ -57,6 +57,30 @@ PROGRAM(prog_deep, "lea rsp, [rsp-4]\n mov ecx, 1500\n mov r14d, 3\n call 1f\n h
 		   "2: add rax, [rsp+2]\n add rax, r14\n mov rsp, rbp\n pop rbp\n pop rdx\n pop rcx\n pop r14\n pop rbx\n"
 		   "ret\n");
 
+/*
+ * MOVS and STOS of every size, alone and repeated, at offsets that end at, before and beyond page ends, overlapping, with
+ * count 0, too large, and backwards.
+ */
+PROGRAM(prog_strings, "mov r12d, 700\n xor eax, eax\n mov r13, 0x123456789abcdef\n"
+		      "1: imul r13, r13, 0x19660d\n add r13, 0x3c6ef35f\n mov rcx, r13\n shr rcx, 20\n and ecx, 4095\n"
+		      "lea rsi, [rcx+0x20000]\n mov rcx, r13\n shr rcx, 33\n and ecx, 8191\n lea rdi, [rcx+0x20800]\n"
+		      "mov rcx, r13\n shr rcx, 50\n and ecx, 255\n mov rax, r13\n mov rdx, rsi\n mov rbx, rdi\n cmp r13, rax\n"
+		      "rep stosb\n sete r8b\n mov ecx, r12d\n and ecx, 63\n rep movsq\n mov ecx, 5\n rep movsb\n"
+		      "stosw\n stosq\n movsb\n movsd\n mov rdi, rbx\n lea rsi, [rbx-3]\n mov ecx, 300\n rep movsb\n"
+		      "mov rdi, rbx\n mov ecx, 2000\n rep movsd\n lea rdi, [rbx-1]\n mov ecx, 77\n rep stosd\n"
+		      "xor ecx, ecx\n mov rdi, -8\n rep stosq\n lea rdi, [rbx+64]\n mov ecx, 9\n std\n rep movsw\n"
+		      "stosd\n cld\n mov ecx, 3\n rep stosw\n add r14, rdi\n add r14, rsi\n add r15, r8\n dec r12\n jnz 1b\n hlt\n");
+
+/* A block of nothing but them, more than fits a translation. */
+PROGRAM(prog_many_strings, "mov edi, 0x20000\n mov esi, 0x21000\n mov rdx, 0x555\n cmp rdx, 3\n"
+			   ".rept 90\n mov ecx, 3\n rep movsb\n adc rdx, [rdi]\n rep stosb\n push rdx\n .endr\n hlt\n");
+
+/* A copy into a page that is not there, and one that runs into it: the registers say how far it came. */
+PROGRAM(prog_string_fault, "mov edi, 0x20ff0\n mov esi, 0x21000\n mov ecx, 9\n rep movsb\n mov rdi, 0x7000000000\n"
+			   "mov ecx, 5\n rep movsb\n hlt\n");
+
+PROGRAM(prog_copying, "1: mov esi, 0x20000\n mov edi, 0x30000\n mov ecx, 4096\n rep movsb\n mov rax, rdi\n jmp 1b\n");
+
 /* A page fault in the middle of a block. */
 PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
 		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
@@ -156,6 +180,13 @@ static void floating_point(void **state)
 	compare(prog_fp, prog_fp_end, false);
 }
 
+static void strings(void **state)
+{
+	compare(prog_strings, prog_strings_end, false);
+	compare(prog_many_strings, prog_many_strings_end, false);
+	compare(prog_string_fault, prog_string_fault_end, true);
+}
+
 static void deep_stack(void **state)
 {
 	compare(prog_deep, prog_deep_end, false);
@@ -208,12 +239,44 @@ static void kicked(void **state)
 	guest_destroy(&g);
 }
 
+/* A kick in the middle of a long copy leaves it done or not begun, and soon. */
+static void kicked_copying(void **state)
+{
+	struct guest g;
+	struct cpu *c;
+
+	start(&g, &engine_dbt, 1);
+	c = &g.cpus[0];
+	guest_long(&g, 0);
+	guest_load(&g, GUEST_CODE, prog_copying, (uint64_t)(prog_copying_end - prog_copying));
+	for (unsigned n = 0; n < 20; n++) {
+		pthread_t other;
+
+		atomic_store(&c->run_state, CPU_RUNNING);
+		pthread_create(&other, NULL, notify_later, c);
+		assert_int_equal(guest_run(&g, 0), STOP_KICK);
+		pthread_join(other, NULL);
+		atomic_store(&c->attention, 0);
+		if (c->s.rip == GUEST_CODE + 15) {
+			assert_int_equal(c->s.gpr[RCX], 4096);
+			assert_int_equal(c->s.gpr[RSI], 0x20000);
+			assert_int_equal(c->s.gpr[RDI], 0x30000);
+		} else if (c->s.rip == GUEST_CODE + 17) {
+			assert_int_equal(c->s.gpr[RCX], 0);
+			assert_int_equal(c->s.gpr[RSI], 0x21000);
+			assert_int_equal(c->s.gpr[RDI], 0x31000);
+		}
+	}
+	guest_destroy(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(mixed),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
+		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 	};
 	struct err e;
 

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * MOVS and STOS, alone or repeated: where all of it lies within a page on either side the host's own instruction does
+ * it, its pointers moved to the host's addresses for so long. A compiler's short REP MOVS is called as often as any
+ * small function, and the call into C cost 25 ns. Everything else (page ends, DF set, other segments and address sizes,
+ * what compares or reads only) is the interpreter's, which works page by page.
+ *
+ * A kick that finds the host's REP underway completes it (signals.c) rather than stepping through thousands of rounds.
+ */
+#include "engine/dbt/translate.h"
+
+static void slow_emit(struct tr *t, const struct cold *k)
+{
+	emit_label_here(&t->e, k->from);
+	emit_imm(&t->e, S1, SLOW_PARAM(t->b, k->idx, SLOW_INTERP, 1));
+	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+}
+
+static void slow_if(struct tr *t, unsigned cc)
+{
+	tr_cold(t, slow_emit, emit_jcc(&t->e, cc));
+}
+
+static void pointer_move(struct tr *t, bool back, unsigned reg, unsigned by)
+{
+	struct opnd m = opnd_reg(by);
+
+	enc(&t->e, ENC_W, back ? X_SUB : X_ADD, reg, &m);
+}
+
+/* The instruction on pointers that S0 (source) and S1 (destination) make the host's. */
+static void host_instruction(struct tr *t, const struct insn *i, bool moves)
+{
+	struct emit *e = &t->e;
+
+	if (moves)
+		pointer_move(t, false, RSI, S0);
+	pointer_move(t, false, RDI, S1);
+	if (i->flags & (INSN_REP | INSN_REPNE)) /* REPNE is REP to these */
+		emit8(e, 0xf3);
+	if (i->opsize == 2)
+		emit8(e, 0x66);
+	if (i->opsize == 8)
+		emit8(e, 0x48);
+	emit8(e, i->opcode);
+	if (moves)
+		pointer_move(t, true, RSI, S0);
+	pointer_move(t, true, RDI, S1);
+}
+
+enum lowered lower_string(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	bool moves = i->op >= OP_MOVSB && i->op <= OP_MOVSQ, stores = i->op >= OP_STOSB && i->op <= OP_STOSQ;
+	bool repeated = i->flags & (INSN_REP | INSN_REPNE);
+	unsigned shift = (unsigned)__builtin_ctz(i->opsize);
+	struct opnd df = opnd_gs(OFF_RFLAGS + 1);
+
+	if ((!moves && !stores) || i->addrsize != 8 || i->flags & INSN_LOCK || (moves && i->seg >= SEG_FS))
+		return LOWER_HELPER;
+	enc(e, 0, 0xf6, 0, &df); /* test */
+	emit8(e, (unsigned)(FLAG_DF >> 8));
+	slow_if(t, CC_NE);
+	if (repeated) {
+		emit_alu_imm(e, ENC_W, 7, opnd_reg(RCX), 4096 >> shift);
+		slow_if(t, CC_A);
+	}
+	if (moves) {
+		mem_span(t, RSI, repeated, shift, SLOW_READ);
+		emit_store(e, opnd_gs(OFF_HOT(tmp)), S1);
+	}
+	mem_span(t, RDI, repeated, shift, SLOW_WRITE);
+	tr_commit(t, i);
+	if (moves)
+		emit_load(e, S0, opnd_gs(OFF_HOT(tmp)));
+	host_instruction(t, i, moves);
+	return LOWERED;
+}
