@@ -214,6 +214,18 @@ void mem_unmark_code(struct mem *m, uint64_t ram_page)
 	atomic_fetch_and(&m->flags[ram_page], (uint8_t)~MEM_CODE);
 }
 
+bool mem_mark_decoded(struct mem *m, uint64_t ram_page)
+{
+	DCHECK(ram_page < m->used / GUEST_PAGE);
+	return !(atomic_fetch_or(&m->flags[ram_page], MEM_DECODED) & MEM_DECODED);
+}
+
+void mem_unmark_decoded(struct mem *m, uint64_t ram_page)
+{
+	DCHECK(ram_page < m->used / GUEST_PAGE);
+	atomic_fetch_and(&m->flags[ram_page], (uint8_t)~MEM_DECODED);
+}
+
 static void code_written(struct mem *m, uint64_t ram_offset, uint64_t len)
 {
 	struct mem_listener *l, *next;
@@ -239,7 +251,7 @@ void mem_written(struct mem *m, uint64_t ram_offset, uint64_t len)
 
 		if (unlikely(tracking && !(flags & MEM_DIRTY)))
 			atomic_fetch_or(f, MEM_DIRTY);
-		if (unlikely(flags & MEM_CODE))
+		if (unlikely(flags & MEM_HAS_CODE))
 			code_written(m, ram_offset, n);
 		ram_offset += n;
 		len -= n;

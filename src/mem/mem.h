@@ -7,8 +7,8 @@
  * pause), and every change is told to the listeners.
  *
  * Every byte of RAM has a stable index, its "RAM offset"; per-page flags are kept by RAM page (offset >> 12).
- * Two flags make a page's writers take the slow way: MEM_CODE (an engine holds decoded or translated
- * code of it) and, while dirty tracking is on, the absence of MEM_DIRTY. Software TLBs may cache a
+ * What makes a page's writers take the slow way: MEM_CODE or MEM_DECODED (an engine holds translated or decoded
+ * code of it; each is kept by its own listener) and, while dirty tracking is on, the absence of MEM_DIRTY. Software TLBs may cache a
  * writable mapping only of pages for which mem_page_plain_write() is true.
  */
 #ifndef MEM_MEM_H
@@ -93,17 +93,21 @@ int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
 /* RAM pages */
 #define MEM_CODE 1u
 #define MEM_DIRTY 2u
+#define MEM_DECODED 4u
+#define MEM_HAS_CODE (MEM_CODE | MEM_DECODED)
 uint8_t *mem_ram_base(const struct mem *m); /* host address of RAM offset 0 */
 uint64_t mem_ram_size(const struct mem *m); /* all of RAM and ROM that has a RAM offset */
 int mem_ram_fd(const struct mem *m);
 _Atomic uint8_t *mem_page_flags(const struct mem *m); /* indexed by RAM page */
 static inline bool mem_page_plain_write(uint8_t flags, bool tracking)
 {
-	return !(flags & MEM_CODE) && (!tracking || (flags & MEM_DIRTY));
+	return !(flags & MEM_HAS_CODE) && (!tracking || (flags & MEM_DIRTY));
 }
 /* The page now holds code an engine keeps a copy of. True when it had not been marked before. */
 bool mem_mark_code(struct mem *m, uint64_t ram_page);
 void mem_unmark_code(struct mem *m, uint64_t ram_page);
+bool mem_mark_decoded(struct mem *m, uint64_t ram_page); /* the same for MEM_DECODED */
+void mem_unmark_decoded(struct mem *m, uint64_t ram_page);
 /* To be called for every write of [ram_offset, +len) that did not go through a plain-write mapping. */
 void mem_written(struct mem *m, uint64_t ram_offset, uint64_t len);
 
@@ -117,7 +121,7 @@ uint64_t mem_dirty_fetch(struct mem *m, uint64_t *bitmap);
 /* All called on the thread that caused the event. */
 struct mem_listener {
 	void (*map_changed)(void *opaque);
-	/* [ram_offset, +len) within one page flagged MEM_CODE has just been written */
+	/* [ram_offset, +len) within one page flagged MEM_CODE or MEM_DECODED has just been written */
 	void (*code_written)(void *opaque, uint64_t ram_offset, uint64_t len);
 	void (*writes_revoked)(void *opaque); /* drop all writable mappings (dirty tracking) */
 	void *opaque;

@@ -219,7 +219,7 @@ static int entry_set(struct walk *w, struct step *s, uint64_t set)
 		return WALK_OK;
 	flags = &mem_page_flags(m)[s->ram_offset >> 12];
 	/* Who is told of written code is not built for this; a page that becomes code after this look is decoded later. */
-	if (w->kind == WALK_PLAIN && unlikely(atomic_load_explicit(flags, memory_order_relaxed) & MEM_CODE))
+	if (w->kind == WALK_PLAIN && unlikely(atomic_load_explicit(flags, memory_order_relaxed) & MEM_HAS_CODE))
 		return WALK_ODD;
 	if (!entry_exchange(w, s, set))
 		return WALK_AGAIN;

@@ -74,6 +74,7 @@ void quiesce_cpu(struct dbt *d, struct cpu *c)
 
 	while ((seen & 1) && __atomic_load_n(epoch, __ATOMIC_ACQUIRE) == seen) {
 		d->drops++;
+		atomic_fetch_or(&c->attention, ATT_FLUSH); /* the interpreter's loop looks only there */
 		engine_dbt.kick(c);
 		pthread_mutex_unlock(&d->lock);
 		nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);

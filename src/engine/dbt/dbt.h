@@ -128,6 +128,7 @@ struct dbt {
 	uint64_t protecting[MAX_CPUS]; /* RAM pages (+1) whose writers are being waited for, by vCPU */
 	pthread_cond_t evicted;
 	struct mem_listener listener;
+	struct code_registry *decoded; /* of the interpreters for 16 and 32 bits */
 	void *perf_map; /* FILE *, or NULL */
 	struct tr *tr; /* workspace */
 	uint64_t serial;
@@ -142,7 +143,7 @@ struct dbt_cpu {
 	struct cpu *c;
 	struct dbt *d;
 	struct interp *interp;
-	struct legacy *legacy;
+	struct interp *legacy; /* for 16 and 32 bits */
 	uint32_t unserved; /* attention bits that could not be served at the last boundary */
 	int tid;
 	void *signal_stack; /* NULL: the thread has its own */
@@ -239,9 +240,6 @@ void smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page);
 
 /* mode.c */
 uint32_t mode_of(const struct cpu *c);
-
-/* legacy.c: what is not translated */
-int legacy_run(struct cpu *c);
 
 /* entry.c: generated code's ways in and out */
 void dbt_enter(struct cpu *c, const void *host);

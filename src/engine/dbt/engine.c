@@ -97,6 +97,11 @@ static int vm_attach(struct machine *m, struct err *e)
 	}
 	trampolines(d);
 	perf_map_open(d);
+	d->decoded = registry_create(m);
+	if (!d->decoded) {
+		dbt_destroy(d);
+		return err_set(e, ENOMEM, "translator: out of memory");
+	}
 	m->engine_data = d;
 	smc_start(d);
 	return 0;
@@ -110,6 +115,7 @@ static void vm_detach(struct machine *m)
 		return;
 	smc_stop(d);
 	m->engine_data = NULL;
+	registry_destroy(d->decoded);
 	dbt_destroy(d);
 }
 
@@ -127,7 +133,10 @@ static int cpu_create(struct cpu *c, struct err *e)
 	dc->slots_global = calloc(LINK_SLOTS, sizeof(*dc->slots_global));
 	dc->slots_local = calloc(LINK_SLOTS, sizeof(*dc->slots_local));
 	dc->interp = interp_create(c, e);
-	if (!dc->slots_global || !dc->slots_local || !dc->interp) {
+	dc->legacy = interp_create_keeping(c, d->decoded, e);
+	if (!dc->slots_global || !dc->slots_local || !dc->interp || !dc->legacy) {
+		interp_destroy(dc->interp);
+		interp_destroy(dc->legacy);
 		free(dc->slots_global);
 		free(dc->slots_local);
 		free(dc);
@@ -156,7 +165,7 @@ static void cpu_destroy(struct cpu *c)
 	c->engine_data = NULL;
 	pthread_mutex_unlock(&dc->d->lock);
 	interp_destroy(dc->interp);
-	free(dc->legacy);
+	interp_destroy(dc->legacy);
 	free(dc->slots_global);
 	free(dc->slots_local);
 	free(dc);
@@ -178,8 +187,10 @@ static void state_set(struct cpu *c)
 {
 	tlb_flush_all(c);
 	tlb_select(c);
-	if (c->engine_data)
+	if (c->engine_data) {
 		dbt_cpu(c)->mode = MODE_NONE;
+		interp_forget(dbt_cpu(c)->legacy);
+	}
 }
 
 static void debug_set(struct cpu *c)

@@ -54,6 +54,7 @@ static void wanted(struct cpu *c)
 {
 	uint32_t what = __atomic_exchange_n(&dbt_cpu(c)->wanted, 0, __ATOMIC_SEQ_CST);
 
+	registry_boundary(dbt_of(c)->decoded, c);
 	if (what & WANT_FLUSH_TLB)
 		tlb_flush_all(c);
 	if (what & WANT_REVOKE_WRITES)
@@ -106,13 +107,15 @@ static int step(struct cpu *c)
 	return r;
 }
 
+/* What is not translated: 16 and 32 bits in the interpreter's own loop, which keeps what it decodes, the rest singly. */
 static int run_legacy(struct cpu *c)
 {
+	struct dbt_cpu *dc = dbt_cpu(c);
 	int r;
 
 	fp_by(c);
 	epoch_odd(c);
-	r = legacy_run(c);
+	r = x86_64bit(&c->s) ? interp_step(dc->interp, c) : interp_run_on(dc->legacy, c, dc->unserved);
 	epoch_even(c);
 	return r;
 }
@@ -260,8 +263,11 @@ enum cpu_stop dbt_run(struct cpu *c)
 {
 	int r;
 
+	interp_resume(dbt_cpu(c)->interp, c);
+	interp_resume(dbt_cpu(c)->legacy, c);
 	c->stop = STOP_NONE;
 	gs_set(c);
+	registry_enter(dbt_of(c)->decoded, c);
 	tsc_set(c);
 	for (;;) {
 		uint32_t mode;
@@ -282,5 +288,6 @@ enum cpu_stop dbt_run(struct cpu *c)
 	}
 	epoch_even(c);
 	fp_by(c);
+	registry_exit(dbt_of(c)->decoded, c);
 	return c->stop;
 }

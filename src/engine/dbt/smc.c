@@ -52,6 +52,8 @@ static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
 	struct block *b, *next;
 
 	hi = (unsigned)MIN(lo + len, 4096u);
+	if (!(atomic_load(&mem_page_flags(d->machine->mem)[page]) & MEM_CODE))
+		return; /* only decoded by an interpreter */
 	pthread_mutex_lock(&d->lock);
 	for (b = block_first_on_page(d, page); b; b = next) {
 		bool hit = b->lo < hi && lo < b->hi;

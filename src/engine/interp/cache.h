@@ -86,15 +86,9 @@ enum insn_status insn_prepare(struct insn *i, const uint8_t *bytes, unsigned ava
  * False: another CPU may still be storing to the page with a translation it checked before; keep
  * nothing this time.
  */
-struct code_registry *registry_create(struct machine *m);
-void registry_destroy(struct code_registry *r);
 void registry_join(struct code_registry *r, struct code_cache *cache, struct cpu *c);
 void registry_leave(struct code_registry *r, struct cpu *c);
 bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page,
 		   const uint8_t *host_page, unsigned from, unsigned len);
-/* The CPU's thread enters and leaves its run loop, and passes a boundary with ATT_FLUSH set. */
-void registry_enter(struct code_registry *r, struct cpu *c);
-void registry_exit(struct code_registry *r, struct cpu *c);
-void registry_boundary(struct code_registry *r, struct cpu *c);
 
 #endif

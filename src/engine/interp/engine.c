@@ -26,30 +26,13 @@ static void vm_detach(struct machine *m)
 
 static int cpu_create(struct cpu *c, struct err *e)
 {
-	struct interp *in = interp_create(c, e);
-
-	if (!in)
-		return -ENOMEM;
-	in->cache = cache_create(c->machine->ncpus);
-	if (!in->cache) {
-		interp_destroy(in);
-		return err_set(e, ENOMEM, "interpreter: no memory for decoded instructions");
-	}
-	in->registry = c->machine->engine_data;
-	registry_join(in->registry, in->cache, c);
-	c->engine_data = in;
-	return 0;
+	c->engine_data = interp_create_keeping(c, c->machine->engine_data, e);
+	return c->engine_data ? 0 : -ENOMEM;
 }
 
 static void cpu_destroy(struct cpu *c)
 {
-	struct interp *in = c->engine_data;
-
-	if (!in)
-		return;
-	registry_leave(in->registry, c);
-	cache_destroy(in->cache);
-	interp_destroy(in);
+	interp_destroy(c->engine_data);
 	c->engine_data = NULL;
 }
 

@@ -9,11 +9,30 @@
 #include "x86/cpu.h"
 
 struct err;
+struct machine;
+struct code_registry;
 
 /* Decoded-instruction cache and the rest of what stepping needs, in cpu->engine_data's owner or alone. */
 struct interp;
 struct interp *interp_create(struct cpu *c, struct err *e);
 void interp_destroy(struct interp *in);
+
+/* Which code a machine's CPUs keep decoded; told of writes to it (registry.c). */
+struct code_registry *registry_create(struct machine *m);
+void registry_destroy(struct code_registry *r);
+/* The CPU's thread enters and leaves its run loop, and passes a boundary with ATT_FLUSH set. */
+void registry_enter(struct code_registry *r, struct cpu *c);
+void registry_exit(struct code_registry *r, struct cpu *c);
+void registry_boundary(struct code_registry *r, struct cpu *c);
+
+/* One that keeps what it decodes. */
+struct interp *interp_create_keeping(struct cpu *c, struct code_registry *r, struct err *e);
+void interp_forget(struct interp *in); /* all it keeps */
+
+/* For engines with a loop of their own: before c->stop of the last run is cleared, */
+void interp_resume(struct interp *in, const struct cpu *c);
+/* and from a boundary to the next: CPU_BOUNDARY or CPU_STOP. unserved: attention bits that do not count. */
+int interp_run_on(struct interp *in, struct cpu *c, uint32_t unserved);
 
 /*
  * Execute exactly one instruction at rip (one iteration of a REP) with everything that belongs to it:

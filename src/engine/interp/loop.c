@@ -6,6 +6,7 @@
  * handlers return CPU_BOUNDARY when they may have changed which way is right, or mode, paging, or
  * code.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include "base/err.h"
 #include "engine/interp/cache.h"
@@ -533,13 +534,24 @@ static int boundary(struct interp *in, struct cpu *c)
 	}
 }
 
+void interp_resume(struct interp *in, const struct cpu *c)
+{
+	/* after a halt or a kick the first instruction's breakpoint has not been reported yet */
+	in->resumed = c->debug.active && c->stop == STOP_DEBUG;
+	in->resumed_rip = c->s.rip; /* an interrupt taken first goes elsewhere */
+}
+
+int interp_run_on(struct interp *in, struct cpu *c, uint32_t unserved)
+{
+	in->watched = ~unserved;
+	return needs_exact(in, c) ? step_exact(in, c) : run_blocks(in, c);
+}
+
 enum cpu_stop interp_run(struct interp *in, struct cpu *c)
 {
 	int r;
 
-	/* after a halt or a kick the first instruction's breakpoint has not been reported yet */
-	in->resumed = c->debug.active && c->stop == STOP_DEBUG;
-	in->resumed_rip = c->s.rip; /* an interrupt taken first goes elsewhere */
+	interp_resume(in, c);
 	c->stop = STOP_NONE;
 	if (in->registry)
 		registry_enter(in->registry, c);
@@ -562,11 +574,38 @@ struct interp *interp_create(struct cpu *c, struct err *e)
 	struct interp *in = calloc(1, sizeof(*in));
 
 	if (!in)
-		err_set(e, 12, "interpreter: out of memory");
+		err_set(e, ENOMEM, "interpreter: out of memory");
 	return in;
+}
+
+struct interp *interp_create_keeping(struct cpu *c, struct code_registry *r, struct err *e)
+{
+	struct interp *in = interp_create(c, e);
+
+	if (!in)
+		return NULL;
+	in->cache = cache_create(c->machine->ncpus);
+	if (!in->cache) {
+		free(in);
+		err_set(e, ENOMEM, "interpreter: no memory for decoded instructions");
+		return NULL;
+	}
+	in->cpu = c;
+	in->registry = r;
+	registry_join(r, in->cache, c);
+	return in;
+}
+
+void interp_forget(struct interp *in)
+{
+	cache_drop_all(in->cache);
 }
 
 void interp_destroy(struct interp *in)
 {
+	if (in && in->cache) {
+		registry_leave(in->registry, in->cpu);
+		cache_destroy(in->cache);
+	}
 	free(in);
 }

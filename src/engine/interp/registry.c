@@ -2,7 +2,7 @@
 /*
  * Which code the machine's CPUs keep decoded, and who must hear of a write to it.
  *
- * A page with code is flagged MEM_CODE, so that every store to it takes the slow way and ends in
+ * A page with code is flagged MEM_DECODED, so that every store to it takes the slow way and ends in
  * code_written(). lines[] says, by 64 bytes, what of the page is kept by anyone; other writes to
  * the page cost no more than that look. A write to a kept line unflags the page and tells every CPU
  * to drop all it has of it: the CPU that wrote at once (x86: the next instruction must be the new
@@ -18,6 +18,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "engine/engine.h"
 #include "engine/interp/cache.h"
 
 #define QUEUE_PAGES 32 /* more at once: everything is dropped */
@@ -59,7 +60,12 @@ static uint64_t line_mask(unsigned from, unsigned len)
 
 static void member_alert(struct member *m)
 {
-	atomic_fetch_or(&m->cpu->attention, ATT_FLUSH);
+	struct cpu *c = m->cpu;
+
+	if (atomic_fetch_or(&c->attention, ATT_FLUSH) & ATT_FLUSH)
+		return;
+	if (atomic_load(&c->run_state) == CPU_RUNNING) /* in translated code it looks at nothing */
+		c->machine->engine->kick(c);
 }
 
 /* The cache is keyed by guest-physical pages; RAM offsets become those through the map. */
@@ -104,7 +110,7 @@ static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
 	pthread_mutex_lock(&r->lock);
 	if (atomic_load(&r->lines[page]) & mask) {
 		atomic_store(&r->lines[page], 0);
-		mem_unmark_code(r->machine->mem, page);
+		mem_unmark_decoded(r->machine->mem, page);
 		for (unsigned n = 0; n < MAX_CPUS; n++) {
 			if (r->members[n].cpu)
 				member_post(r, &r->members[n], page);
@@ -171,7 +177,7 @@ void registry_destroy(struct code_registry *r)
 	mem_unlisten(r->machine->mem, &r->listener);
 	for (uint64_t n = 0; n < r->pages; n++) {
 		if (atomic_load_explicit(&r->lines[n], memory_order_relaxed))
-			mem_unmark_code(r->machine->mem, n);
+			mem_unmark_decoded(r->machine->mem, n);
 	}
 	pthread_mutex_destroy(&r->lock);
 	free(r->lines);
@@ -304,7 +310,7 @@ bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page,
 		return true; /* ROM: not writable */
 	pthread_mutex_lock(&r->lock);
 	settled = page_settled(r, ram_page) && r->nwaiting < WAITING;
-	if (settled && mem_mark_code(r->machine->mem, ram_page))
+	if (settled && mem_mark_decoded(r->machine->mem, ram_page))
 		settled = page_revoke(r, c, ram_page, host_page);
 	if (settled)
 		atomic_fetch_or(&r->lines[ram_page], line_mask(from, MIN(len, 4096 - from)));
