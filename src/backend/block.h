@@ -3,9 +3,9 @@
  * Block back-ends: what stands behind a disk. A front end (virtio-blk, IDE, AHCI, an NBD server, `ospite image`) submits
  * requests and is told when each is done; formats (raw, qcow2) and protocols (file, NBD) are the back-end's business.
  *
- * Any thread may submit; never blocks. `done` is called on the back-end's own thread (or, for requests refused at once, before
- * block_submit returns), in any order; a request and its buffers stay the caller's until then. A FLUSH covers every write
- * that was done before it was submitted.
+ * Any thread may submit; never blocks. `done` is called on the back-end's own thread (or, for requests refused at once and for
+ * those that allow it by `now`, before block_submit returns), in any order; a request and its buffers stay the caller's
+ * until then. A FLUSH covers every write that was done before it was submitted.
  */
 #ifndef BACKEND_BLOCK_H
 #define BACKEND_BLOCK_H
@@ -20,11 +20,13 @@ struct block;
 #define BLOCK_SECTOR 512u
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
+#define BLOCK_OPS 5
 
 struct block_request {
 	enum block_op op;
 	bool fua;    /* WRITE, WRITE_ZEROES: done means on stable storage */
 	bool unmap;  /* WRITE_ZEROES: space may be given back */
+	bool now;    /* done may be called by block_submit itself, for data in the host's memory: saves a thread switch */
 	uint64_t offset, length; /* bytes; multiples of 512 within the disk */
 	const struct iovec *iov; /* READ, WRITE: exactly `length` bytes */
 	unsigned iovcnt;
@@ -60,5 +62,38 @@ void block_submit(struct block *b, struct block_request *r);
 void block_drain(struct block *b);
 /* The same, one request at a time and waiting for it: tools and firmware paths. */
 int block_sync(struct block *b, enum block_op op, uint64_t offset, void *buf, uint64_t length);
+/* Grow or shrink. Front ends must not have requests underway behind the new end. */
+int block_resize(struct block *b, uint64_t size, struct err *e);
+
+/* What was done since the disk was opened; any thread. */
+struct block_stats {
+	struct {
+		uint64_t requests, bytes, errors, ns; /* ns: summed from submission to completion */
+	} op[BLOCK_OPS];
+	uint64_t underway;  /* now */
+	uint64_t throttled; /* requests that had to wait for a limit */
+	uint64_t held;      /* waiting for block_retry, now */
+};
+void block_get_stats(struct block *b, struct block_stats *stats);
+
+/*
+ * Error policy "stop" (rerror=, werror=): the request is held, `stopped` is called (on any thread, once until the next
+ * block_retry), and the owner pauses the machine; block_retry submits what is held again. Without a callback errors go to the
+ * guest.
+ */
+void block_set_stopped(struct block *b, void (*stopped)(void *opaque, int error, bool write), void *opaque);
+void block_retry(struct block *b);
+
+/* How `length` bytes at `offset` are stored. */
+struct block_extent {
+	uint64_t length; /* of equal bytes from offset on; at least one sector */
+	bool allocated;  /* in the image itself, not in a backing file */
+	bool zero;       /* reads as zeroes, known without reading */
+	bool compressed;
+	bool has_host;   /* data lies as it is at `host` of the image's file */
+	uint64_t host;
+	unsigned depth;  /* 0: this image, 1: its backing file, ... */
+};
+int block_map(struct block *b, uint64_t offset, uint64_t length, struct block_extent *out);
 
 #endif

@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Raw disks: random requests, several at once, against a model in memory, in every cache mode, with io_uring and with
+ * threads; bounds, rights, locks, ends of files that are not whole sectors; limits; the error policy over a store
+ * that fails.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "backend/blk.h"
+#include "base/clock.h"
+
+#define SIZE (4u << 20)
+#define QUEUE 16u
+
+struct dir {
+	char dir[64], path[96];
+};
+
+static void dir_make(struct dir *d)
+{
+	strcpy(d->dir, "/tmp/test-block-XXXXXX");
+	assert_non_null(mkdtemp(d->dir));
+	snprintf(d->path, sizeof(d->path), "%s/disk", d->dir);
+}
+
+static void dir_remove(struct dir *d)
+{
+	unlink(d->path);
+	rmdir(d->dir);
+}
+
+static void file_make(const char *path, off_t size)
+{
+	int fd = open(path, O_CREAT | O_TRUNC | O_RDWR, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, size), 0);
+	close(fd);
+}
+
+static struct block *open_spec(const char *fmt, const char *path)
+{
+	struct err e = { 0 };
+	struct block *b;
+	char spec[256];
+
+	snprintf(spec, sizeof(spec), fmt, path);
+	if (block_open(&b, &(struct block_config){ .spec = spec }, &e))
+		fail_msg("%s: %s", spec, e.text);
+	return b;
+}
+
+/* ---- many requests at once, none overlapping another that is underway */
+
+struct slot {
+	struct block_request r;
+	struct iovec iov[3];
+	uint8_t *buf;
+	_Atomic int state; /* 0 free, 1 underway, 2 done */
+	int result;
+};
+
+static void slot_done(struct block_request *r, int result)
+{
+	struct slot *s = r->opaque;
+
+	s->result = result;
+	atomic_store(&s->state, 2);
+}
+
+static bool overlaps(const struct slot *slots, uint64_t at, uint64_t len)
+{
+	for (unsigned i = 0; i < QUEUE; i++)
+		if (slots[i].state && at < slots[i].r.offset + slots[i].r.length && slots[i].r.offset < at + len)
+			return true;
+	return false;
+}
+
+static void slot_finish(struct slot *s, const uint8_t *model)
+{
+	while (s->state == 1)
+		sched_yield();
+	if (s->state != 2)
+		return;
+	assert_int_equal(s->result, 0);
+	if (s->r.op == BLOCK_READ)
+		assert_memory_equal(s->buf, model + s->r.offset, s->r.length);
+	s->state = 0;
+}
+
+static void slot_start(struct block *b, struct slot *s, uint8_t *model, unsigned *seed, bool discards_zero)
+{
+	uint64_t third = s->r.length / 512 / 3 * 512 + (rand_r(seed) % 3 ? 0 : 100);
+
+	s->r.fua = rand_r(seed) % 8 == 0;
+	s->r.now = rand_r(seed) % 2;
+	s->r.unmap = rand_r(seed) % 2;
+	s->r.iov = s->iov;
+	s->r.iovcnt = s->r.length >= 2048 ? 3 : 1;
+	s->r.done = slot_done;
+	s->r.opaque = s;
+	s->iov[0] = (struct iovec){ s->buf, s->r.iovcnt == 1 ? s->r.length : third };
+	s->iov[1] = (struct iovec){ s->buf + third, third };
+	s->iov[2] = (struct iovec){ s->buf + 2 * third, s->r.length - 2 * third };
+	if (s->r.op == BLOCK_WRITE) {
+		for (unsigned i = 0; i < s->r.length; i++)
+			s->buf[i] = (uint8_t)((i >> 9) + (unsigned)rand_r(seed));
+		memcpy(model + s->r.offset, s->buf, s->r.length);
+	} else if (s->r.op == BLOCK_READ) {
+		memset(s->buf, 0xee, s->r.length);
+	} else if (s->r.op == BLOCK_WRITE_ZEROES || (s->r.op == BLOCK_DISCARD && discards_zero)) {
+		memset(model + s->r.offset, 0, s->r.length);
+	}
+	s->state = 1;
+	block_submit(b, &s->r);
+}
+
+static void exercise(struct block *b, unsigned rounds, unsigned seed)
+{
+	struct slot *slots = calloc(QUEUE, sizeof(*slots));
+	uint8_t *model = calloc(1, SIZE), *back = malloc(SIZE);
+
+	for (unsigned i = 0; i < QUEUE; i++)
+		slots[i].buf = aligned_alloc(4096, 65536);
+	assert_int_equal(block_sync(b, BLOCK_READ, 0, model, SIZE), 0);
+	for (unsigned i = 0; i < rounds; i++) {
+		struct slot *s = &slots[rand_r(&seed) % QUEUE];
+		uint64_t len = (1 + (unsigned)rand_r(&seed) % 100) * 512;
+		uint64_t at = (unsigned)rand_r(&seed) % (SIZE / 512) * 512;
+		unsigned what = (unsigned)rand_r(&seed) % 20;
+
+		slot_finish(s, model);
+		if (at + len > SIZE || overlaps(slots, at, len))
+			continue;
+		s->r = (struct block_request){ .offset = at, .length = len };
+		s->r.op = what < 8 ? BLOCK_WRITE : what < 16 ? BLOCK_READ : what == 16 ? BLOCK_WRITE_ZEROES :
+			  what == 17				    ? BLOCK_DISCARD :
+								      BLOCK_FLUSH;
+		slot_start(b, s, model, &seed, true);
+	}
+	for (unsigned i = 0; i < QUEUE; i++) {
+		slot_finish(&slots[i], model);
+		free(slots[i].buf);
+	}
+	block_drain(b);
+	assert_int_equal(block_sync(b, BLOCK_READ, 0, back, SIZE), 0);
+	assert_memory_equal(back, model, SIZE);
+	free(slots);
+	free(model);
+	free(back);
+}
+
+static void test_modes(void **state)
+{
+	static const char *const specs[] = {
+		"%s",
+		"file=%s,aio=threads",
+		"cache=unsafe,file=%s",
+		"format=raw,file=%s,cache=writethrough",
+		"format=raw,file=%s,cache=none",
+		"file=%s,cache=none,aio=threads",
+		"file=%s,iops=1000000,bps=10g",
+	};
+	struct dir d;
+
+	dir_make(&d);
+	file_make(d.path, SIZE);
+	for (unsigned i = 0; i < ARRAY_LEN(specs); i++) {
+		struct err e = { 0 };
+		char spec[256];
+		struct block *b;
+
+		snprintf(spec, sizeof(spec), specs[i], d.path);
+		if (block_open(&b, &(struct block_config){ .spec = spec }, &e)) {
+			/* a file system without O_DIRECT */
+			assert_non_null(strstr(e.text, "O_DIRECT"));
+			continue;
+		}
+		exercise(b, i == 3 ? 200 : 1500, i + 1);
+		block_close(b);
+	}
+	dir_remove(&d);
+}
+
+static void test_specs(void **state)
+{
+	static const struct {
+		const char *spec, *says;
+	} bad[] = {
+		{ "", "needs a file" },
+		{ "format=raw", "needs file=" },
+		{ "fromat=raw,file=x", "no key 'fromat'" },
+		{ "format=qcow3,file=x", "is no format" },
+		{ "file=x,cache=all", "one of writeback" },
+		{ "file=x,file=y", "given twice" },
+		{ "file=x,iops=0", "from 1 on" },
+		{ "file=x,iops=5q", "from 1 on" },
+		{ "file=x,iops-burst=5", "needs the limit" },
+		{ "file=x,rerror=enospc", "reading does not fill" },
+		{ "file=x,backing-format=raw", "comes after" },
+		{ "file=x,backing=y", "no backing files" },
+		{ "file", "No such file" },
+		{ "file=x,readonly=perhaps", "on or off" },
+		{ "readonly,file=/dev/null", "neither a file" },
+		{ "/tmp", "Is a directory" },
+		{ "file=x,cache", "needs a value" },
+	};
+	struct err e;
+	struct block *b;
+	struct blk_spec s;
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+		e.text[0] = 0;
+		assert_true(block_open(&b, &(struct block_config){ .spec = bad[i].spec }, &e) < 0);
+		if (!strstr(e.text, bad[i].says))
+			fail_msg("%s: %s", bad[i].spec, e.text);
+	}
+	assert_int_equal(blk_spec_parse(&s, "file=a,,b,readonly,bps=10M,bps-burst=1g,discard=off", &e), 0);
+	assert_string_equal(s.path, "a,b");
+	assert_true(s.read_only && !s.discard);
+	assert_int_equal(s.bps[0].rate, 10 << 20);
+	assert_int_equal(s.bps[0].burst, 1 << 30);
+	assert_int_equal(blk_spec_parse(&s, "/path,with=all", &e), 0);
+	assert_string_equal(s.path, "/path,with=all");
+	blk_spec_dispose(&s);
+}
+
+static void test_bounds(void **state)
+{
+	uint8_t buf[2048] = { 0 };
+	struct block_info info;
+	struct block_stats stats;
+	struct block *b;
+	struct dir d;
+	int fd;
+
+	dir_make(&d);
+	file_make(d.path, 1000);
+	fd = open(d.path, O_RDWR);
+	memset(buf, 'a', 1000);
+	assert_int_equal(pwrite(fd, buf, 1000, 0), 1000);
+	b = open_spec("%s", d.path);
+	block_get_info(b, &info);
+	assert_int_equal(info.size, 1024);
+	assert_string_equal(info.format, "raw");
+	memset(buf, 1, sizeof(buf));
+	assert_int_equal(block_sync(b, BLOCK_READ, 0, buf, 1024), 0);
+	assert_int_equal(buf[999], 'a');
+	assert_int_equal(buf[1000], 0);
+	assert_int_equal(buf[1023], 0);
+	assert_int_equal(block_sync(b, BLOCK_READ, 512, buf, 1024), -EINVAL);
+	assert_int_equal(block_sync(b, BLOCK_READ, ~0ull - 511, buf, 1024), -EINVAL);
+	assert_int_equal(block_sync(b, BLOCK_READ, 1, buf, 512), -EINVAL);
+	assert_int_equal(block_sync(b, BLOCK_WRITE, 512, buf, 512), 0);
+	assert_int_equal(block_sync(b, (enum block_op)9, 0, buf, 512), -EINVAL);
+	assert_int_equal(block_resize(b, 4096, NULL), 0);
+	assert_int_equal(block_sync(b, BLOCK_READ, 2048, buf, 2048), 0);
+	assert_int_equal(buf[2047], 0);
+	block_get_stats(b, &stats);
+	assert_int_equal(stats.underway, 0);
+	block_close(b);
+	b = open_spec("readonly,file=%s", d.path);
+	assert_int_equal(block_sync(b, BLOCK_WRITE, 0, buf, 512), -EROFS);
+	assert_int_equal(block_sync(b, BLOCK_DISCARD, 0, NULL, 512), -EROFS);
+	assert_int_equal(block_sync(b, BLOCK_FLUSH, 0, NULL, 0), 0);
+	assert_true(block_resize(b, 8192, NULL) < 0);
+	block_close(b);
+	close(fd);
+	dir_remove(&d);
+}
+
+static void test_locks(void **state)
+{
+	struct block *b, *reader, *second;
+	struct err e = { 0 };
+	char spec[128];
+	struct dir d;
+
+	dir_make(&d);
+	file_make(d.path, SIZE);
+	b = open_spec("%s", d.path);
+	assert_int_equal(block_open(&second, &(struct block_config){ .spec = d.path }, &e), -EBUSY);
+	assert_non_null(strstr(e.text, "in use"));
+	assert_int_equal(block_open(&second, &(struct block_config){ .spec = d.path, .read_only = true }, &e), -EBUSY);
+	snprintf(spec, sizeof(spec), "file=%s,lock=off", d.path);
+	assert_int_equal(block_open(&second, &(struct block_config){ .spec = spec }, &e), 0);
+	block_close(second);
+	block_close(b);
+	reader = open_spec("file=%s,readonly", d.path);
+	second = open_spec("file=%s,readonly", d.path);
+	assert_int_equal(block_open(&b, &(struct block_config){ .spec = d.path }, &e), -EBUSY);
+	block_close(reader);
+	block_close(second);
+	b = open_spec("%s", d.path);
+	block_close(b);
+	dir_remove(&d);
+}
+
+static void test_limits(void **state)
+{
+	uint64_t start, ns;
+	struct block_stats stats;
+	struct slot slots[30] = { 0 };
+	struct block *b;
+	struct dir d;
+
+	dir_make(&d);
+	file_make(d.path, SIZE);
+	/* ten at once, then a hundred a second: 30 take a fifth of a second */
+	b = open_spec("file=%s,iops=100,iops-burst=10", d.path);
+	start = clock_host_now();
+	for (unsigned i = 0; i < ARRAY_LEN(slots); i++) {
+		slots[i].buf = aligned_alloc(4096, 512);
+		slots[i].iov[0] = (struct iovec){ slots[i].buf, 512 };
+		slots[i].r = (struct block_request){ .op = BLOCK_READ, .offset = i * 512, .length = 512, .iov = slots[i].iov,
+						     .iovcnt = 1, .done = slot_done, .opaque = &slots[i] };
+		block_submit(b, &slots[i].r);
+	}
+	block_drain(b);
+	ns = clock_host_now() - start;
+	assert_in_range(ns, 150000000, 2000000000);
+	block_get_stats(b, &stats);
+	assert_int_equal(stats.op[BLOCK_READ].requests, 30);
+	assert_int_equal(stats.op[BLOCK_READ].bytes, 30 * 512);
+	assert_in_range(stats.throttled, 15, 21);
+	for (unsigned i = 0; i < ARRAY_LEN(slots); i++) {
+		assert_int_equal(slots[i].result, 0);
+		free(slots[i].buf);
+	}
+	block_close(b);
+	dir_remove(&d);
+}
+
+/* ---- a store that fails until it is told not to */
+
+struct failing {
+	struct node n;
+	_Atomic int error;
+	_Atomic unsigned calls;
+};
+
+static int failing_sync(struct node *n, struct block_request *r)
+{
+	struct failing *f = container_of(n, struct failing, n);
+
+	f->calls++;
+	return f->error;
+}
+
+static void failing_submit(struct node *n, struct block_request *r)
+{
+	r->done(r, failing_sync(n, r));
+}
+
+static void failing_close(struct node *n)
+{
+}
+
+static const struct node_ops failing_ops = { .name = "failing", .submit = failing_submit, .sync = failing_sync, .close = failing_close };
+
+struct stops {
+	unsigned count;
+	int error;
+	bool write;
+};
+
+static void on_stopped(void *opaque, int error, bool write)
+{
+	struct stops *s = opaque;
+
+	s->count++;
+	s->error = error;
+	s->write = write;
+}
+
+static void test_policy(void **state)
+{
+	struct failing f = { .n = { .ops = &failing_ops, .size = SIZE }, .error = -ENOSPC };
+	struct blk_spec spec = { .path = "f", .format = "raw", .on_write_error = BLK_ENOSPC };
+	struct stops stops = { 0 };
+	struct slot s[2] = { 0 };
+	uint8_t buf[512];
+	struct block_stats stats;
+	struct block *b;
+
+	f.n.aio = aio_create(true, NULL);
+	assert_int_equal(block_wrap(&b, f.n.aio, &f.n, &spec, NULL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		s[i].iov[0] = (struct iovec){ buf, 512 };
+		s[i].r = (struct block_request){ .op = BLOCK_WRITE, .length = 512, .iov = s[i].iov, .iovcnt = 1, .done = slot_done,
+						 .opaque = &s[i] };
+	}
+	/* nobody to tell: to the guest */
+	block_submit(b, &s[0].r);
+	assert_int_equal(s[0].state, 2);
+	assert_int_equal(s[0].result, -ENOSPC);
+	s[0].state = 0;
+	block_set_stopped(b, on_stopped, &stops);
+	for (unsigned i = 0; i < 2; i++)
+		block_submit(b, &s[i].r);
+	assert_int_equal(s[0].state | s[1].state, 0);
+	assert_int_equal(stops.count, 1);
+	assert_int_equal(stops.error, ENOSPC);
+	assert_true(stops.write);
+	block_drain(b);
+	block_get_stats(b, &stats);
+	assert_int_equal(stats.held, 2);
+	block_retry(b); /* still full */
+	assert_int_equal(stops.count, 2);
+	f.error = 0;
+	block_retry(b);
+	assert_int_equal(s[0].state, 2);
+	assert_int_equal(s[1].state, 2);
+	assert_int_equal(s[0].result | s[1].result, 0);
+	/* another error than the policy's; then one held when the disk is closed */
+	f.error = -EIO;
+	block_submit(b, &s[0].r);
+	assert_int_equal(s[0].result, -EIO);
+	f.error = -ENOSPC;
+	s[1].state = 0;
+	block_submit(b, &s[1].r);
+	assert_int_equal(s[1].state, 0);
+	block_close(b);
+	assert_int_equal(s[1].state, 2);
+	assert_int_equal(s[1].result, -EIO);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_specs),  cmocka_unit_test(test_bounds), cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_locks),  cmocka_unit_test(test_limits), cmocka_unit_test(test_policy),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
