@@ -79,6 +79,8 @@ static uint64_t range_read(const struct mem *m, const struct mem_range *r, gpa_t
 {
 	uint64_t value = io_mask(size);
 
+	if (unlikely(m->watch) && (!r || r->kind == MEM_IO))
+		m->watch->io(m->watch->opaque);
 	if (r && r->kind == MEM_IO) {
 		value = io_read(r->ops, r->opaque, r->io_offset + (at - r->start), size);
 	} else if (r) {
@@ -99,6 +101,8 @@ static void range_write(struct mem *m, const struct mem_range *r, gpa_t at, uint
 		mem_written(m, r->ram_offset + (at - r->start), size);
 		return;
 	}
+	if (unlikely(m->watch))
+		m->watch->io(m->watch->opaque);
 	if (unlikely(m->trace))
 		trace_mmio(m->trace, r ? r->name : NULL, true, at, size, value);
 	if (r && r->kind == MEM_IO)
@@ -178,6 +182,8 @@ static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, boo
 
 	if (!dma_check(m, at, len, rom))
 		return -EFAULT;
+	if (unlikely(m->watch))
+		pthread_mutex_lock(&m->watch->gate);
 	while (len) {
 		r = mem_find(m, at);
 		n = MIN(len, r->start + r->size - at);
@@ -187,6 +193,8 @@ static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, boo
 		from += n;
 		len -= n;
 	}
+	if (unlikely(m->watch))
+		pthread_mutex_unlock(&m->watch->gate);
 	return 0;
 }
 
@@ -250,7 +258,7 @@ void mem_written(struct mem *m, uint64_t ram_offset, uint64_t len)
 		uint8_t flags = atomic_load_explicit(f, memory_order_relaxed);
 
 		if (unlikely(tracking && !(flags & MEM_DIRTY)))
-			atomic_fetch_or(f, MEM_DIRTY);
+			mem_mark_dirty(m, ram_offset / GUEST_PAGE);
 		if (unlikely(flags & MEM_HAS_CODE))
 			code_written(m, ram_offset, n);
 		ram_offset += n;

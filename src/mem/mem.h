@@ -25,6 +25,7 @@ typedef uint64_t gva_t;
 struct mem;
 struct err;
 struct trace;
+struct io_ops;
 
 /*
  * A device's view of its registers: the map splits and widens accesses to min..max first, so that a device sees
@@ -117,6 +118,25 @@ void mem_dirty_stop(struct mem *m);
 bool mem_dirty_tracking(const struct mem *m);
 /* bitmap of mem_ram_size()/4096 bits; clears what it returns. Gives the number of dirty pages. */
 uint64_t mem_dirty_fetch(struct mem *m, uint64_t *bitmap);
+
+/* To be called by whoever lets a write pass while tracking is on and the page has no MEM_DIRTY yet. */
+void mem_mark_dirty(struct mem *m, uint64_t ram_page);
+
+/*
+ * For engine=verify, which compares two machines after every stretch of code; see shadow.c. Tracking is on from watch to
+ * unwatch. `io` is called before an access to a device, or to nothing, is carried out. While the gate is closed nobody
+ * but its owner writes to RAM: mem_dma_write waits.
+ */
+int mem_watch(struct mem *m, void (*io)(void *opaque), void *opaque, struct err *e);
+void mem_unwatch(struct mem *m);
+void mem_gate(struct mem *m, bool closed); /* owner's thread */
+/* The pages written since the last clear, in no order; no page twice. */
+const uint32_t *mem_watch_pages(const struct mem *m, unsigned *count);
+void mem_watch_clear(struct mem *m); /* write tags have to be revoked by the caller */
+/* A machine's memory once more: the same RAM offsets and map, contents copied, devices replaced by one. */
+struct mem *mem_shadow_create(struct mem *of, const struct io_ops *ops, void *opaque, struct err *e);
+int mem_shadow_map(struct mem *shadow, const struct mem *of, const struct io_ops *ops, void *opaque);
+void mem_shadow_copy(struct mem *shadow, const struct mem *of); /* all of it, what is no hole */
 
 /* All called on the thread that caused the event. */
 struct mem_listener {

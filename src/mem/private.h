@@ -3,6 +3,7 @@
 #ifndef MEM_PRIVATE_H
 #define MEM_PRIVATE_H
 
+#include <pthread.h>
 #include "mem/mem.h"
 
 #define MEM_LIMIT (1ull << 52)      /* physical addresses end here, as the architecture says */
@@ -40,6 +41,15 @@ struct mem {
 	unsigned nregions, cap_regions;
 	struct mem_view view;
 	struct mem_listener *listeners;
+	struct watch *watch; /* NULL but under engine=verify */
+};
+
+struct watch {
+	void (*io)(void *opaque);
+	void *opaque;
+	pthread_mutex_t gate;
+	_Atomic unsigned count;
+	uint32_t *page; /* room for all */
 };
 
 /* Build the flat view of m->regions anew. -ENOMEM leaves the old one in force. */

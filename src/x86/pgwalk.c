@@ -227,7 +227,7 @@ static int entry_set(struct walk *w, struct step *s, uint64_t set)
 	if (w->kind == WALK_FULL)
 		mem_written(m, s->ram_offset, w->wide ? 8 : 4);
 	else if (mem_dirty_tracking(m) && !(atomic_load_explicit(flags, memory_order_relaxed) & MEM_DIRTY))
-		atomic_fetch_or(flags, MEM_DIRTY);
+		mem_mark_dirty(m, s->ram_offset >> 12);
 	return WALK_OK;
 }
 

@@ -35,28 +35,30 @@ static void bitmap_set(uint64_t *map, unsigned i, bool v)
 }
 
 /* May stores to this RAM page go straight to memory? The first of a tracked page counts from now on. */
-static bool plain_write(struct mem *m, _Atomic uint8_t *flags, bool writing)
+static bool plain_write(struct mem *m, uint64_t ram_page, bool writing)
 {
+	_Atomic uint8_t *flags = &mem_page_flags(m)[ram_page];
 	bool tracking = mem_dirty_tracking(m);
 	uint8_t f = atomic_load_explicit(flags, memory_order_relaxed);
 
-	if (unlikely(tracking && writing && !(f & MEM_DIRTY)))
-		f = atomic_fetch_or(flags, MEM_DIRTY) | MEM_DIRTY;
+	if (unlikely(tracking && writing && !(f & MEM_DIRTY))) {
+		mem_mark_dirty(m, ram_page);
+		f = atomic_load_explicit(flags, memory_order_relaxed);
+	}
 	return mem_page_plain_write(f, tracking);
 }
 
 static void write_tag_make(struct cpu *c, struct tlb_table *t, gva_t page, uint64_t ram_page, bool writing)
 {
 	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
-	_Atomic uint8_t *flags = &mem_page_flags(c->mem)[ram_page];
 	uint64_t bit = BIT(i % 64);
 
-	if (!plain_write(c->mem, flags, writing))
+	if (!plain_write(c->mem, ram_page, writing))
 		return;
 	if (!(t->written[i / 64] & bit))
 		__atomic_store_n(&t->written[i / 64], t->written[i / 64] | bit, __ATOMIC_RELEASE);
 	__atomic_exchange_n(&t->write_tag[i], page, __ATOMIC_SEQ_CST);
-	if (unlikely(!plain_write(c->mem, flags, false)))
+	if (unlikely(!plain_write(c->mem, ram_page, false)))
 		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
 }
 
