@@ -105,10 +105,10 @@ static int one_of(const char *value, const char *const *names, unsigned count, c
 
 static int set_engine(void *into, const char *value, struct err *e)
 {
-	static const char *const names[] = { "auto", "interp", "dbt", "kvm" };
+	static const char *const names[] = { "auto", "interp", "dbt", "kvm", "verify" };
 
 	((struct run_options *)into)->vm.engine = value;
-	return one_of(value, names, ARRAY_LEN(names), "auto, interp, dbt and kvm", e);
+	return one_of(value, names, ARRAY_LEN(names), "auto, interp, dbt, kvm and verify", e);
 }
 
 static int set_cpu(void *into, const char *value, struct err *e)
@@ -368,6 +368,8 @@ static int end_status(const struct run *run, enum vm_end end)
 	case VM_END_CRASH:
 		cli_fail("the guest crashed: %s", vm->end_reason);
 		return EXIT_GUEST;
+	case VM_END_ENGINE:
+		return cli_fail("engine %s: %s", vm->machine.engine->name, vm->end_reason);
 	case VM_END_USER:
 		return run->signal ? 128 + run->signal : 0;
 	default:

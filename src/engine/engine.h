@@ -36,7 +36,7 @@ struct engine_ops {
 		      void *opaque);
 };
 
-extern const struct engine_ops engine_dbt, engine_interp;
+extern const struct engine_ops engine_dbt, engine_interp, engine_verify;
 
 /* NULL-terminated, in order of preference. */
 const struct engine_ops *const *engine_list(void);

@@ -7,7 +7,7 @@
 const struct engine_ops *const *engine_list(void)
 {
 	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_dbt,
-							    &engine_interp, NULL };
+							    &engine_interp, &engine_verify, NULL };
 
 	return engines;
 }

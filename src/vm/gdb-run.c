@@ -91,7 +91,7 @@ static void gdb_settle(struct gdb *g)
 
 static void gdb_report_end(struct gdb *g)
 {
-	const char *how = g->vm->end == VM_END_CRASH ? "X0b" : "W00";
+	const char *how = g->vm->end == VM_END_CRASH || g->vm->end == VM_END_ENGINE ? "X0b" : "W00";
 
 	snprintf(g->last_stop, sizeof(g->last_stop), "%s", how);
 	if (g->running)

@@ -91,7 +91,7 @@ static void vcpu_handle(struct vcpu *v, enum cpu_stop stop)
 		vm_debug_stop(v);
 		break;
 	case STOP_ERROR:
-		vm_request_end(v->vm, VM_END_CRASH, 0, v->cpu.error ? v->cpu.error : "the engine failed");
+		vm_request_end(v->vm, VM_END_ENGINE, 0, v->cpu.error ? v->cpu.error : "the engine failed");
 		break;
 	case STOP_KICK:
 		v->kicks++;

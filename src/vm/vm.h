@@ -28,7 +28,8 @@ enum vm_end {
 	VM_END_POWER_OFF,
 	VM_END_RESET,     /* the guest asked for a reset and --no-reboot was given */
 	VM_END_EXIT_PORT, /* status in vm->exit_status */
-	VM_END_CRASH,     /* triple fault with --no-reboot, or the engine failed: vm->end_reason says what */
+	VM_END_CRASH,     /* triple fault with --no-reboot: vm->end_reason says what */
+	VM_END_ENGINE,    /* the engine failed: vm->end_reason says what */
 	VM_END_USER,      /* Ctrl-A X, SIGTERM */
 };
 

@@ -18,6 +18,7 @@ enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 #define JC_BITS 15
 #define JC_ENTRIES (1u << JC_BITS)
 #define LINK_SLOTS 131072u
+#define WATCH_LOG 1024u
 
 /* Jump cache: where translated code of a guest address begins (entry for flags state M). */
 struct jc_entry {
@@ -47,6 +48,8 @@ struct dbt_hot {
 	uint8_t pad[6];
 	struct jc_entry jc[JC_ENTRIES];
 	uint64_t slot[LINK_SLOTS]; /* cross-page links: host address to jump to */
+	uint64_t log_left; /* under engine=verify: the blocks executed, from the end of log[] down */
+	uint64_t log[WATCH_LOG];
 };
 _Static_assert(sizeof(struct dbt_hot) <= CPU_HOT_SIZE, "cpu->hot is too small");
 
@@ -65,6 +68,7 @@ enum dbt_exit {
 	EXIT_BOUNDARY, /* mode, paging, IF or code may have changed */
 	EXIT_KICK,
 	EXIT_STEP,     /* execute the instruction at rip by the interpreter */
+	EXIT_LOG,      /* hot->log is full */
 };
 
 /* Offsets from GS */

@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include "engine/dbt/abi.h"
+#include "engine/dbt/watch.h"
 #include "engine/engine.h"
 #include "engine/interp/interp.h"
 
@@ -42,7 +43,8 @@ struct insn_map {
 	uint32_t host;  /* offset in the cache of its first byte */
 	uint16_t guest; /* offset in the guest page */
 	uint8_t zone;   /* at host .. host + zone the state is still that before the instruction */
-	uint8_t flags;  /* enum flags_state at `host` */
+	uint8_t flags : 7;  /* enum flags_state at `host` */
+	uint8_t shadowed : 1; /* behind STI: no interrupt may be taken before it */
 };
 
 struct block;
@@ -133,6 +135,7 @@ struct dbt {
 	struct tr *tr; /* workspace */
 	uint64_t serial;
 	struct dbt_counters counters;
+	struct dbt_watch *watch; /* NULL but under engine=verify */
 };
 
 #define WANT_FLUSH_TLB 1u

@@ -229,7 +229,8 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 		flag_change(t, FLAG_IF, false);
 		return LOWERED;
 	case OP_STI:
-		return ring0(t) ? lower_sti(t) : LOWER_HELPER;
+		/* as the last of its block it leaves no place to hold an interrupt off */
+		return ring0(t) && t->idx + 1 < t->n ? lower_sti(t) : LOWER_HELPER;
 	case OP_PUSHFQ:
 		return i->opsize == 8 ? lower_pushf(t) : LOWER_HELPER;
 	case OP_POPFQ:

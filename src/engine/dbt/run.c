@@ -46,7 +46,8 @@ static void tsc_set(struct cpu *c)
 
 	dbt_hot(c)->tsc_host = offset;
 	wrong = (int64_t)(__builtin_ia32_rdtsc() + (uint64_t)offset - clock_tsc(clock));
-	dbt_cpu(c)->tsc_slow = wrong > 1000000000 || wrong < -1000000000;
+	/* a watcher wants every reading of the time to pass by it */
+	dbt_cpu(c)->tsc_slow = wrong > 1000000000 || wrong < -1000000000 || dbt_of(c)->watch;
 }
 
 /* What other threads want done by the owner of the TLB. */
@@ -93,6 +94,26 @@ static int boundary(struct cpu *c)
 	}
 }
 
+/* See watch.h. */
+static void watch_stop(struct cpu *c, enum watch_how how)
+{
+	struct dbt_watch *w = dbt_of(c)->watch;
+
+	if (likely(!w) || !w->active)
+		return;
+	fp_by(c);
+	w->stop(c, how);
+}
+
+/* The stretch has been ended. */
+static void watch_foreign(struct cpu *c)
+{
+	const struct dbt_watch *w = dbt_of(c)->watch;
+
+	if (unlikely(w))
+		w->foreign(c);
+}
+
 /* Interpret one instruction at rip. */
 static int step(struct cpu *c)
 {
@@ -100,6 +121,7 @@ static int step(struct cpu *c)
 	int r;
 
 	fp_by(c);
+	watch_foreign(c);
 	dc->counters.interp_steps++;
 	epoch_odd(c);
 	r = interp_step(dc->interp, c);
@@ -114,6 +136,7 @@ static int run_legacy(struct cpu *c)
 	int r;
 
 	fp_by(c);
+	watch_foreign(c);
 	epoch_odd(c);
 	r = x86_64bit(&c->s) ? interp_step(dc->interp, c) : interp_run_on(dc->legacy, c, dc->unserved);
 	epoch_even(c);
@@ -169,6 +192,7 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	} else if (!b) {
 		epoch_even(c);
 		fp_by(c);
+		watch_stop(c, WATCH_LEFT); /* this may free blocks */
 		b = translate_timed(d, c, c->s.rip, page, page2, mode);
 	}
 	if (b) {
@@ -188,6 +212,36 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 
 enum after { AFTER_FIND, AFTER_BOUNDARY, AFTER_STOP };
 
+/* Out of translated code under engine=verify: ends the stretch unless the next block goes on with it. False: enough. */
+static bool watch_left(struct cpu *c, enum dbt_exit why)
+{
+	const struct dbt_watch *w = dbt_of(c)->watch;
+
+	switch (why) {
+	case EXIT_LINK:
+	case EXIT_INDIRECT:
+		return true;
+	case EXIT_LOG:
+		watch_stop(c, WATCH_LEFT);
+		break;
+	case EXIT_FAULT:
+		watch_stop(c, WATCH_FAULT);
+		break;
+	case EXIT_STEP:
+		watch_stop(c, WATCH_STEP);
+		break;
+	case EXIT_KICK:
+		watch_stop(c, WATCH_AT);
+		break;
+	default:
+		watch_stop(c, WATCH_BEHIND);
+		break;
+	}
+	if (w->failed)
+		c->stop = STOP_ERROR;
+	return !w->failed;
+}
+
 /* Into the block and out again; *x is the exit taken that could be linked. */
 static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 {
@@ -195,10 +249,16 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 	struct dbt_hot *h = dbt_hot(c);
 	struct dbt_counters *n = &dc->counters;
 
+	if (unlikely(dc->d->watch) && !dc->d->watch->active) {
+		fp_by(c);
+		dc->d->watch->enter(c);
+	}
 	h->flags = flags_to_m(c->s.rflags);
 	dbt_enter(c, dbt_exec(dc->d, b->start));
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
 	*x = NULL;
+	if (unlikely(dc->d->watch) && !watch_left(c, (enum dbt_exit)h->exit_code))
+		return AFTER_STOP;
 	switch ((enum dbt_exit)h->exit_code) {
 	case EXIT_LINK:
 		n->exits_link++;
@@ -210,11 +270,13 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 		if (unlikely((uint64_t)((int64_t)(c->s.rip << 16) >> 16) != c->s.rip)) {
 			c->s.rip = h->from;
 			c->s.gpr[RSP] += (uint64_t)h->undo;
+			watch_stop(c, WATCH_STEP);
 			return step(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
 		}
 		dc->indirect = true;
 		return AFTER_FIND;
 	case EXIT_LOOKUP:
+	case EXIT_LOG:
 		return AFTER_FIND;
 	case EXIT_FAULT:
 		n->exits_fault++;
@@ -245,6 +307,8 @@ static int run_blocks(struct cpu *c, uint32_t mode)
 
 	for (;;) {
 		r = find(c, mode, x, &b);
+		if (r || !b)
+			watch_stop(c, WATCH_LEFT);
 		if (r) {
 			fp_by(c);
 			return event_deliver_fault(c);

@@ -3,7 +3,7 @@
  * Host signals in translated code.
  *
  * A kick finds the guest instruction whose host code was interrupted. While that has not changed guest state yet (the
- * first `zone` bytes, see struct insn_map) the state is that before the instruction: the thread is sent to the exit
+ * first `zone` bytes, see struct insn_map, and is not held back by an STI before it) the state is that before the instruction: the thread is sent to the exit
  * with rip there. Otherwise it is single-stepped on until it is. In C code the kick is only noted: every way back
  * into translated code looks at hot->kick.
  *
@@ -71,7 +71,7 @@ static bool boundary_at(const struct dbt_cpu *dc, uintptr_t pc, const struct blo
 	if (!*b)
 		return false;
 	*idx = block_insn_at(dc->d, *b, pc);
-	return *idx >= 0 && pc <= (uintptr_t)dbt_exec(dc->d, (*b)->map[*idx].host) + (*b)->map[*idx].zone;
+	return *idx >= 0 && !(*b)->map[*idx].shadowed && pc <= (uintptr_t)dbt_exec(dc->d, (*b)->map[*idx].host) + (*b)->map[*idx].zone;
 }
 
 /*

@@ -61,6 +61,8 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	struct dbt_hot *h = dbt_hot(c);
 	struct fp_was was = fp_put_by(c);
 	const struct insn *i = insn_of(dc, b, idx);
+	struct dbt_watch *watch = dc->d->watch;
+	bool goes_on;
 	int r;
 
 	dc->counters.interp_helpers++;
@@ -68,8 +70,13 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 		return leave(c, EXIT_STEP);
 	dc->helped[i->op]++;
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
+	if (unlikely(watch))
+		watch->helper(c, b, idx, i);
 	r = interp_exec(c, i);
 	h->flags = flags_to_m(c->s.rflags);
+	goes_on = r == CPU_OK && i->class != CLASS_FAR && i->op != OP_HLT && !b->dead && i->class != CLASS_BRANCH;
+	if (unlikely(watch))
+		watch->helped(c, b, idx, goes_on);
 	if (!(c->s.rflags & FLAG_IF) && (i->class == CLASS_SYSTEM || i->flags & INSN_MEM))
 		h->irq_check = 1; /* an end of interrupt, a priority: look again before interrupts are let in */
 	switch (r) {
@@ -129,6 +136,10 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 	struct dbt_cpu *dc = dbt_cpu(c);
 
 	c->s.rip = block_rip(b, idx);
+	if (unlikely(b->map[idx].shadowed)) { /* a kick must not be answered before this instruction: it is not tried again */
+		dc->counters.slow_paths++;
+		return slow_interp(c, b, idx);
+	}
 	if (kind == SLOW_FP) {
 		load_fp(c, code);
 	} else if (kind == SLOW_POPS || kind == SLOW_PUSHES) {

@@ -226,9 +226,48 @@ static bool room_left(const struct tr *t)
 	       (size_t)(t->e.p - t->d->rw) - t->b->start + t->ncold * COLD_BYTES < BLOCK_ROOM - INSN_ROOM;
 }
 
+static void log_full_emit(struct tr *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+
+	emit_label_here(e, k->from);
+	emit_imm(e, S0, t->b->va);
+	emit_store(e, opnd_gs(OFF_RIP), S0);
+	emit_imm(e, S0, EXIT_LOG);
+	emit_jmp_to(e, t->d->rw + (k->kind == FL_H ? t->d->tramp_exit_h : t->d->tramp_exit_m));
+}
+
+/* Under engine=verify: put the block into the log, or leave when that is full. Flags must not change. */
+static void log_entry(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct opnd left = opnd_gs(OFF_HOT(log_left)), at = opnd_sib(OPND_NONE, RCX, 3, OFF_HOT(log));
+	uint8_t *over;
+	label on;
+
+	at.gs = true;
+	emit_imm(e, S0, (uint64_t)(uintptr_t)t->b);
+	emit_mov(e, S1, RCX);
+	emit_load(e, RCX, left);
+	emit_bytes(e, "\xe3\x02\xeb\x00", 4); /* jrcxz, over a jump */
+	over = e->p;
+	emit_mov(e, RCX, S1);
+	on = emit_jmp(e);
+	if (!e->full)
+		over[-1] = (uint8_t)(e->p - over);
+	emit_lea(e, RCX, opnd_mem(RCX, -1));
+	emit_store(e, left, RCX);
+	emit_store(e, at, S0);
+	emit_mov(e, RCX, S1);
+	tr_cold(t, log_full_emit, on)->kind = (uint8_t)t->fl;
+}
+
 static void lower_all(struct tr *t)
 {
 	t->fl = t->live[0] ? FL_H : FL_DEAD;
+	if (unlikely(t->d->watch))
+		log_entry(t);
+	t->shadow = false;
 	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || t->run_left || room_left(t)); t->idx++) {
 		const struct insn *i = &t->insn[t->idx];
 		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;
@@ -243,7 +282,8 @@ static void lower_all(struct tr *t)
 			}
 		}
 		t->map[t->idx] = (struct insn_map){ .host = emit_offset(&t->e), .guest = t->at[t->idx],
-						    .flags = (uint8_t)t->fl };
+						    .flags = (uint8_t)t->fl, .shadowed = t->shadow };
+		t->shadow = i->op == OP_STI;
 		t->committed = false;
 		if (followed)
 			continue;

@@ -41,6 +41,7 @@ struct tr {
 	bool committed;
 	unsigned run_left; /* so many following pushes or pops need no check: S1 is their addend */
 	bool vec_known, x87_known; /* residency checked in this block already */
+	bool shadow;      /* the instruction before is STI */
 	bool ended;       /* control flow does not run on */
 	uint16_t lo, hi;  /* guest bytes used, within the page */
 	const uint8_t *code;

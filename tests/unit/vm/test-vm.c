@@ -440,7 +440,7 @@ static void test_crash(void **state)
 
 	vm = make(&config, BROKEN);
 	assert_int_equal(vm_start(vm, NULL), 0);
-	assert_int_equal(vm_wait(vm), VM_END_CRASH);
+	assert_int_equal(vm_wait(vm), VM_END_ENGINE);
 	assert_string_equal(vm->end_reason, "out of glue");
 	vm_destroy(vm);
 }

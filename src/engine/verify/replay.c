@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reference through a stretch: the same instructions by the interpreter's handlers, following the list of blocks that
+ * the translated code has left behind. Decoded instructions are compared with memory at each use, so nothing has to be
+ * told of written code.
+ */
+#include <string.h>
+#include "engine/verify/verify.h"
+#include "x86/access.h"
+
+static bool stray(struct verify *v, const char *what)
+{
+	snprintf(v->why, sizeof(v->why), "%s", what);
+	return false;
+}
+
+static bool faulted(struct verify *v)
+{
+	const struct cpu_fault *f = &v->ref->fault;
+
+	snprintf(v->why, sizeof(v->why),
+		 "the interpreter meets exception %u (error %#x, address %#llx) where the translator went on", f->vector,
+		 f->error, (unsigned long long)f->cr2);
+	return false;
+}
+
+static const uint8_t *page_host(struct verify *v, gpa_t page)
+{
+	const struct mem_range *r;
+
+	if (likely(v->page == page))
+		return v->host;
+	r = mem_find(v->ref->mem, page);
+	if (!r || r->kind == MEM_IO || !range_fits(page - r->start, GUEST_PAGE, r->size))
+		return NULL;
+	v->page = page;
+	v->host = r->host + (page - r->start);
+	return v->host;
+}
+
+static const struct insn *decode(struct verify *v, struct decoded *d, const uint8_t *bytes, unsigned room, gpa_t at)
+{
+	d->at = NO_PAGE;
+	if (insn_decode(&d->insn, bytes, room, MODE_64) != INSN_OK)
+		return NULL;
+	interp_bind(&d->insn);
+	d->at = at;
+	return &d->insn;
+}
+
+/* The instruction across the end of its page. */
+static const struct insn *fetch_straddling(struct verify *v, const uint8_t *host, unsigned room)
+{
+	uint8_t bytes[MAX_INSN];
+	gpa_t second;
+
+	memcpy(bytes, host, room);
+	if (cpu_fetch_page(v->ref, (v->ref->s.rip | 0xfff) + 1, &second))
+		return NULL;
+	host = page_host(v, second & ~0xfffull);
+	if (!host)
+		return NULL;
+	memcpy(bytes + room, host, MAX_INSN - room);
+	return decode(v, &v->decoded[0], bytes, MAX_INSN, NO_PAGE);
+}
+
+/* At the reference's rip. NULL: a fault, or nothing the translator could have translated. */
+static const struct insn *fetch(struct verify *v)
+{
+	struct cpu *c = v->ref;
+	unsigned at = (unsigned)(c->s.rip & 0xfff), room = MIN(4096 - at, MAX_INSN);
+	const uint8_t *host;
+	struct decoded *d;
+	gpa_t page;
+
+	c->fault.vector = 0xff;
+	if (cpu_fetch_page(c, c->s.rip, &page))
+		return NULL;
+	page &= ~0xfffull;
+	host = page_host(v, page);
+	if (!host)
+		return NULL;
+	host += at;
+	d = &v->decoded[((page | at) ^ page >> 12) & (DECODED - 1)];
+	if (likely(d->at == (page | at) && d->insn.len <= room && !memcmp(d->insn.bytes, host, d->insn.len)))
+		return &d->insn;
+	if (room == MAX_INSN)
+		return decode(v, d, host, room, page | at);
+	if (decode(v, d, host, room, page | at))
+		return &d->insn;
+	return fetch_straddling(v, host, room);
+}
+
+static bool string_repeats(const struct insn *i)
+{
+	return i->class == CLASS_STRING && i->flags & (INSN_REP | INSN_REPNE);
+}
+
+/* The machine was stopped in the middle of a repeated instruction: as many iterations here. */
+static bool replay_partly(struct verify *v)
+{
+	struct cpu *c = v->ref;
+	const struct insn *i = fetch(v);
+	uint64_t tf = c->s.rflags & FLAG_TF;
+	int r = CPU_OK;
+
+	if (!i || !string_repeats(i) || c->s.gpr[RCX] == v->c->s.gpr[RCX])
+		return true;
+	c->s.rflags |= FLAG_TF; /* the handlers' way to do one iteration */
+	while (c->s.gpr[RCX] != v->c->s.gpr[RCX] && c->s.rip == v->c->s.rip && r != CPU_FAULT)
+		r = interp_exec(c, i);
+	c->s.rflags = (c->s.rflags & ~FLAG_TF) | tf;
+	return r == CPU_FAULT ? faulted(v) : true;
+}
+
+/* The instruction at which the machine has met an exception: the same one? */
+static bool replay_fault(struct verify *v)
+{
+	struct cpu *c = v->ref;
+	const struct cpu_fault *f = &v->c->fault, *g = &c->fault;
+	const struct insn *i = fetch(v);
+
+	if (i) {
+		c->s.shadow = SHADOW_NONE;
+		if (interp_exec(c, i) != CPU_FAULT)
+			return stray(v, "the interpreter executes an instruction at which the translator met an exception");
+	}
+	if (f->vector != g->vector || f->has_error != g->has_error || f->error != g->error ||
+	    (f->vector == VEC_PF && f->cr2 != g->cr2)) {
+		snprintf(v->why, sizeof(v->why),
+			 "exceptions differ: translator %u (error %#x, address %#llx), interpreter %u (%#x, %#llx)", f->vector,
+			 f->error, (unsigned long long)f->cr2, g->vector, g->error, (unsigned long long)g->cr2);
+		return false;
+	}
+	return true;
+}
+
+static bool at_stop(const struct verify *v, const struct block *b, unsigned idx, bool moved)
+{
+	if (v->stop_block)
+		return idx == v->stop_idx;
+	return v->how != WATCH_LEFT && (moved || v->how != WATCH_BEHIND) && v->ref->s.rip == v->c->s.rip;
+}
+
+static void follow_flags(struct verify *v, const struct insn *i)
+{
+	v->undefined = flags_undefined_after(i, v->undefined);
+	if (likely(!v->undefined && !v->loose))
+		return;
+	if (i->op == OP_PUSHFQ || i->op == OP_PUSHF || i->op == OP_SYSCALL)
+		v->loose |= v->undefined;
+	else if (i->op == OP_POPFQ || i->op == OP_POPF || i->op == OP_IRETQ || i->op == OP_SYSRET)
+		v->undefined |= v->loose;
+}
+
+static bool replay_insn(struct verify *v)
+{
+	struct cpu *c = v->ref;
+	const struct insn *i = fetch(v);
+	int r;
+
+	if (!i)
+		return c->fault.vector != 0xff ? faulted(v) : stray(v, "the interpreter finds no instruction here");
+	c->s.shadow = SHADOW_NONE;
+	v->io = false;
+	r = interp_exec(c, i);
+	v->counters.insns++;
+	follow_flags(v, i);
+	if (r == CPU_FAULT)
+		return faulted(v);
+	if (v->io)
+		return stray(v, "the interpreter reaches a device where the translator did not");
+	return r == CPU_STOP ? stray(v, "the interpreter stops the CPU where the translator went on") : true;
+}
+
+/* Through block n of the path from its instruction idx. *done: the machine's place has been reached. */
+static bool replay_block(struct verify *v, unsigned n, unsigned idx, bool last)
+{
+	const struct block *b = path_block(v, n);
+	struct cpu *c = v->ref;
+	bool moved = false;
+
+	v->at_block = b;
+	v->at_place = n;
+	for (;; moved = true) {
+		v->at_idx = idx;
+		if (last && at_stop(v, b, idx, moved))
+			return v->stop_block || (replay_partly(v) && (v->how != WATCH_FAULT || replay_fault(v)));
+		if (idx >= b->ninsns || c->s.rip != block_rip(b, idx)) {
+			if (!moved && idx < b->ninsns)
+				return stray(v, "the translator entered another block than the interpreter's next");
+			if (last && v->stop_block)
+				return stray(v, "the interpreter leaves the block earlier");
+			return true;
+		}
+		if (!replay_insn(v))
+			return false;
+		idx++;
+	}
+}
+
+bool replay(struct verify *v)
+{
+	unsigned count = path_length(v);
+
+	for (unsigned n = 0; n < count; n++) {
+		if (!replay_block(v, n, n == 0 && v->start ? v->start_idx : 0, n + 1 == count))
+			return false;
+	}
+	return true;
+}
