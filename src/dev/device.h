@@ -33,12 +33,36 @@ struct device {
 	struct device *next; /* the board's list, in wiring order */
 };
 
+/* Something to be done while no CPU runs; belongs to the device, which keeps it until it has been done. */
+struct stop_work {
+	void (*fn)(void *opaque);
+	void *opaque;
+	struct stop_work *next; /* the machine's */
+	bool queued;
+};
+
 /* What a device is given to attach itself to. */
 struct device_env {
 	struct mem *mem;
 	struct ports *ports;
 	struct clock *clock;
 	struct evloop *loop;
+	void (*when_stopped)(void *vm, struct stop_work *w); /* NULL: no CPU ever runs (tests) */
+	void *vm;
 };
+
+/*
+ * Have w->fn called with all CPUs stopped at an instruction boundary: the way to change the maps of memory and ports. Any
+ * thread. From a CPU's own register access it is done before that CPU's next instruction (port accesses end a
+ * translated block; so does a store that reached a device only if an interrupt may follow it), not before the access
+ * returns. Asking again before it was done asks for nothing more. On a machine not yet started it is done at once.
+ */
+static inline void env_stopped(const struct device_env *env, struct stop_work *w)
+{
+	if (env->when_stopped)
+		env->when_stopped(env->vm, w);
+	else
+		w->fn(w->opaque);
+}
 
 #endif

@@ -40,9 +40,15 @@ const struct mem_range *mem_find(const struct mem *m, gpa_t at)
 
 uint8_t *mem_ram_ptr(const struct mem *m, gpa_t at)
 {
-	const struct mem_range *r = mem_find(m, at);
+	pthread_rwlock_t *lock = (pthread_rwlock_t *)&m->lock;
+	const struct mem_range *r;
+	uint8_t *host;
 
-	return r && r->kind == MEM_RAM ? r->host + (at - r->start) : NULL;
+	pthread_rwlock_rdlock(lock);
+	r = mem_find(m, at);
+	host = r && r->kind == MEM_RAM ? r->host + (at - r->start) : NULL;
+	pthread_rwlock_unlock(lock);
+	return host;
 }
 
 /* Copies of 1, 2, 4 and 8 aligned bytes are single accesses: ring indices and page-table entries rely on it. */
@@ -155,7 +161,7 @@ static bool dma_check(const struct mem *m, gpa_t at, uint64_t len, bool rom)
 	return true;
 }
 
-int mem_dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len)
+static int dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len)
 {
 	const struct mem_range *r;
 	uint8_t *to = buf;
@@ -198,14 +204,34 @@ static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, boo
 	return 0;
 }
 
+int mem_dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&m->lock);
+	r = dma_read(m, at, buf, len);
+	pthread_rwlock_unlock(&m->lock);
+	return r;
+}
+
 int mem_dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len)
 {
-	return dma_write(m, at, buf, len, false);
+	int r;
+
+	pthread_rwlock_rdlock(&m->lock);
+	r = dma_write(m, at, buf, len, false);
+	pthread_rwlock_unlock(&m->lock);
+	return r;
 }
 
 int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len)
 {
-	return dma_write(m, at, buf, len, true);
+	int r;
+
+	pthread_rwlock_rdlock(&m->lock);
+	r = dma_write(m, at, buf, len, true);
+	pthread_rwlock_unlock(&m->lock);
+	return r;
 }
 
 /* ---- page flags */

@@ -50,11 +50,16 @@ static int mem_reserve(struct mem *m, struct err *e)
 struct mem *mem_create(uint64_t ram_size, struct err *e)
 {
 	struct mem *m = calloc(1, sizeof(*m));
+	pthread_rwlockattr_t attr;
 
 	if (!m) {
 		err_set(e, ENOMEM, "no memory for the address map");
 		return NULL;
 	}
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&m->lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 	m->fd = -1;
 	m->ram_size = ram_size;
 	if (mem_reserve(m, e)) {
@@ -74,6 +79,7 @@ void mem_destroy(struct mem *m)
 	free((void *)m->flags);
 	free(m->regions);
 	free(m->view.range);
+	pthread_rwlock_destroy(&m->lock);
 	free(m);
 }
 
@@ -97,8 +103,10 @@ static int mem_commit(struct mem *m, struct err *e)
 
 	if (view_build(m, &v))
 		return err_set(e, ENOMEM, "no memory for the address map");
+	pthread_rwlock_wrlock(&m->lock);
 	free(m->view.range);
 	m->view = v;
+	pthread_rwlock_unlock(&m->lock);
 	mem_tell(m);
 	return 0;
 }
@@ -129,17 +137,41 @@ static int mem_add(struct mem *m, const struct mem_region *g, struct err *e)
 	return r;
 }
 
+static int mem_check(const struct mem *m, uint64_t ram_offset, uint64_t size, const char *name, struct err *e)
+{
+	if (ram_offset % GUEST_PAGE == 0 && range_fits(ram_offset, size, m->used))
+		return 0;
+	return err_set(e, EINVAL, "%s: [%#llx, +%#llx) is not within the %#llx bytes of RAM", name,
+		       (unsigned long long)ram_offset, (unsigned long long)size, (unsigned long long)m->used);
+}
+
 int mem_map_ram(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name,
 		struct err *e)
 {
 	struct mem_region g = { .start = at, .size = size, .kind = REGION_RAM, .ram_offset = ram_offset,
 				.name = name };
 
-	if (ram_offset % GUEST_PAGE || !range_fits(ram_offset, size, m->ram_size))
-		return err_set(e, EINVAL, "%s: [%#llx, +%#llx) is not within the %#llx bytes of RAM", name,
-			       (unsigned long long)ram_offset, (unsigned long long)size,
-			       (unsigned long long)m->ram_size);
-	return mem_add(m, &g, e);
+	return mem_check(m, ram_offset, size, name, e) ? -EINVAL : mem_add(m, &g, e);
+}
+
+int mem_map_read_only(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name, struct err *e)
+{
+	struct mem_region g = { .start = at, .size = size, .kind = REGION_ROM, .ram_offset = ram_offset,
+				.name = name };
+
+	return mem_check(m, ram_offset, size, name, e) ? -EINVAL : mem_add(m, &g, e);
+}
+
+int mem_alloc(struct mem *m, uint64_t size, uint64_t *ram_offset, struct err *e)
+{
+	uint64_t padded = (size + GUEST_PAGE - 1) & -GUEST_PAGE;
+
+	if (!size || size > m->reserved - m->used || padded > m->reserved - m->used)
+		return err_set(e, ENOMEM, "there is no room for %llu KiB of device memory",
+			       (unsigned long long)(size >> 10));
+	*ram_offset = m->used;
+	m->used += padded;
+	return 0;
 }
 
 int mem_map_rom(struct mem *m, gpa_t at, const void *data, uint64_t size, const char *name,
@@ -223,6 +255,11 @@ uint8_t *mem_ram_base(const struct mem *m)
 uint64_t mem_ram_size(const struct mem *m)
 {
 	return m->used;
+}
+
+uint64_t mem_ram_limit(const struct mem *m)
+{
+	return m->reserved;
 }
 
 int mem_ram_fd(const struct mem *m)

@@ -3,8 +3,10 @@
  * Guest-physical memory: one address map of RAM, ROM, MMIO and aliases for a machine.
  *
  * RAM is memfd-backed and mapped once, shareable with other processes. The map is a sorted flat view,
- * read without locks; it changes only while the machine's vCPUs are stopped (start-up, or under a
- * pause), and every change is told to the listeners.
+ * read by vCPU threads without locks; it changes only while the machine's vCPUs are stopped (start-up, under a
+ * pause, env_stopped in dev/device.h), and every change is told to the listeners. Devices' own threads may run
+ * meanwhile: mem_dma_* and mem_ram_ptr are safe for them (a lock of 15 ns), the other look-ups are not. Host addresses
+ * of RAM stay good for ever.
  *
  * Every byte of RAM has a stable index, its "RAM offset"; per-page flags are kept by RAM page (offset >> 12).
  * What makes a page's writers take the slow way: MEM_CODE or MEM_DECODED (an engine holds translated or decoded
@@ -64,6 +66,13 @@ int mem_map_ram(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, con
 /* Copies data into memory of its own, 0xff up to the page's end; the guest can read and execute but not write it. */
 int mem_map_rom(struct mem *m, gpa_t at, const void *data, uint64_t size, const char *name,
 		struct err *e);
+/*
+ * Memory of its own like a ROM's, for what is written from the host side: a flash, a frame buffer. Gives its RAM offset;
+ * it shows nowhere until mem_map_ram or mem_map_read_only puts it somewhere.
+ */
+int mem_alloc(struct mem *m, uint64_t size, uint64_t *ram_offset, struct err *e);
+/* Any memory with a RAM offset, which the guest can read and execute here but not write. */
+int mem_map_read_only(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name, struct err *e);
 int mem_map_io(struct mem *m, gpa_t at, uint64_t size, const struct io_ops *ops, void *opaque,
 	       const char *name, struct err *e);
 /* [at, at+size) shows what lies at `target`, aliases left out. */
@@ -72,7 +81,7 @@ int mem_map_alias(struct mem *m, gpa_t at, gpa_t target, uint64_t size, const ch
 int mem_unmap(struct mem *m, gpa_t at, const char *name); /* by its start and name; uncovers what is below */
 
 /* Look-ups; valid until the map changes. NULL: nothing there (reads give all ones, writes vanish). */
-const struct mem_range *mem_find(const struct mem *m, gpa_t at);
+const struct mem_range *mem_find(const struct mem *m, gpa_t at); /* vCPU threads, or all of them stopped */
 const struct mem_range *mem_ranges(const struct mem *m, unsigned *count);
 /* Host address of a RAM byte, or NULL when `at` is not plain RAM. For one page at most. */
 uint8_t *mem_ram_ptr(const struct mem *m, gpa_t at);
@@ -98,6 +107,7 @@ int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
 #define MEM_HAS_CODE (MEM_CODE | MEM_DECODED)
 uint8_t *mem_ram_base(const struct mem *m); /* host address of RAM offset 0 */
 uint64_t mem_ram_size(const struct mem *m); /* all of RAM and ROM that has a RAM offset */
+uint64_t mem_ram_limit(const struct mem *m); /* what it can grow to */
 int mem_ram_fd(const struct mem *m);
 _Atomic uint8_t *mem_page_flags(const struct mem *m); /* indexed by RAM page */
 static inline bool mem_page_plain_write(uint8_t flags, bool tracking)

@@ -40,6 +40,7 @@ struct mem {
 	struct mem_region *regions;
 	unsigned nregions, cap_regions;
 	struct mem_view view;
+	pthread_rwlock_t lock; /* written when the view changes; read by who may run meanwhile: devices' own threads */
 	struct mem_listener *listeners;
 	struct watch *watch; /* NULL but under engine=verify */
 };

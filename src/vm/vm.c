@@ -20,8 +20,8 @@ static bool vm_wants_parked(const struct vcpu *v)
 {
 	const struct vm *vm = v->vm;
 
-	return vm->state != VM_RUNNING || vm->pausing || vm->reset_wanted || vm->resetting || vm->debug_stop ||
-	       vm->end != VM_END_NONE || v->held;
+	return vm->state != VM_RUNNING || vm->pausing || vm->reset_wanted || vm->resetting || vm->works ||
+	       vm->debug_stop || vm->end != VM_END_NONE || v->held;
 }
 
 /* Make every CPU that runs or halts come and look. No lock needed. */
@@ -54,6 +54,26 @@ static void vm_reset_all(struct vm *vm, enum reset_kind kind)
 		vm->reset_hook(vm->reset_opaque);
 }
 
+/*
+ * What devices asked to have done while no CPU runs. Lock held on entry and exit. `resetting` keeps everybody parked and
+ * whoever pauses or resumes waiting, also while a piece of work is off the list and underway.
+ */
+static void vm_do_works(struct vm *vm)
+{
+	vm->resetting = true;
+	while (vm->works) {
+		struct stop_work *w = vm->works;
+
+		vm->works = w->next;
+		w->queued = false; /* it may be asked for again from here on */
+		pthread_mutex_unlock(&vm->lock);
+		w->fn(w->opaque);
+		pthread_mutex_lock(&vm->lock);
+	}
+	vm->resetting = false;
+	pthread_cond_broadcast(&vm->changed);
+}
+
 /* All CPUs are parked: do what waits for that. Lock held on entry and exit. True if the world has changed. */
 static bool vm_all_parked(struct vm *vm)
 {
@@ -68,6 +88,10 @@ static bool vm_all_parked(struct vm *vm)
 		if (vm->stopped_hook)
 			vm->stopped_hook(vm->stopped_opaque);
 		pthread_cond_broadcast(&vm->changed);
+		return true;
+	}
+	if (vm->works) {
+		vm_do_works(vm);
 		return true;
 	}
 	if (!vm->reset_wanted)
@@ -159,6 +183,37 @@ void vm_request_reset(struct vm *vm)
 	vm_call_in(vm);
 }
 
+/*
+ * The caller, if it is a vCPU, parks when its access is over and its instruction complete, so two of them asking at once do
+ * not wait for each other: the last to park does the work of both, before any of them goes on.
+ */
+void vm_when_stopped(struct vm *vm, struct stop_work *w)
+{
+	struct stop_work **at;
+	bool now;
+
+	pthread_mutex_lock(&vm->lock);
+	now = vm->state == VM_INACTIVE;
+	if (!now && !w->queued) {
+		for (at = &vm->works; *at; at = &(*at)->next)
+			;
+		w->next = NULL;
+		w->queued = true;
+		*at = w;
+		pthread_cond_broadcast(&vm->changed);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	if (now)
+		w->fn(w->opaque);
+	else
+		vm_call_in(vm);
+}
+
+static void env_when_stopped(void *vm, struct stop_work *w)
+{
+	vm_when_stopped(vm, w);
+}
+
 int vm_pause(struct vm *vm, struct err *e)
 {
 	int r = 0;
@@ -176,7 +231,7 @@ int vm_pause(struct vm *vm, struct err *e)
 		vm_call_in(vm);
 		pthread_mutex_lock(&vm->lock);
 		while (vm->state == VM_RUNNING &&
-		       (vm->stopped_vcpus < vm->machine.ncpus || vm->resetting || vm->reset_wanted))
+		       (vm->stopped_vcpus < vm->machine.ncpus || vm->resetting || vm->reset_wanted || vm->works))
 			pthread_cond_wait(&vm->changed, &vm->lock);
 		vm->pausing = false;
 		if (vm->state == VM_RUNNING) {
@@ -452,7 +507,7 @@ void vm_add_device(struct vm *vm, struct device *d)
 struct device_env vm_device_env(struct vm *vm)
 {
 	return (struct device_env){ .mem = vm->machine.mem, .ports = vm->machine.ports, .clock = vm->clock,
-				    .loop = vm->loop };
+				    .loop = vm->loop, .when_stopped = env_when_stopped, .vm = vm };
 }
 
 void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)

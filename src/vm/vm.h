@@ -85,6 +85,8 @@ struct vm {
 	char engine_why[300]; /* why this engine and no other */
 	struct err start_error;
 
+	struct stop_work *works; /* to be done once all are parked, in this order; under lock */
+
 	struct gdb *gdb; /* the debugger stub, NULL if none */
 	/* A CPU ran into what its cpu->debug asks for. On its thread; it parks next. */
 	void (*debug_hook)(void *opaque, struct vcpu *v);
@@ -99,6 +101,8 @@ int vm_create(struct vm **out, const struct vm_config *config, struct err *e);
 void vm_destroy(struct vm *vm); /* any state; joins threads, destroys devices in reverse order */
 void vm_add_device(struct vm *vm, struct device *d);
 struct device_env vm_device_env(struct vm *vm);
+/* What struct device_env offers to devices as env_stopped(). Any thread, also a vCPU's own in the middle of an access. */
+void vm_when_stopped(struct vm *vm, struct stop_work *w);
 
 int vm_start(struct vm *vm, struct err *e); /* resets everything, starts threads and clock */
 /*

@@ -155,7 +155,7 @@ struct code_registry *registry_create(struct machine *machine)
 	if (!r)
 		return NULL;
 	r->machine = machine;
-	r->pages = mem_ram_size(machine->mem) >> 12;
+	r->pages = mem_ram_limit(machine->mem) >> 12;
 	r->lines = calloc(r->pages + 1, sizeof(*r->lines));
 	if (!r->lines) {
 		free(r);
@@ -307,7 +307,7 @@ bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page,
 	bool settled;
 
 	if (ram_page >= r->pages)
-		return true; /* ROM: not writable */
+		return true;
 	pthread_mutex_lock(&r->lock);
 	settled = page_settled(r, ram_page) && r->nwaiting < WAITING;
 	if (settled && mem_mark_decoded(r->machine->mem, ram_page))

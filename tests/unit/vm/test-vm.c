@@ -18,7 +18,7 @@
 #define POSTERS 2
 #define CPUS 3
 
-enum script { SPIN, HALT, MIX, TRIPLE, BROKEN, DEBUG_POINT };
+enum script { SPIN, HALT, MIX, TRIPLE, BROKEN, DEBUG_POINT, ASK };
 
 static struct {
 	_Atomic int script;
@@ -26,6 +26,9 @@ static struct {
 	_Atomic uint64_t served[CPUS][POSTERS];
 	_Atomic uint64_t kicks, wakes, runs[CPUS], gets, sets, created, destroyed, attached, resets, saw_reset;
 	_Atomic bool fail_create;
+	struct vm *vm;
+	struct stop_work work[CPUS];
+	_Atomic uint64_t asked[CPUS], worked, running, at_work, mixed;
 } lab;
 
 static void fake_serve(struct cpu *c)
@@ -39,6 +42,8 @@ static void fake_serve(struct cpu *c)
 
 static enum cpu_stop fake_stop(struct cpu *c, enum cpu_stop why)
 {
+	if (lab.vm)
+		atomic_fetch_sub(&lab.running, 1);
 	c->s.activity = why == STOP_HLT ? ACTIVITY_HLT : ACTIVITY_RUN;
 	c->stop = why;
 	return why;
@@ -49,6 +54,10 @@ static enum cpu_stop fake_run(struct cpu *c)
 	unsigned spin = 0;
 
 	atomic_fetch_add(&lab.runs[c->id], 1);
+	if (lab.vm)
+		atomic_fetch_add(&lab.running, 1);
+	if (atomic_load(&lab.at_work))
+		atomic_fetch_add(&lab.mixed, 1);
 	if (c->s.gpr[RAX] == 77) /* what the reset hook left there */
 		atomic_store(&lab.saw_reset, 1);
 	for (;;) {
@@ -67,6 +76,12 @@ static enum cpu_stop fake_run(struct cpu *c)
 		case MIX:
 			if (++spin % 50 == 0)
 				return fake_stop(c, STOP_HLT);
+			break;
+		case ASK: /* in the middle of an access */
+			if (lab.work[c->id].fn && ++spin % 3 == 0) {
+				atomic_fetch_add(&lab.asked[c->id], 1);
+				vm_when_stopped(lab.vm, &lab.work[c->id]);
+			}
 			break;
 		case TRIPLE:
 			atomic_store(&lab.script, SPIN);
@@ -506,6 +521,46 @@ static void test_debug(void **state)
 	vm_destroy(vm);
 }
 
+/* ---- work for which all CPUs stop, asked for by all of them at once, with pauses and a reset in between */
+
+static void stopped_work(void *opaque)
+{
+	atomic_store(&lab.at_work, 1);
+	if (atomic_load(&lab.running))
+		atomic_fetch_add(&lab.mixed, 1);
+	usleep(20);
+	if (atomic_load(&lab.running))
+		atomic_fetch_add(&lab.mixed, 1);
+	atomic_store(&lab.at_work, 0);
+	atomic_fetch_add(&lab.worked, 1);
+}
+
+static void test_stopped(void **state)
+{
+	struct vm *vm = make(&config, ASK);
+	unsigned i;
+
+	lab.vm = vm;
+	for (i = 0; i < CPUS; i++)
+		lab.work[i] = (struct stop_work){ .fn = stopped_work };
+	vm_when_stopped(vm, &lab.work[0]); /* not started: at once */
+	assert_int_equal(lab.worked, 1);
+	assert_int_equal(vm_start(vm, NULL), 0);
+	for (i = 0; i < 5; i++) {
+		assert_true(until(&lab.worked, 200 * (i + 1)));
+		assert_int_equal(vm_pause(vm, NULL), 0);
+		assert_int_equal(lab.running, 0);
+		assert_null(vm->works);
+		assert_int_equal(vm_resume(vm, NULL), 0);
+		if (i == 3)
+			vm_request_reset(vm);
+	}
+	for (i = 0; i < CPUS; i++)
+		assert_true(lab.asked[i] > 10);
+	assert_int_equal(lab.mixed, 0);
+	vm_destroy(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -516,6 +571,7 @@ int main(void)
 		cmocka_unit_test(test_crash),
 		cmocka_unit_test(test_no_start),
 		cmocka_unit_test(test_debug),
+		cmocka_unit_test(test_stopped),
 		cmocka_unit_test(test_each_halted),
 		cmocka_unit_test(test_each_mixed),
 		cmocka_unit_test(test_flood),
