@@ -2,7 +2,7 @@
 /*
  * ACPI tables (specification 6.4, chapter 5): RSDP, RSDT and XSDT, FADT revision 5 with its FACS, MADT, DSDT.
  *
- * ACPI mode is always on (no SMI command port), there is no HPET, no VGA and no 8042 keyboard, and the
+ * ACPI mode is always on (no SMI command port), there is no VGA and no 8042 keyboard, and the
  * tables say so, which spares the guest its probing for them. The DSDT names processors, serial ports,
  * the clock, the ports that are taken, and S5; the power button is a fixed-hardware one.
  */
@@ -17,9 +17,10 @@
 #define FACS_SIZE 64
 
 /* The PM block, as dev/acpi-pm.c has it */
-#define PM_EVENT (ACPI_PM_PORT + 0)
-#define PM_CONTROL (ACPI_PM_PORT + 4)
-#define PM_TIMER (ACPI_PM_PORT + 8)
+#define PM_EVENT 0
+#define PM_CONTROL 4
+#define PM_TIMER 8
+#define PM_GPE0 0x20
 #define SLEEP_OFF 5 /* SLP_TYP of S5 */
 
 #define SCI_IRQ 9
@@ -133,7 +134,7 @@ static void dsdt_serial(struct aml *a, const struct acpi_config *config)
 	}
 }
 
-static void dsdt_board(struct aml *a)
+static void dsdt_board(struct aml *a, const struct acpi_config *config)
 {
 	struct aml_crs rtc = { 0 }, taken = { 0 };
 	unsigned mark = aml_device(a, "RTC_");
@@ -148,7 +149,8 @@ static void dsdt_board(struct aml *a)
 	aml_name_eisaid(a, "_HID", "PNP0C02");
 	aml_name_integer(a, "_UID", 1);
 	aml_crs_io(&taken, 0x4d0, 2);
-	aml_crs_io(&taken, ACPI_PM_PORT, 0x40);
+	aml_crs_io(&taken, config->pm_base, 0x40);
+	aml_crs_io(&taken, 0xb2, 2);
 	aml_name_crs(a, &taken);
 	aml_end(a, mark);
 }
@@ -161,9 +163,10 @@ static uint32_t build_dsdt(struct builder *b, const struct acpi_config *config)
 	uint8_t *p;
 
 	dsdt_sleep(&a);
+	dsdt_pci(&a, config);
 	mark = aml_scope(&a, "\\_SB_");
 	dsdt_processors(&a, config->cpus);
-	dsdt_board(&a);
+	dsdt_board(&a, config);
 	dsdt_serial(&a, config);
 	aml_end(&a, mark);
 	b->full |= a.overflow;
@@ -192,7 +195,7 @@ static uint32_t build_facs(struct builder *b)
 }
 
 /* A generic address structure in I/O space. */
-static void gas(uint8_t *p, uint8_t bits_wide, uint8_t access, uint16_t port)
+static void gas(uint8_t *p, uint8_t bits_wide, uint8_t access, unsigned port)
 {
 	p[0] = 1;
 	p[1] = bits_wide;
@@ -200,8 +203,9 @@ static void gas(uint8_t *p, uint8_t bits_wide, uint8_t access, uint16_t port)
 	put64(p + 4, port);
 }
 
-static void build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
+static void build_fadt(struct builder *b, const struct acpi_config *config, uint32_t facs, uint32_t dsdt)
 {
+	uint16_t pm = config->pm_base;
 	uint32_t at;
 	uint8_t *p = take(b, FADT_SIZE, 16, &at);
 
@@ -211,12 +215,14 @@ static void build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
 	put32(p + 40, dsdt);
 	p[45] = 4; /* profile: enterprise server */
 	put16(p + 46, SCI_IRQ);
-	put32(p + 56, PM_EVENT);
-	put32(p + 64, PM_CONTROL);
-	put32(p + 76, PM_TIMER);
+	put32(p + 56, pm + PM_EVENT);
+	put32(p + 64, pm + PM_CONTROL);
+	put32(p + 76, pm + PM_TIMER);
+	put32(p + 80, pm + PM_GPE0);
 	p[88] = 4;
 	p[89] = 2;
 	p[91] = 4;
+	p[92] = 4; /* GPE0: two registers of two bytes */
 	put16(p + 96, 0xfff); /* no C2 */
 	put16(p + 98, 0xfff); /* no C3 */
 	p[108] = 0x32; /* century in CMOS */
@@ -227,9 +233,10 @@ static void build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
 	p[128] = 0x06;
 	p[131] = 1; /* minor revision */
 	put64(p + 140, dsdt);
-	gas(p + 148, 32, 2, PM_EVENT);
-	gas(p + 172, 16, 2, PM_CONTROL);
-	gas(p + 208, 32, 3, PM_TIMER);
+	gas(p + 148, 32, 2, pm + PM_EVENT);
+	gas(p + 172, 16, 2, pm + PM_CONTROL);
+	gas(p + 208, 32, 3, pm + PM_TIMER);
+	gas(p + 220, 32, 1, pm + PM_GPE0);
 	header(p, "FACP", 5, FADT_SIZE);
 	finish(p);
 	b->tables[b->ntables++] = at;
@@ -247,7 +254,7 @@ static uint8_t *madt_override(uint8_t *p, uint8_t irq, uint32_t gsi, uint16_t fl
 
 static void build_madt(struct builder *b, unsigned cpus)
 {
-	uint32_t size = 44 + cpus * 8 + 12 + 2 * 10 + 6, at;
+	uint32_t size = 44 + cpus * 8 + 12 + 4 * 10 + 6, at;
 	uint8_t *p = take(b, size, 16, &at), *q = p + 44;
 
 	if (b->full)
@@ -268,6 +275,8 @@ static void build_madt(struct builder *b, unsigned cpus)
 	q += 12;
 	q = madt_override(q, 0, 2, 0);
 	q = madt_override(q, SCI_IRQ, SCI_IRQ, 0x000d); /* high, level */
+	q = madt_override(q, 10, 10, 0x000d); /* where firmware routes PCI's */
+	q = madt_override(q, 11, 11, 0x000d);
 	q[0] = 4; /* LINT1 of every CPU is NMI */
 	q[1] = 6;
 	q[2] = 0xff;
@@ -301,7 +310,7 @@ int acpi_build(uint8_t *buf, const struct acpi_config *config, uint64_t *rsdp, s
 	p = take(&b, RSDP_SIZE, 16, &at); /* first: found by those who search from 0xe0000 on */
 	facs = build_facs(&b);
 	dsdt = build_dsdt(&b, config);
-	build_fadt(&b, facs, dsdt);
+	build_fadt(&b, config, facs, dsdt);
 	build_madt(&b, config->cpus);
 	memcpy(p, "RSD PTR ", 8);
 	memcpy(p + 9, "OSPITE", 6);

@@ -14,6 +14,10 @@
 #define OP_QWORD 0x0e
 #define OP_SCOPE 0x10
 #define OP_BUFFER 0x11
+#define OP_PACKAGE 0x12
+#define OP_METHOD 0x14
+#define OP_RETURN 0xa4
+#define OP_IF 0xa0
 #define OP_EXT 0x5b
 #define OP_EXT_DEVICE 0x82
 
@@ -141,6 +145,50 @@ unsigned aml_device(struct aml *a, const char *name)
 	return mark;
 }
 
+unsigned aml_method(struct aml *a, const char *name, unsigned args)
+{
+	unsigned mark;
+
+	aml_byte(a, OP_METHOD);
+	mark = aml_begin(a);
+	aml_name(a, name);
+	aml_byte(a, (uint8_t)args);
+	return mark;
+}
+
+unsigned aml_if(struct aml *a, const char *name)
+{
+	unsigned mark;
+
+	aml_byte(a, OP_IF);
+	mark = aml_begin(a);
+	aml_name(a, name);
+	return mark;
+}
+
+void aml_return_name(struct aml *a, const char *name)
+{
+	aml_byte(a, OP_RETURN);
+	aml_name(a, name);
+}
+
+unsigned aml_package(struct aml *a, uint8_t elements)
+{
+	unsigned mark;
+
+	aml_byte(a, OP_PACKAGE);
+	mark = aml_begin(a);
+	aml_byte(a, elements);
+	return mark;
+}
+
+unsigned aml_name_package(struct aml *a, const char *name, uint8_t elements)
+{
+	aml_byte(a, OP_NAME);
+	aml_name(a, name);
+	return aml_package(a, elements);
+}
+
 static void crs_bytes(struct aml_crs *c, const uint8_t *data, unsigned n)
 {
 	CHECK(n <= sizeof(c->data) - c->len);
@@ -160,6 +208,27 @@ void aml_crs_irq(struct aml_crs *c, unsigned irq)
 {
 	uint8_t d[3] = { 0x22, (uint8_t)BIT(irq), (uint8_t)(BIT(irq) >> 8) };
 
+	crs_bytes(c, d, sizeof(d));
+}
+
+void aml_crs_window(struct aml_crs *c, unsigned bytes, uint8_t kind, uint8_t flags, uint64_t first, uint64_t last)
+{
+	const uint64_t value[5] = { 0, first, last, 0, last - first + 1 };
+	uint8_t d[6 + 5 * 8] = { bytes == 2 ? 0x88 : bytes == 4 ? 0x87 : 0x8a, (uint8_t)(3 + 5 * bytes), 0, kind,
+				 0x0c /* fixed at both ends, produced */, flags };
+
+	for (unsigned i = 0; i < 5; i++)
+		for (unsigned k = 0; k < bytes; k++)
+			d[6 + i * bytes + k] = (uint8_t)(value[i] >> 8 * k);
+	crs_bytes(c, d, 6 + 5 * bytes);
+}
+
+void aml_crs_memory(struct aml_crs *c, uint32_t first, uint32_t size)
+{
+	uint8_t d[12] = { 0x86, 9, 0, 1 };
+
+	put32(d + 4, first);
+	put32(d + 8, size);
 	crs_bytes(c, d, sizeof(d));
 }
 

@@ -15,9 +15,13 @@
 #include "base/log.h"
 #include "board/private.h"
 #include "dev/pc-devices.h"
+#include "pci/chipset.h"
 
 #define WIRES 16
 #define UARTS 4
+#define PIRQ_SOURCE 8 /* sources of a wire: the devices' own first, then the PIRQs routed to it */
+#define PCI_HIGH_ALIGN (1ull << 30)
+#define PCI_HIGH_SIZE (32ull << 30)
 
 struct pc_wire {
 	struct pc *pc;
@@ -31,12 +35,14 @@ struct pc {
 	struct vm *vm;
 	const struct pc_config *config;
 	struct lapic_bus *lapic_bus;
-	struct device *pic, *ioapic, *rtc, *acpi_pm;
+	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix;
+	struct pci_bus *pci;
 	struct chr *serial[UARTS];
 	struct pc_wire wire[WIRES];
 	struct power_ops power;
 	struct boot_map map;
 	struct boot_image *boot;
+	uint64_t rom_offset; /* RAM offset of the firmware's last 128 KiB, ~0: none */
 	uint8_t acpi[ACPI_SIZE];
 	uint64_t rsdp;
 };
@@ -238,6 +244,64 @@ static int pc_serial(struct pc *pc, struct device_env *env, struct err *e)
 	return 0;
 }
 
+/* ---- PCI */
+
+static void pci_msi(void *opaque, uint64_t address, uint32_t data)
+{
+	lapic_deliver_msi(((struct pc *)opaque)->lapic_bus, address, data);
+}
+
+static void pci_add(void *opaque, struct device *d)
+{
+	vm_add_device(((struct pc *)opaque)->vm, d);
+}
+
+/* An ISA interrupt as PIRQ n drives it: a source of the wire like any other. */
+static void pci_isa(void *opaque, unsigned irq, unsigned n, int level)
+{
+	struct irq_line line = pc_irq(opaque, irq, PIRQ_SOURCE + n);
+
+	irq_set(&line, level);
+}
+
+static void pm_moved(void *opaque, uint16_t base)
+{
+	acpi_pm_move(((struct pc *)opaque)->acpi_pm, base);
+}
+
+/* 64-bit BARs go above RAM; 32 GiB of room there do for a guest without firmware to choose from. */
+static void pci_windows(struct pc *pc, struct pci_bus_config *c)
+{
+	uint64_t size = pc->vm->config->memory, low = MIN(size, PC_LOW_RAM_END), top = PC_HIGH_RAM + (size - low);
+
+	c->low_start = low;
+	c->low_end = PC_IOAPIC;
+	c->assign_start = PC_LOW_RAM_END;
+	c->high_start = (top + PCI_HIGH_ALIGN - 1) & ~(PCI_HIGH_ALIGN - 1);
+	c->high_end = MIN(c->high_start + PCI_HIGH_SIZE, BIT(pc->vm->cpuid.phys_bits));
+	c->high_end = MAX(c->high_end, c->high_start);
+}
+
+static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct pci_bus_config bus = { .env = *env, .msi = pci_msi, .add = pci_add, .opaque = pc };
+	struct piix_config piix = { .isa = pci_isa, .opaque = pc, .pm_moved = pm_moved, .pm_base = ACPI_PM_PORT };
+
+	pci_windows(pc, &bus);
+	reset_port_cf9(pc->reset_port, &bus.other_ops, &bus.other_opaque);
+	pc->pci = pci_bus_create(&bus, e);
+	if (!pc->pci)
+		return -1;
+	vm_add_device(pc->vm, pci_bus_device(pc->pci));
+	pc->host = i440fx_create(pc->pci, env->mem, pc->rom_offset, e);
+	if (add(pc, pc->host))
+		return -1;
+	for (unsigned n = 0; n < 4; n++)
+		piix.direct[n] = ioapic_input(pc->ioapic, 16 + n);
+	pc->piix = piix_create(pc->pci, env, &piix, e);
+	return add(pc, pc->piix);
+}
+
 static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 {
 	if (pc_interrupts(pc, env, e) || add(pc, pit_create(env, pc_irq(pc, 0, 0), e)))
@@ -246,7 +310,8 @@ static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 	if (add(pc, pc->rtc) || pc_serial(pc, env, e))
 		return -1;
 	pc->acpi_pm = acpi_pm_create(env, pc_irq(pc, 9, 0), &pc->power, e);
-	if (add(pc, pc->acpi_pm) || add(pc, reset_port_create(env, &pc->power, e)))
+	pc->reset_port = reset_port_create(env, &pc->power, e);
+	if (add(pc, pc->acpi_pm) || add(pc, pc->reset_port) || pc_pci(pc, env, e))
 		return -1;
 	if (add(pc, debug_port_create(env, NULL, e)))
 		return -1;
@@ -272,6 +337,9 @@ static void cpu_mtrrs(struct x86_state *s, unsigned phys_bits)
 	s->mtrr_mask[0] = ((BIT(phys_bits) - 1) & ~(PC_HIGH_RAM - PC_LOW_RAM_END - 1)) | BIT(11);
 }
 
+/* As SeaBIOS has them. */
+static const uint8_t pirq_irq[4] = { 10, 10, 11, 11 };
+
 static void pc_reset(void *opaque)
 {
 	struct pc *pc = opaque;
@@ -285,6 +353,9 @@ static void pc_reset(void *opaque)
 		return; /* firmware: the reset vector */
 	for (unsigned i = 0; i < vm->machine.ncpus; i++)
 		cpu_mtrrs(&vm->vcpus[i].cpu.s, vm->cpuid.phys_bits);
+	i440fx_open_shadow(pc->host);
+	piix_set_routing(pc->piix, pirq_irq);
+	pci_bus_assign(pc->pci, pirq_irq);
 	r = mem_load(vm->machine.mem, ACPI_BASE, pc->acpi, ACPI_SIZE);
 	if (!r)
 		r = boot_image_load(pc->boot, vm->machine.mem, &pc->map, pc->rsdp, &vm->vcpus[0].cpu.s, &e);
@@ -292,18 +363,31 @@ static void pc_reset(void *opaque)
 		vm_request_end(vm, VM_END_CRASH, 0, e.text[0] ? e.text : "cannot place the boot image");
 }
 
+static int pc_acpi(struct pc *pc, struct err *e)
+{
+	struct acpi_config acpi = { .cpus = pc->vm->machine.ncpus, .serial = pc->config->serial,
+				    .nserial = pc->config->nserial, .pm_base = ACPI_PM_PORT };
+	struct pci_bus_config bus = { 0 };
+
+	pci_windows(pc, &bus);
+	memcpy(acpi.pirq, pirq_irq, sizeof(acpi.pirq));
+	acpi.pci_low = bus.assign_start;
+	acpi.pci_low_end = bus.low_end;
+	acpi.pci_high = bus.high_start;
+	acpi.pci_high_end = bus.high_end;
+	return acpi_build(pc->acpi, &acpi, &pc->rsdp, e);
+}
+
 static int pc_boot(struct pc *pc, struct err *e)
 {
 	const struct pc_config *config = pc->config;
-	struct acpi_config acpi = { .cpus = pc->vm->machine.ncpus, .serial = config->serial,
-				    .nserial = config->nserial };
 	int r;
 
 	if (config->firmware)
-		return boot_firmware_map(pc->vm->machine.mem, config->firmware, e);
+		return boot_firmware_map(pc->vm->machine.mem, config->firmware, &pc->rom_offset, e);
 	if (config->restoring && !config->kernel)
 		return 0;
-	r = acpi_build(pc->acpi, &acpi, &pc->rsdp, e);
+	r = pc_acpi(pc, e);
 	if (!r)
 		r = boot_image_open(&pc->boot, config, &pc->map, e);
 	return r;
@@ -320,6 +404,7 @@ int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, st
 	pc->device.ops = &pc_ops;
 	pc->vm = vm;
 	pc->config = config;
+	pc->rom_offset = ~0ull;
 	pc->power = (struct power_ops){ power_off, power_reset, power_exit, pc };
 	for (unsigned i = 0; i < WIRES; i++) {
 		pc->wire[i].pc = pc;

@@ -163,7 +163,8 @@ int boot_place_initrd(const struct boot_input *in, struct boot_plan *p, struct b
 uint64_t boot_map_mib(const struct boot_map *map);
 
 /* ---- firmware (boot-firmware.c) ---- */
-int boot_firmware_map(struct mem *mem, const char *path, struct err *e);
+/* rom_offset: RAM offset of its last 128 KiB */
+int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, struct err *e);
 
 /* ---- ACPI (acpi.c, aml.c) ---- */
 
@@ -171,6 +172,9 @@ struct acpi_config {
 	unsigned cpus;
 	const char *const *serial; /* NULL: absent */
 	unsigned nserial;
+	uint16_t pm_base;
+	uint8_t pirq[4]; /* ISA interrupts of PIRQ A to D; IOAPIC pins are 16 to 19 */
+	uint64_t pci_low, pci_low_end, pci_high, pci_high_end; /* windows of memory */
 };
 #define ACPI_BASE 0xe0000ull /* where the tables go: the BIOS area, reserved in E820 */
 #define ACPI_SIZE 0x10000u
@@ -196,13 +200,23 @@ void aml_name_integer(struct aml *a, const char *name, uint64_t v); /* Name (X, 
 void aml_name_eisaid(struct aml *a, const char *name, const char *id);
 unsigned aml_scope(struct aml *a, const char *name);  /* end with aml_end */
 unsigned aml_device(struct aml *a, const char *name); /* end with aml_end */
+unsigned aml_method(struct aml *a, const char *name, unsigned args); /* end with aml_end */
+unsigned aml_if(struct aml *a, const char *name); /* the name's value is not zero; end with aml_end */
+void aml_return_name(struct aml *a, const char *name);
+unsigned aml_name_package(struct aml *a, const char *name, uint8_t elements); /* end with aml_end */
+unsigned aml_package(struct aml *a, uint8_t elements); /* end with aml_end */
 /* Resource templates: Name (_CRS, Buffer { ... }) around io and irq descriptors. */
 struct aml_crs {
-	uint8_t data[128];
+	uint8_t data[512];
 	unsigned len;
 };
 void aml_crs_io(struct aml_crs *c, uint16_t first, uint8_t count);
 void aml_crs_irq(struct aml_crs *c, unsigned irq);
+/* A window a bridge passes on: kind 0 memory, 1 I/O, 2 bus numbers; `bytes` of its numbers: 2, 4, 8. */
+void aml_crs_window(struct aml_crs *c, unsigned bytes, uint8_t kind, uint8_t flags, uint64_t first, uint64_t last);
+void aml_crs_memory(struct aml_crs *c, uint32_t first, uint32_t size); /* fixed, 32 bit */
+/* acpi-pci.c: the host bridge with its windows and the routing of interrupts */
+void dsdt_pci(struct aml *a, const struct acpi_config *config);
 void aml_name_crs(struct aml *a, const struct aml_crs *c);
 
 #endif

@@ -36,6 +36,8 @@ struct pm {
 	const struct power_ops *power;
 	struct timer timer;
 	pthread_mutex_t lock;
+	struct ports *ports;
+	uint16_t base; /* 0: unmapped */
 };
 
 /* 3.579545 MHz, exactly 315/88 MHz. */
@@ -219,6 +221,15 @@ static const struct device_ops pm_ops = {
 	.destroy = pm_destroy,
 };
 
+void acpi_pm_move(struct device *d, uint16_t base)
+{
+	struct pm *p = container_of(d, struct pm, device);
+
+	if (p->base)
+		ports_unmap(p->ports, p->base, "acpi-pm");
+	p->base = base && !ports_map(p->ports, base, PORTS, &pm_io, p, "acpi-pm", NULL) ? base : 0;
+}
+
 struct device *acpi_pm_create(struct device_env *env, struct irq_line sci, const struct power_ops *power,
 			      struct err *e)
 {
@@ -235,6 +246,8 @@ struct device *acpi_pm_create(struct device_env *env, struct irq_line sci, const
 	pthread_mutex_init(&p->lock, NULL);
 	timer_init(&p->timer, env->clock, pm_timer, p);
 	pm_reset(&p->device, RESET_COLD);
+	p->ports = env->ports;
+	p->base = ACPI_PM_PORT;
 	if (ports_map(env->ports, ACPI_PM_PORT, PORTS, &pm_io, p, "acpi-pm", e)) {
 		pm_destroy(&p->device);
 		return NULL;

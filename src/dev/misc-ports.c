@@ -177,6 +177,12 @@ static const struct io_ops port92_io = { port92_read, port92_write, 1, 1 };
 static const struct io_ops kbc_data_io = { kbc_data_read, kbc_data_write, 1, 1 };
 static const struct io_ops kbc_status_io = { kbc_status_read, kbc_command_write, 1, 1 };
 
+void reset_port_cf9(struct device *d, const struct io_ops **ops, void **opaque)
+{
+	*ops = &cf9_io;
+	*opaque = container_of(d, struct reset_port, device);
+}
+
 static int reset_check(const void *opaque, struct err *e)
 {
 	const struct reset_hw *hw = opaque;

@@ -42,9 +42,13 @@ struct power_ops {
 struct device *acpi_pm_create(struct device_env *env, struct irq_line sci,
 			      const struct power_ops *power, struct err *e);
 void acpi_pm_power_button(struct device *pm);
+/* Its ports are at base from now on (0: nowhere). All CPUs are stopped. */
+void acpi_pm_move(struct device *pm, uint16_t base);
 
 /* Reset by port 0xcf9 and by the keyboard controller's port 0x64 (which also answers as an empty i8042). */
 struct device *reset_port_create(struct device_env *env, const struct power_ops *power, struct err *e);
+/* What answers to accesses of 0xcf8..0xcfb that are not PCI's. */
+void reset_port_cf9(struct device *d, const struct io_ops **ops, void **opaque);
 /* A write of v ends the VM with status (v << 1) | 1. */
 struct device *exit_port_create(struct device_env *env, uint16_t port, const struct power_ops *power,
 				struct err *e);
