@@ -92,6 +92,7 @@ void block_free(struct block *b)
 {
 	free(b->shadow);
 	free(b->map);
+	free(b->runs);
 	free(b->exits);
 	free(b);
 }

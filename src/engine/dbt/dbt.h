@@ -32,7 +32,6 @@
 #define MODE_AVX 0x20u
 #define MODE_AVX512 0x40u
 #define MODE_TSD 0x80u  /* RDTSC faults */
-#define MODE_STEPWISE 0x100u /* stack accesses checked one by one */
 #define MODE_SMAP 0x200u
 #define MODE_NONE UINT32_MAX /* not for translation: the interpreter runs it */
 
@@ -48,6 +47,13 @@ struct insn_map {
 };
 
 struct block;
+
+/* Accesses of a block that one check of the TLB covers; plan.c. */
+struct run {
+	uint16_t span;      /* bytes */
+	uint8_t first, end; /* instructions; at end nothing is missing if all before were interpreted */
+	bool write, slot;   /* slot: the addend is in hot->run[] for those that come later */
+};
 
 /* A way out of a block to a known guest address. */
 struct exit {
@@ -80,8 +86,10 @@ struct block {
 	uint8_t ninsns, nexits;
 	bool dead;
 	bool uses_fp;
+	uint16_t crossings; /* how often a run lay across a page's end */
 	struct insn_map *map;
 	struct exit *exits;
+	struct run *runs;
 };
 
 /* RAM page that has blocks. */
@@ -134,6 +142,7 @@ struct dbt {
 	void *perf_map; /* FILE *, or NULL */
 	struct tr *tr; /* workspace */
 	uint64_t serial;
+	uint64_t stepwise[1024]; /* bitmap by stepwise_bit(): blocks that are not to have runs */
 	struct dbt_counters counters;
 	struct dbt_watch *watch; /* NULL but under engine=verify */
 };
@@ -220,6 +229,11 @@ static inline bool may_straddle(uint64_t va)
 	return (va & 0xfff) > 4096 - MAX_INSN;
 }
 
+static inline unsigned stepwise_bit(uint64_t page, uint64_t va)
+{
+	return (unsigned)((page ^ va) * 0x9e3779b97f4a7c15ull >> 48);
+}
+
 struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode);
 
 /* chain.c */
@@ -267,8 +281,7 @@ uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param);
 #define SLOW_WRITE 2u
 #define SLOW_STACK 3u
 #define SLOW_FP 4u
-#define SLOW_POPS 5u /* the next `size code` + 1 instructions pop, */
-#define SLOW_PUSHES 6u /* push, at once */
+#define SLOW_RUN 5u /* the size code is the run's number */
 #define SLOW_PARAM(block, idx, kind, size) \
 	((uint64_t)(uintptr_t)(block) | (uint64_t)(idx) << 48 | (uint64_t)(kind) << 56 | (uint64_t)(size_code(size)) << 60)
 static inline unsigned size_code(unsigned size) /* of sizes that the inline check takes */

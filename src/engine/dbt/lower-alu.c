@@ -5,12 +5,7 @@
  */
 #include "engine/dbt/translate.h"
 
-enum { A_NONE = 0, A_R = 1, A_W = 2, A_RW = 3 };
-
-/* What an instruction does with its ModRM.rm and ModRM.reg operands. */
-struct roles {
-	uint8_t rm, reg;
-};
+enum { A_NONE = ROLE_NONE, A_R = ROLE_READ, A_W = ROLE_WRITE, A_RW = ROLE_BOTH };
 
 static bool is_alu(unsigned op)
 {
@@ -141,7 +136,7 @@ static bool roles_rm(const struct insn *i, struct roles *r)
 	}
 }
 
-static bool roles_of(const struct insn *i, struct roles *r)
+bool alu_roles(const struct insn *i, struct roles *r)
 {
 	switch (i->form) {
 	case FORM_RM_REG:
@@ -478,7 +473,7 @@ enum lowered lower_alu(struct tr *t, const struct insn *i)
 	}
 	if (!i->modrm_at && i->op == OP_MOV && i->flags & INSN_MEM)
 		return LOWER_HELPER; /* absolute 64-bit addresses */
-	if (!i->modrm_at || !roles_of(i, &r))
+	if (!i->modrm_at || !alu_roles(i, &r))
 		return lower_simple(t, i);
 	if (i->flags & (INSN_HIGH_REG | INSN_HIGH_RM)) {
 		if (i->flags & INSN_MEM)

@@ -217,7 +217,7 @@ static enum lowered lower_call(struct tr *t, const struct insn *i)
 		return LOWER_LEAVE;
 	load_target(t, i);
 	emit_store(e, opnd_gs(OFF_HOT(tmp)), S0);
-	push_return(t, i, true);
+	push_return(t, i, i->flags & INSN_MEM);
 	emit_load(e, S0, opnd_gs(OFF_HOT(tmp)));
 	lower_exit_indirect(t);
 	return LOWERED;
@@ -229,7 +229,7 @@ static enum lowered lower_ret(struct tr *t, const struct insn *i)
 
 	if (i->opsize != 8)
 		return LOWER_LEAVE;
-	mem_stack_run(t, 0, SLOW_READ, &m);
+	mem_stack(t, 0, 8, SLOW_READ, false, &m);
 	emit_load(&t->e, S0, m);
 	tr_commit(t, i);
 	emit_lea(&t->e, RSP, opnd_mem(RSP, 8 + (int32_t)(i->form == FORM_IMM ? (uint16_t)i->imm : 0)));

@@ -167,12 +167,83 @@ static void tlb_check(struct tr *t, unsigned from, unsigned size, bool write)
 	emit_alu_imm(e, ENC_W, 7, opnd_reg(S0), (int32_t)(4096 - size));
 }
 
+bool mem_run_usable(const struct tr *t)
+{
+	int n = t->run_of[t->idx];
+
+	return n >= 0 && (t->s1_run == n || (t->runs[n].slot && t->runs_ready & BIT(n)));
+}
+
+static void run_slow_emit(struct tr *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+	struct insn at = t->insn[k->idx];
+
+	emit_label_here(e, k->from);
+	if (k->stack) {
+		emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
+	} else {
+		at.disp = (int32_t)k->arg;
+		ea_emit(t, &at);
+	}
+	emit_imm(e, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)SLOW_RUN << 56 |
+				(uint64_t)k->kind << 60);
+	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
+}
+
+/* The check for all of a run. */
+static void run_check(struct tr *t, const struct insn *i, unsigned n)
+{
+	struct emit *e = &t->e;
+	struct run *r = &t->runs[n];
+	struct insn at = *i;
+	struct cold *k;
+
+	at.disp -= t->run_at[t->idx];
+	if (ea_direct(&at) && !at.disp) {
+		tlb_check(t, at.base, r->span, r->write);
+	} else {
+		ea_emit(t, &at);
+		tlb_check(t, S0, r->span, r->write);
+	}
+	k = tr_cold(t, run_slow_emit, emit_jcc(e, CC_A));
+	k->kind = (uint8_t)n;
+	k->stack = i != &t->insn[t->idx];
+	k->arg = (uint64_t)at.disp;
+	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	if (r->slot)
+		emit_store(e, opnd_gs(OFF_HOT(run) + 8 * (int32_t)n), S1);
+	t->runs_ready |= (uint32_t)BIT(n);
+}
+
+static void run_operand(struct tr *t, const struct insn *i, unsigned kind, struct opnd *out)
+{
+	unsigned n = (unsigned)t->run_of[t->idx];
+
+	CHECK(kind != SLOW_WRITE || t->runs[n].write);
+	if (!mem_run_usable(t))
+		run_check(t, i, n);
+	else if (t->s1_run != (int)n)
+		emit_load(&t->e, S1, opnd_gs(OFF_HOT(run) + 8 * (int32_t)n));
+	t->s1_next = (int)n;
+	if (ea_direct(i)) {
+		*out = opnd_sib(i->base, S1, 0, (int32_t)i->disp);
+		return;
+	}
+	ea_emit(t, i);
+	*out = opnd_sib(S0, S1, 0, 0);
+}
+
 void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kind, struct opnd *out)
 {
 	struct emit *e = &t->e;
 	bool direct = ea_direct(i);
 	uint64_t ea;
 
+	if (t->run_of[t->idx] >= 0) {
+		run_operand(t, i, kind, out);
+		return;
+	}
 	if (ea_constant(t, i, &ea)) {
 		constant_operand(t, ea, size, kind, out);
 		return;
@@ -211,6 +282,12 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
 	struct emit *e = &t->e;
 	struct cold *k;
 
+	if (!second && t->run_of[t->idx] >= 0) {
+		struct insn at = { .base = RSP, .index = REG_NONE, .seg = SEG_SS, .addrsize = 8, .disp = offset };
+
+		run_operand(t, &at, kind, out);
+		return;
+	}
 	if (offset)
 		emit_lea(e, S0, opnd_mem(RSP, offset));
 	tlb_check(t, offset ? S0 : RSP, size, kind == SLOW_WRITE);
@@ -234,59 +311,4 @@ void mem_span(struct tr *t, unsigned reg, bool counted, unsigned shift, unsigned
 	emit_lea(e, S0, opnd_sib(S0, RCX, shift, 0));
 	emit_alu_imm(e, ENC_W, 7, opnd_reg(S0), 4096);
 	slow_jump(t, CC_A, SLOW_INTERP, 1);
-}
-
-static bool in_run(const struct insn *i, unsigned kind)
-{
-	if (i->opsize != 8 || i->flags & INSN_MEM)
-		return false;
-	if (kind == SLOW_WRITE)
-		return i->op == OP_PUSH && (i->form == FORM_IMM || i->form == FORM_REG || i->form == FORM_RM);
-	if (i->op == OP_RET)
-		return true;
-	return i->op == OP_POP && (i->form == FORM_REG || i->form == FORM_RM) &&
-	       (i->form == FORM_RM ? i->rm : i->reg) != RSP;
-}
-
-static void slow_run_emit(struct tr *t, const struct cold *k)
-{
-	struct emit *e = &t->e;
-
-	emit_label_here(e, k->from);
-	emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
-	emit_imm(e, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)k->kind << 56 |
-				(uint64_t)(k->size - 1u) << 60);
-	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
-}
-
-void mem_stack_run(struct tr *t, int32_t offset, unsigned kind, struct opnd *out)
-{
-	struct emit *e = &t->e;
-	unsigned count = 1;
-	int32_t low;
-	struct cold *k;
-
-	if (t->run_left) {
-		t->run_left--;
-		*out = opnd_sib(RSP, S1, 0, offset);
-		return;
-	}
-	while (count < 8 && t->idx + count < t->n && in_run(&t->insn[t->idx + count - 1], kind) &&
-	       t->insn[t->idx + count - 1].op != OP_RET && in_run(&t->insn[t->idx + count], kind))
-		count++;
-	if (count == 1) {
-		mem_stack(t, offset, 8, kind, false, out);
-		return;
-	}
-	low = kind == SLOW_WRITE ? -8 * (int32_t)count : 0;
-	if (low)
-		emit_lea(e, S0, opnd_mem(RSP, low));
-	tlb_check(t, low ? S0 : RSP, 8 * count, kind == SLOW_WRITE);
-	k = tr_cold(t, slow_run_emit, emit_jcc(e, CC_A));
-	k->kind = kind == SLOW_WRITE ? SLOW_PUSHES : SLOW_POPS;
-	k->size = (uint8_t)count;
-	k->arg = (uint64_t)(int64_t)low;
-	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
-	t->run_left = count - 1;
-	*out = opnd_sib(RSP, S1, 0, offset);
 }

@@ -21,7 +21,7 @@ static enum lowered lower_push(struct tr *t, const struct insn *i)
 	if (i->opsize != 8)
 		return LOWER_HELPER;
 	if (i->form == FORM_IMM) {
-		mem_stack_run(t, -8, SLOW_WRITE, &m);
+		mem_stack(t, -8, 8, SLOW_WRITE, false, &m);
 		tr_commit(t, i);
 		emit_store_imm32(e, m, (int32_t)i->imm);
 		rsp_add(t, -8);
@@ -43,7 +43,7 @@ static enum lowered lower_push(struct tr *t, const struct insn *i)
 		from = i->rm;
 	else if (i->form != FORM_REG)
 		return LOWER_HELPER;
-	mem_stack_run(t, -8, SLOW_WRITE, &m);
+	mem_stack(t, -8, 8, SLOW_WRITE, false, &m);
 	if (spilled(from)) {
 		emit_load(e, S0, opnd_gs(OFF_GPR(from)));
 		from = S0;
@@ -62,7 +62,7 @@ static enum lowered lower_pop(struct tr *t, const struct insn *i)
 
 	if (i->opsize != 8 || i->flags & INSN_MEM || (i->form != FORM_REG && i->form != FORM_RM))
 		return LOWER_HELPER;
-	mem_stack_run(t, 0, SLOW_READ, &m);
+	mem_stack(t, 0, 8, SLOW_READ, false, &m);
 	if (spilled(to)) {
 		emit_load(e, S0, m);
 		tr_commit(t, i);

@@ -9,14 +9,6 @@
 #include <Zydis/Zydis.h>
 #include "engine/dbt/translate.h"
 
-struct shape {
-	bool reg_gpr, rm_gpr, vvvv_gpr; /* general registers there */
-	bool reg_read, reg_write, rm_read, rm_write;
-	bool mem_read, mem_write;
-	unsigned mem_size;
-	bool mmx;
-};
-
 static bool is_gpr(ZydisRegister r)
 {
 	ZydisRegisterClass k = ZydisRegisterGetClass(r);
@@ -34,7 +26,7 @@ static bool operand_take(struct shape *s, const ZydisDecodedOperand *o)
 			return false;
 		s->mem_read = reads;
 		s->mem_write = writes;
-		s->mem_size = o->size / 8;
+		s->mem_size = (uint8_t)MIN(o->size / 8, 255);
 		return true;
 	}
 	if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
@@ -55,8 +47,10 @@ static bool operand_take(struct shape *s, const ZydisDecodedOperand *o)
 		return true;
 	case ZYDIS_OPERAND_ENCODING_NDSNDD:
 		s->vvvv_gpr = true;
+		s->other_write |= writes;
 		return true;
 	default:
+		s->other_write |= writes;
 		return o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || o->visibility == ZYDIS_OPERAND_VISIBILITY_IMPLICIT;
 	}
 }
@@ -99,6 +93,17 @@ static bool shape_of(const struct insn *i, struct shape *s)
 			return false;
 	}
 	return true;
+}
+
+const struct shape *vector_shape(struct tr *t, unsigned idx)
+{
+	struct shape *s = &t->shape[idx];
+
+	if (!s->seen) {
+		s->known = shape_of(&t->insn[idx], s);
+		s->seen = true;
+	}
+	return s;
 }
 
 static bool spilled(unsigned g)
@@ -266,18 +271,18 @@ static enum lowered lower_memory(struct tr *t, const struct insn *i, const struc
 enum lowered lower_vector(struct tr *t, const struct insn *i)
 {
 	bool x87 = i->class == CLASS_X87 || i->flags & INSN_MMX, vec = i->class == CLASS_VECTOR;
-	struct shape s;
+	const struct shape *s = vector_shape(t, t->idx);
 
 	if (i->class == CLASS_X87 && i->op == OP_INVALID)
 		return LOWER_LEAVE;
 	if (!i->modrm_at && i->opcode != 0x9b && !(i->flags & INSN_VEX) && i->opmap == 0)
 		return LOWER_HELPER;
-	if (!shape_of(i, &s))
+	if (!s->known)
 		return LOWER_HELPER;
-	x87 |= s.mmx;
-	if (s.vvvv_gpr || (s.reg_gpr && i->flags & INSN_EVEX))
+	x87 |= s->mmx;
+	if (s->vvvv_gpr || (s->reg_gpr && i->flags & INSN_EVEX))
 		return LOWER_HELPER;
-	if ((x87 && !(t->mode & MODE_X87)) || (vec && !(t->mode & MODE_SSE) && !s.mmx) ||
+	if ((x87 && !(t->mode & MODE_X87)) || (vec && !(t->mode & MODE_SSE) && !s->mmx) ||
 	    (i->flags & INSN_VEX && !(t->mode & MODE_AVX)) || (i->flags & INSN_EVEX && !(t->mode & MODE_AVX512)))
 		return LOWER_HELPER;
 	if (vec && !t->vec_known) {
@@ -288,5 +293,5 @@ enum lowered lower_vector(struct tr *t, const struct insn *i)
 		live_check(t, OFF_HOT(x87_live), 2);
 		t->x87_known = true;
 	}
-	return i->flags & INSN_MEM ? lower_memory(t, i, &s) : lower_registers(t, i, &s);
+	return i->flags & INSN_MEM ? lower_memory(t, i, s) : lower_registers(t, i, s);
 }

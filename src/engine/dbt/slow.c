@@ -107,16 +107,42 @@ static bool fill(struct cpu *c, uint64_t ea, unsigned size, bool write)
 	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where) == CPU_OK;
 }
 
-/* Several pushes or pops whose stack crosses a page, or is not plain memory. */
-static uint64_t slow_run(struct cpu *c, const struct block *b, unsigned idx, unsigned count)
+/* After so many the block is made again without runs: a walk over small structures crosses a page now and then. */
+#define CROSSINGS 32u
+
+static void crossed(struct cpu *c, struct block *b)
 {
+	struct dbt *d = dbt_cpu(c)->d;
+	unsigned bit = stepwise_bit(b->page, b->va);
+
+	if (__atomic_add_fetch(&b->crossings, 1, __ATOMIC_RELAXED) != CROSSINGS)
+		return;
+	pthread_mutex_lock(&d->lock);
+	d->stepwise[bit / 64] |= BIT(bit % 64);
+	block_kill(d, b);
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* The accesses of a run are not in one page, or not all in plain memory: one by one. */
+static uint64_t slow_run(struct cpu *c, struct block *b, unsigned idx, uint64_t ea, const struct run *r)
+{
+	struct fp_was was = fp_put_by(c);
 	uint64_t resume = 0;
 
-	for (unsigned n = 0; n < count; n++) {
-		resume = slow_interp(c, b, idx + n);
+	if ((ea & 0xfff) > 4096u - r->span)
+		crossed(c, b);
+	for (unsigned n = idx; n < r->end; n++) {
+		const struct insn *i = insn_of(dbt_cpu(c), b, n);
+
+		if (n > idx && i && i->class == CLASS_BRANCH) { /* may lead elsewhere: a block of its own */
+			c->s.rip = block_rip(b, n);
+			return leave(c, EXIT_LOOKUP);
+		}
+		resume = slow_interp(c, b, n);
 		if (!resume)
-			break;
+			return 0;
 	}
+	fp_take_up(c, was);
 	return resume;
 }
 
@@ -130,7 +156,7 @@ static void load_fp(struct cpu *c, unsigned what)
 
 __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param)
 {
-	const struct block *b = (const struct block *)(uintptr_t)(param & 0xffffffffffffull);
+	struct block *b = (struct block *)(uintptr_t)(param & 0xffffffffffffull);
 	unsigned idx = param >> 48 & 0xff, kind = param >> 56 & 15, code = (unsigned)(param >> 60);
 	unsigned size = code == 7 ? 10 : 1u << code;
 	struct dbt_cpu *dc = dbt_cpu(c);
@@ -142,10 +168,12 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 	}
 	if (kind == SLOW_FP) {
 		load_fp(c, code);
-	} else if (kind == SLOW_POPS || kind == SLOW_PUSHES) {
+	} else if (kind == SLOW_RUN) {
+		const struct run *r = &b->runs[code];
+
 		dc->counters.slow_paths++;
-		if (!fill(c, ea, 8 * (code + 1), kind == SLOW_PUSHES))
-			return slow_run(c, b, idx, code + 1);
+		if (!fill(c, ea, r->span, r->write))
+			return slow_run(c, b, idx, ea, r);
 		dc->counters.slow_fills++;
 	} else {
 		dc->counters.slow_paths++;

@@ -68,19 +68,25 @@ struct cold *tr_cold(struct tr *t, void (*fn)(struct tr *t, const struct cold *k
 
 bool lower_clobbers_flags(const struct tr *t, const struct insn *i)
 {
+	bool memory = i->flags & INSN_MEM && !mem_run_usable(t);
+
 	if (i->class == CLASS_X87)
-		return !t->x87_known || i->flags & INSN_MEM;
+		return !t->x87_known || memory;
 	if (i->class == CLASS_VECTOR)
-		return !t->vec_known || (i->flags & INSN_MMX && !t->x87_known) || i->flags & INSN_MEM;
+		return !t->vec_known || (i->flags & INSN_MMX && !t->x87_known) || memory;
 	if (i->op >= OP_NOP && i->op <= OP_PREFETCHWT1)
+		return false;
+	if (i->flags & INSN_MEM && i->class == CLASS_PLAIN && mem_run_usable(t))
 		return false;
 	if (i->flags & INSN_MEM)
 		return i->op != OP_LEA;
 	switch (i->op) {
 	case OP_PUSH:
 	case OP_POP:
-	case OP_LEAVE:
+		return !mem_run_usable(t);
 	case OP_CALL:
+		return i->form != FORM_IMM || !mem_run_usable(t);
+	case OP_LEAVE:
 	case OP_RET:
 	case OP_CLD:
 	case OP_STD:
@@ -262,17 +268,40 @@ static void log_entry(struct tr *t)
 	tr_cold(t, log_full_emit, on)->kind = (uint8_t)t->fl;
 }
 
+/* The slow path comes back to where a check of what registers are live begins, without S1. */
+static bool live_check_due(const struct tr *t, const struct insn *i)
+{
+	return (i->class == CLASS_VECTOR && !t->vec_known) ||
+	       ((i->class == CLASS_X87 || i->flags & INSN_MMX) && !t->x87_known);
+}
+
+static void s1_after(struct tr *t, enum lowered r, bool live_checked)
+{
+	bool member = t->run_of[t->idx] >= 0;
+
+	if (r != LOWERED || !run_keeps_s1(t, t->idx) || (member && t->s1_next < 0))
+		t->s1_run = -1;
+	else if (member)
+		t->s1_run = t->s1_next;
+	else if (live_checked)
+		t->s1_run = -1;
+}
+
 static void lower_all(struct tr *t)
 {
 	t->fl = t->live[0] ? FL_H : FL_DEAD;
 	if (unlikely(t->d->watch))
 		log_entry(t);
 	t->shadow = false;
-	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || t->run_left || room_left(t)); t->idx++) {
+	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || room_left(t)); t->idx++) {
 		const struct insn *i = &t->insn[t->idx];
 		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;
+		bool vec_known = t->vec_known, x87_known = t->x87_known;
 		enum lowered r;
 
+		t->s1_next = -1;
+		if (live_check_due(t, i))
+			t->s1_run = -1;
 		if (!followed && lower_clobbers_flags(t, i)) {
 			if (!t->live[t->idx]) {
 				t->fl = FL_DEAD;
@@ -294,6 +323,7 @@ static void lower_all(struct tr *t)
 			lower_leave(t, EXIT_STEP, tr_rip(t));
 		else if (i->flags_written & FLAGS_ARITH && i->op != OP_POPFQ)
 			t->fl = FL_H;
+		s1_after(t, r, vec_known != t->vec_known || x87_known != t->x87_known);
 	}
 	t->n = t->idx;
 	if (t->ended) {
@@ -328,9 +358,14 @@ static bool finish(struct tr *t, struct block *b)
 
 	t->exits_final = calloc(t->nexits ? t->nexits : 1, sizeof(*b->exits));
 	b->map = malloc((n + 1) * sizeof(*b->map));
-	if (!t->exits_final || !b->map) {
+	b->runs = malloc((t->nruns ? t->nruns : 1) * sizeof(*b->runs));
+	if (!t->exits_final || !b->map || !b->runs) {
 		free(t->exits_final);
 		return false;
+	}
+	for (unsigned k = 0; k < t->nruns; k++) {
+		b->runs[k] = t->runs[k];
+		b->runs[k].end = (uint8_t)MIN(t->runs[k].end, n);
 	}
 	for (unsigned k = 0; k < t->ncold; k++) {
 		t->idx = t->cold[k].idx;
@@ -383,7 +418,8 @@ static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b
 	t->code = b->code;
 	t->n = t->idx = t->ncold = t->nexits = 0;
 	t->vec_known = t->x87_known = t->ended = false;
-	t->run_left = 0;
+	t->stepwise = d->stepwise[stepwise_bit(b->page, va) / 64] & BIT(stepwise_bit(b->page, va) % 64);
+	memset(t->shape, 0, sizeof(t->shape));
 	t->lo = 0xffff;
 	t->hi = 0;
 }
@@ -460,7 +496,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	decode(t, va & 0xfff);
 	if (!t->n && second && decode_straddling(t, va & 0xfff, second))
 		b->page2 = page2;
-	if (!t->n || (liveness(t), !emit_block(t, b, room))) {
+	if (!t->n || (liveness(t), plan_runs(t), !emit_block(t, b, room))) {
 		block_free(b);
 		return NULL;
 	}

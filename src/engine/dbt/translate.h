@@ -15,6 +15,25 @@
 
 struct tr;
 
+/* What an integer instruction does with its ModRM.rm and ModRM.reg operands. */
+enum { ROLE_NONE = 0, ROLE_READ = 1, ROLE_WRITE = 2, ROLE_BOTH = 3 };
+struct roles {
+	uint8_t rm, reg;
+};
+bool alu_roles(const struct insn *i, struct roles *r);
+
+/* The same of x87 and vector instructions. */
+struct shape {
+	bool seen, known;	       /* looked at; we do it */
+	bool reg_gpr, rm_gpr, vvvv_gpr; /* general registers there */
+	bool reg_read, reg_write, rm_read, rm_write;
+	bool other_write; /* of a general register not named */
+	bool mem_read, mem_write;
+	bool mmx;
+	uint8_t mem_size;
+};
+const struct shape *vector_shape(struct tr *t, unsigned idx);
+
 /* Code that belongs behind the block: run when a jump at `from` is taken. */
 struct cold {
 	void (*fn)(struct tr *t, const struct cold *k);
@@ -39,7 +58,6 @@ struct tr {
 	unsigned idx;     /* the one being lowered */
 	enum flags_state fl;
 	bool committed;
-	unsigned run_left; /* so many following pushes or pops need no check: S1 is their addend */
 	bool vec_known, x87_known; /* residency checked in this block already */
 	bool shadow;      /* the instruction before is STI */
 	bool ended;       /* control flow does not run on */
@@ -49,6 +67,15 @@ struct tr {
 	struct insn insn[BLOCK_INSNS];
 	uint16_t at[BLOCK_INSNS]; /* offset in the guest page */
 	uint16_t live[BLOCK_INSNS + 1]; /* flags live before each instruction */
+	struct shape shape[BLOCK_INSNS];
+	/* plan.c */
+	bool stepwise; /* no runs */
+	unsigned nruns;
+	struct run runs[BLOCK_RUNS];
+	int8_t run_of[BLOCK_INSNS];  /* or -1 */
+	int64_t run_at[BLOCK_INSNS]; /* distance from the run's first byte */
+	uint32_t runs_ready;         /* bit: checked above */
+	int s1_run, s1_next;         /* the run whose addend S1 is, -1: none; what this instruction made it */
 	struct insn_map map[BLOCK_INSNS + 1];
 	struct cold cold[BLOCK_INSNS * 3 + COLD_EACH];
 	struct exit exits[BLOCK_EXITS];
@@ -82,11 +109,7 @@ void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flag
 /* The stack at rsp + offset. kind as above; `second`: another access of this instruction came before. */
 void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool second, struct opnd *out);
 
-/*
- * The stack access of PUSH, POP or RET at rsp + offset. Consecutive ones of a kind are checked together by the first; then
- * S1 must be left alone.
- */
-void mem_stack_run(struct tr *t, int32_t offset, unsigned kind, struct opnd *out);
+bool mem_run_usable(const struct tr *t); /* the access of this instruction is checked already */
 
 /*
  * [reg, reg + (RCX << shift)), or one element of that size, within one page; S1 is its addend. Otherwise the interpreter
@@ -104,6 +127,10 @@ enum lowered lower_string(struct tr *t, const struct insn *i);
 bool lower_clobbers_flags(const struct tr *t, const struct insn *i); /* does its lowering need the host flags for itself? */
 /* The instruction again with other registers: its prefixes, opcode and immediate as they were. */
 void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct opnd *rm);
+
+/* plan.c */
+void plan_runs(struct tr *t);
+bool run_keeps_s1(struct tr *t, unsigned idx);
 
 /* lower-branch.c */
 void lower_exit_direct(struct tr *t, uint64_t target); /* unconditional, ends the block */

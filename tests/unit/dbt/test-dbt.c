@@ -81,6 +81,23 @@ PROGRAM(prog_string_fault, "mov edi, 0x20ff0\n mov esi, 0x21000\n mov ecx, 9\n r
 
 PROGRAM(prog_copying, "1: mov esi, 0x20000\n mov edi, 0x30000\n mov ecx, 4096\n rep movsb\n mov rax, rdi\n jmp 1b\n");
 
+/*
+ * Accesses that share a check: structures that walk across page ends at odd offsets, bases that are copied and stepped, several at
+ * a time, with flags alive between, vector registers among them, and registers that live in memory.
+ */
+PROGRAM(prog_runs, "mov r12d, 900\n mov rbx, 0x20001\n mov r13, 0x24000\n xor edx, edx\n lea rsp, [rsp-3]\n"
+		   "1: mov rax, [rbx]\n add rax, [rbx+8]\n mov rcx, [r13]\n adc [rbx+16], rcx\n mov rsi, rbx\n adc rdx, [rsi+24]\n"
+		   "add rsi, 8\n sbb [rsi+24], rdx\n lea r14, [rsi+4]\n mov [r14], r12d\n mov r15, [r13+8]\n adc r15, [rbx+2]\n"
+		   "mov [r13+8], r15\n push r15\n mov r8, [rsp+5]\n push rax\n pushq 7\n pop r9\n adc r9, [rsp]\n pop r10\n"
+		   "pop r11\n movups xmm1, [rbx+3]\n paddq xmm1, [rip+3f]\n movups [rbx+33], xmm1\n cvtsi2sd xmm2, r15\n"
+		   "movsd [r13+16], xmm2\n mov rcx, [rbx+r12*2]\n adc [rbx+r12*2+8], rcx\n inc qword ptr [rbx+r12*2+4]\n"
+		   "add r13, 13\n add rbx, 29\n mov rax, [rbx-29]\n xor [rbx-20], eax\n dec r12\n jnz 1b\n hlt\n"
+		   ".balign 16\n 3: .quad 0x1111, 0x2222\n");
+
+/* The second access of several faults, the first has happened; and one that would be checked for nothing. */
+PROGRAM(prog_run_fault, "mov rbx, 0x3fffffe8\n mov rcx, 0x20000\n mov [rcx], rbx\n mov rax, [rcx+8]\n mov edx, 5\n"
+			"mov [rbx], edx\n mov edx, 6\n mov [rbx+8], edx\n mov rdx, [rbx+16]\n mov [rbx+24], rdx\n mov edx, 7\n hlt\n");
+
 /* A page fault in the middle of a block. */
 PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
 		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
@@ -187,6 +204,12 @@ static void strings(void **state)
 	compare(prog_string_fault, prog_string_fault_end, true);
 }
 
+static void runs(void **state)
+{
+	compare(prog_runs, prog_runs_end, false);
+	compare(prog_run_fault, prog_run_fault_end, true);
+}
+
 static void deep_stack(void **state)
 {
 	compare(prog_deep, prog_deep_end, false);
@@ -277,6 +300,7 @@ int main(void)
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
+		cmocka_unit_test(runs),
 	};
 	struct err e;
 
