@@ -212,10 +212,22 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 
 enum after { AFTER_FIND, AFTER_BOUNDARY, AFTER_STOP };
 
-/* Out of translated code under engine=verify: ends the stretch unless the next block goes on with it. False: enough. */
-static bool watch_left(struct cpu *c, enum dbt_exit why)
+/* Another number after each block executed. */
+static uint64_t watch_mark(const struct cpu *c)
+{
+	const struct dbt_hot *h = (const struct dbt_hot *)c->hot;
+
+	return dbt_of(c)->watch->begun * (WATCH_LOG + 1) + (WATCH_LOG - h->log_left);
+}
+
+/*
+ * Out of translated code under engine=verify: ends the stretch unless the next block goes on with it. left: what
+ * watch_mark() said before; a kick may come before the first block. False: enough.
+ */
+static bool watch_left(struct cpu *c, enum dbt_exit why, uint64_t left)
 {
 	const struct dbt_watch *w = dbt_of(c)->watch;
+	bool nothing = left == watch_mark(c);
 
 	switch (why) {
 	case EXIT_LINK:
@@ -231,7 +243,7 @@ static bool watch_left(struct cpu *c, enum dbt_exit why)
 		watch_stop(c, WATCH_STEP);
 		break;
 	case EXIT_KICK:
-		watch_stop(c, WATCH_AT);
+		watch_stop(c, nothing ? WATCH_LEFT : WATCH_AT);
 		break;
 	default:
 		watch_stop(c, WATCH_BEHIND);
@@ -248,16 +260,18 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 	struct dbt_cpu *dc = dbt_cpu(c);
 	struct dbt_hot *h = dbt_hot(c);
 	struct dbt_counters *n = &dc->counters;
+	uint64_t left;
 
 	if (unlikely(dc->d->watch) && !dc->d->watch->active) {
 		fp_by(c);
 		dc->d->watch->enter(c);
 	}
+	left = unlikely(dc->d->watch) ? watch_mark(c) : 0;
 	h->flags = flags_to_m(c->s.rflags);
 	dbt_enter(c, dbt_exec(dc->d, b->start));
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
 	*x = NULL;
-	if (unlikely(dc->d->watch) && !watch_left(c, (enum dbt_exit)h->exit_code))
+	if (unlikely(dc->d->watch) && !watch_left(c, (enum dbt_exit)h->exit_code, left))
 		return AFTER_STOP;
 	switch ((enum dbt_exit)h->exit_code) {
 	case EXIT_LINK:

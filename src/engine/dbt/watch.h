@@ -30,6 +30,7 @@ enum watch_how {
 
 struct dbt_watch {
 	bool active; /* within a stretch */
+	uint64_t begun; /* stretches */
 	bool failed; /* the engine is to stop with STOP_ERROR */
 	void *opaque;
 	void (*enter)(struct cpu *c); /* translated code is about to run, and not active */

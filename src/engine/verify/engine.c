@@ -84,15 +84,24 @@ static void take_memory(struct verify *v)
 	v->counters.taken_over += count;
 }
 
+/* RAM stays where it is; ROMs may have come. */
+static void take_map(struct verify *v)
+{
+	uint64_t used = mem_ram_size(v->ref->mem);
+
+	v->page = NO_PAGE;
+	v->flush = true;
+	v->map_changed = false;
+	if (mem_shadow_map(v->ref->mem, v->c->mem, &no_device, v)) {
+		v->c->error = "out of memory";
+		v->watch.failed = true;
+	} else if (used < mem_ram_size(v->c->mem)) {
+		v->taken = false;
+	}
+}
+
 static void take_all(struct verify *v)
 {
-	v->page = NO_PAGE;
-	if (v->map_changed && mem_shadow_map(v->ref->mem, v->c->mem, &no_device, v)) {
-		snprintf(v->why, sizeof(v->why), "out of memory");
-		v->watch.failed = true;
-		return;
-	}
-	v->map_changed = false;
 	mem_watch_clear(v->c->mem);
 	tlb_revoke_writes(v->c);
 	mem_shadow_copy(v->ref->mem, v->c->mem);
@@ -102,8 +111,10 @@ static void take_all(struct verify *v)
 
 static void begin(struct verify *v, const struct block *b, unsigned idx)
 {
-	mem_gate(v->c->mem, true);
-	if (!v->taken || v->map_changed)
+	mem_gate(v->c->mem, true); /* nor does the map change: every CPU would have to be stopped */
+	if (v->map_changed)
+		take_map(v);
+	if (!v->taken)
 		take_all(v);
 	take_memory(v);
 	take_state(v);
@@ -111,6 +122,7 @@ static void begin(struct verify *v, const struct block *b, unsigned idx)
 	v->start = b;
 	v->start_idx = idx;
 	dbt_hot(v->c)->log_left = WATCH_LOG;
+	v->watch.begun++;
 	v->watch.active = true;
 }
 
