@@ -284,7 +284,7 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 		if (unlikely((uint64_t)((int64_t)(c->s.rip << 16) >> 16) != c->s.rip)) {
 			c->s.rip = h->from;
 			c->s.gpr[RSP] += (uint64_t)h->undo;
-			watch_stop(c, WATCH_STEP);
+			watch_stop(c, WATCH_BRANCH);
 			return step(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
 		}
 		dc->indirect = true;

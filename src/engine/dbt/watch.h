@@ -25,6 +25,7 @@ enum watch_how {
 	WATCH_AT,     /* where its instructions first lead to rip; perhaps none was executed */
 	WATCH_BEHIND, /* the same, after one at least */
 	WATCH_STEP,   /* as WATCH_AT: the interpreter is to execute the instruction there */
+	WATCH_BRANCH, /* the same; an indirect CALL or RET there leads to no canonical address, and may have pushed already */
 	WATCH_FAULT,  /* as WATCH_AT: the instruction there raises cpu->fault */
 };
 
