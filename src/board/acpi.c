@@ -9,11 +9,13 @@
 #include <errno.h>
 #include <string.h>
 #include "board/private.h"
+#include "dev/hpet.h"
 #include "dev/pc-devices.h"
 
 #define HEADER_SIZE 36
 #define FADT_SIZE 268
-#define RSDP_SIZE 36
+#define HPET_SIZE 56
+#define HPET_MIN_TICK 100 /* periodic interrupts no closer than this many ticks of 10 ns */
 #define FACS_SIZE 64
 
 /* The PM block, as dev/acpi-pm.c has it */
@@ -27,6 +29,8 @@
 
 struct builder {
 	uint8_t *buf;
+	struct acpi_links *links; /* NULL: nobody moves the tables later */
+	uint32_t base; /* where buf will be, or 0: its addresses are to be relocated */
 	uint32_t used;
 	bool full;
 	uint32_t tables[4]; /* addresses for RSDT and XSDT */
@@ -43,7 +47,7 @@ static uint8_t *take(struct builder *b, uint32_t size, uint32_t align, uint32_t 
 	} else {
 		b->used = start + size;
 	}
-	*at = (uint32_t)ACPI_BASE + start;
+	*at = b->base + start;
 	memset(b->buf + start, 0, b->full ? 0 : size);
 	return b->buf + start;
 }
@@ -73,6 +77,28 @@ static void header(uint8_t *p, const char *signature, uint8_t revision, uint32_t
 static void finish(uint8_t *p)
 {
 	checksum(p, get32(p + 4), 9);
+}
+
+/* At p there is an address of the tables, `width` bytes wide. */
+static void link_note(struct builder *b, const uint8_t *p, unsigned width)
+{
+	struct acpi_links *l = b->links;
+
+	if (!l || b->full)
+		return;
+	CHECK(l->npointers < ARRAY_LEN(l->pointer));
+	l->pointer[l->npointers++] = (struct acpi_pointer){ (uint32_t)(p - b->buf), width };
+}
+
+/* The table at p has such addresses in it: its sum is to be made again. */
+static void sum_note(struct builder *b, const uint8_t *p)
+{
+	struct acpi_links *l = b->links;
+
+	if (!l || b->full)
+		return;
+	CHECK(l->nsums < ARRAY_LEN(l->sum));
+	l->sum[l->nsums++] = (struct acpi_sum){ (uint32_t)(p - b->buf), get32(p + 4) };
 }
 
 /* ---- DSDT ---- */
@@ -239,6 +265,10 @@ static void build_fadt(struct builder *b, const struct acpi_config *config, uint
 	gas(p + 220, 32, 1, pm + PM_GPE0);
 	header(p, "FACP", 5, FADT_SIZE);
 	finish(p);
+	link_note(b, p + 36, 4);
+	link_note(b, p + 40, 4);
+	link_note(b, p + 140, 8);
+	sum_note(b, p);
 	b->tables[b->ntables++] = at;
 }
 
@@ -286,6 +316,22 @@ static void build_madt(struct builder *b, unsigned cpus)
 	b->tables[b->ntables++] = at;
 }
 
+static void build_hpet(struct builder *b)
+{
+	uint32_t at;
+	uint8_t *p = take(b, HPET_SIZE, 16, &at);
+
+	if (b->full)
+		return;
+	put32(p + 36, HPET_ID);
+	p[41] = 64; /* in memory, 64 bits wide */
+	put64(p + 44, HPET_BASE);
+	put16(p + 53, HPET_MIN_TICK);
+	header(p, "HPET", 1, HPET_SIZE);
+	finish(p);
+	b->tables[b->ntables++] = at;
+}
+
 static uint32_t build_root(struct builder *b, const char *signature, unsigned width)
 {
 	uint32_t size = HEADER_SIZE + b->ntables * width, at;
@@ -293,35 +339,73 @@ static uint32_t build_root(struct builder *b, const char *signature, unsigned wi
 
 	if (b->full)
 		return 0;
-	for (unsigned i = 0; i < b->ntables; i++)
+	for (unsigned i = 0; i < b->ntables; i++) {
 		put32(p + HEADER_SIZE + i * width, b->tables[i]);
+		link_note(b, p + HEADER_SIZE + i * width, width);
+	}
 	header(p, signature, 1, size);
 	finish(p);
+	sum_note(b, p);
 	return at;
+}
+
+/* What is found by those who search, or are told: it leads to both lists of tables. */
+static void build_rsdp(uint8_t *p, uint32_t rsdt, uint32_t xsdt)
+{
+	memset(p, 0, RSDP_SIZE);
+	memcpy(p, "RSD PTR ", 8);
+	memcpy(p + 9, "OSPITE", 6);
+	p[15] = 2;
+	put32(p + 16, rsdt);
+	put32(p + 20, RSDP_SIZE);
+	put64(p + 24, xsdt);
+	checksum(p, 20, 8);
+	checksum(p, RSDP_SIZE, 32);
+}
+
+static int build_all(struct builder *b, const struct acpi_config *config, uint32_t *rsdt, uint32_t *xsdt, struct err *e)
+{
+	uint32_t facs = build_facs(b), dsdt = build_dsdt(b, config);
+
+	build_fadt(b, config, facs, dsdt);
+	build_madt(b, config->cpus);
+	if (config->hpet)
+		build_hpet(b);
+	*rsdt = build_root(b, "RSDT", 4);
+	*xsdt = build_root(b, "XSDT", 8);
+	return b->full ? err_set(e, E2BIG, "the ACPI tables of %u CPUs do not fit", config->cpus) : 0;
 }
 
 int acpi_build(uint8_t *buf, const struct acpi_config *config, uint64_t *rsdp, struct err *e)
 {
-	struct builder b = { .buf = buf };
-	uint32_t at, facs, dsdt;
+	struct builder b = { .buf = buf, .base = (uint32_t)ACPI_BASE };
+	uint32_t at, rsdt, xsdt;
 	uint8_t *p;
+	int r;
 
 	memset(buf, 0, ACPI_SIZE);
 	p = take(&b, RSDP_SIZE, 16, &at); /* first: found by those who search from 0xe0000 on */
-	facs = build_facs(&b);
-	dsdt = build_dsdt(&b, config);
-	build_fadt(&b, config, facs, dsdt);
-	build_madt(&b, config->cpus);
-	memcpy(p, "RSD PTR ", 8);
-	memcpy(p + 9, "OSPITE", 6);
-	p[15] = 2;
-	put32(p + 16, build_root(&b, "RSDT", 4));
-	put32(p + 20, RSDP_SIZE);
-	put64(p + 24, build_root(&b, "XSDT", 8));
-	checksum(p, 20, 8);
-	checksum(p, RSDP_SIZE, 32);
-	if (b.full)
-		return err_set(e, E2BIG, "the ACPI tables of %u CPUs do not fit", config->cpus);
+	r = build_all(&b, config, &rsdt, &xsdt, e);
+	if (r)
+		return r;
+	build_rsdp(p, rsdt, xsdt);
 	*rsdp = at;
+	return 0;
+}
+
+int acpi_build_movable(uint8_t *buf, uint8_t rsdp[RSDP_SIZE], struct acpi_links *links, const struct acpi_config *config,
+		       struct err *e)
+{
+	struct builder b = { .buf = buf, .links = links };
+	uint32_t rsdt, xsdt;
+	int r;
+
+	memset(buf, 0, ACPI_SIZE);
+	memset(links, 0, sizeof(*links));
+	r = build_all(&b, config, &rsdt, &xsdt, e);
+	if (r)
+		return r;
+	build_rsdp(rsdp, rsdt, xsdt);
+	links->size = b.used;
 	return 0;
 }

@@ -14,6 +14,8 @@
 #include <string.h>
 #include "base/log.h"
 #include "board/private.h"
+#include "dev/fw-cfg.h"
+#include "dev/hpet.h"
 #include "dev/pc-devices.h"
 #include "pci/chipset.h"
 
@@ -35,7 +37,10 @@ struct pc {
 	struct vm *vm;
 	const struct pc_config *config;
 	struct lapic_bus *lapic_bus;
-	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix;
+	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg;
+	struct chr *debug;
+	struct acpi_config acpi_config;
+	struct firmware_config firmware;
 	struct pci_bus *pci;
 	struct chr *serial[UARTS];
 	struct pc_wire wire[WIRES];
@@ -57,6 +62,8 @@ static void pc_device_destroy(struct device *d)
 		if (pc->serial[i])
 			chr_close(pc->serial[i]);
 	}
+	if (pc->debug)
+		chr_close(pc->debug);
 	if (pc->lapic_bus)
 		lapic_bus_destroy(pc->lapic_bus);
 	boot_image_close(pc->boot);
@@ -302,18 +309,85 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	return add(pc, pc->piix);
 }
 
+/* ---- timers */
+
+/* The PIT's and the clock's own interrupts, as long as the HPET does not replace them. */
+static void timer_set(void *opaque, unsigned irq, int level)
+{
+	struct pc *pc = opaque;
+
+	if (!level || !pc->hpet || !hpet_legacy(pc->hpet))
+		wire_set(pc, irq, level);
+}
+
+static int pc_timers(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct irq_line pit = { .set = timer_set, .opaque = pc, .pin = 0 };
+	struct irq_line clock = { .set = timer_set, .opaque = pc, .pin = 8 };
+	struct hpet_wires wires = { .pit = pc_irq(pc, 0, 1), .clock = pc_irq(pc, 8, 1) };
+
+	if (add(pc, pit_create(env, pit, e)))
+		return -1;
+	pc->rtc = rtc_create(env, clock, e);
+	if (add(pc, pc->rtc))
+		return -1;
+	for (unsigned n = 0; n < 4; n++)
+		wires.pin[n] = ioapic_input(pc->ioapic, 20 + n);
+	pc->hpet = hpet_create(env, &wires, e);
+	return add(pc, pc->hpet);
+}
+
+/* ---- firmware */
+
+static int pc_debug(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct chr_config chr = { .spec = pc->config->debug_console };
+
+	if (chr.spec) {
+		pc->debug = chr_open(env->loop, &chr, e);
+		if (!pc->debug)
+			return err_prefix(e, "--debug-console %s", chr.spec);
+	}
+	return add(pc, debug_port_create(env, pc->debug, e));
+}
+
+/* What the firmware has set up by the time it asks for the tables. */
+static void acpi_update(void *opaque, struct acpi_config *acpi)
+{
+	struct pc *pc = opaque;
+
+	piix_routing(pc->piix, acpi->pirq);
+	acpi->pm_base = piix_pm_base(pc->piix);
+}
+
+static int pc_firmware(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct firmware_config *f = &pc->firmware;
+
+	if (!pc->config->firmware)
+		return 0;
+	pc->fw_cfg = fw_cfg_create(env, e);
+	if (add(pc, pc->fw_cfg))
+		return -1;
+	f->device = pc->fw_cfg;
+	f->acpi = &pc->acpi_config;
+	f->update = acpi_update;
+	f->opaque = pc;
+	f->memory = pc->vm->config->memory;
+	f->menu = pc->config->boot_menu;
+	f->menu_wait_ms = 60000;
+	return firmware_config_fill(f, e);
+}
+
 static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 {
-	if (pc_interrupts(pc, env, e) || add(pc, pit_create(env, pc_irq(pc, 0, 0), e)))
-		return -1;
-	pc->rtc = rtc_create(env, pc_irq(pc, 8, 0), e);
-	if (add(pc, pc->rtc) || pc_serial(pc, env, e))
+	if (pc_interrupts(pc, env, e) || pc_timers(pc, env, e) || pc_serial(pc, env, e))
 		return -1;
 	pc->acpi_pm = acpi_pm_create(env, pc_irq(pc, 9, 0), &pc->power, e);
 	pc->reset_port = reset_port_create(env, &pc->power, e);
 	if (add(pc, pc->acpi_pm) || add(pc, pc->reset_port) || pc_pci(pc, env, e))
 		return -1;
-	if (add(pc, debug_port_create(env, NULL, e)))
+	if (pc_debug(pc, env, e) || pc_firmware(pc, env, e))
 		return -1;
 	if (pc->config->exit_port >= 0 &&
 	    add(pc, exit_port_create(env, (uint16_t)pc->config->exit_port, &pc->power, e)))
@@ -363,19 +437,19 @@ static void pc_reset(void *opaque)
 		vm_request_end(vm, VM_END_CRASH, 0, e.text[0] ? e.text : "cannot place the boot image");
 }
 
-static int pc_acpi(struct pc *pc, struct err *e)
+static void pc_acpi_config(struct pc *pc)
 {
-	struct acpi_config acpi = { .cpus = pc->vm->machine.ncpus, .serial = pc->config->serial,
-				    .nserial = pc->config->nserial, .pm_base = ACPI_PM_PORT };
+	struct acpi_config *acpi = &pc->acpi_config;
 	struct pci_bus_config bus = { 0 };
 
+	*acpi = (struct acpi_config){ .cpus = pc->vm->machine.ncpus, .serial = pc->config->serial,
+				      .nserial = pc->config->nserial, .pm_base = ACPI_PM_PORT, .hpet = true };
 	pci_windows(pc, &bus);
-	memcpy(acpi.pirq, pirq_irq, sizeof(acpi.pirq));
-	acpi.pci_low = bus.assign_start;
-	acpi.pci_low_end = bus.low_end;
-	acpi.pci_high = bus.high_start;
-	acpi.pci_high_end = bus.high_end;
-	return acpi_build(pc->acpi, &acpi, &pc->rsdp, e);
+	memcpy(acpi->pirq, pirq_irq, sizeof(acpi->pirq));
+	acpi->pci_low = pc->config->firmware ? bus.low_start : bus.assign_start;
+	acpi->pci_low_end = bus.low_end;
+	acpi->pci_high = bus.high_start;
+	acpi->pci_high_end = bus.high_end;
 }
 
 static int pc_boot(struct pc *pc, struct err *e)
@@ -383,11 +457,12 @@ static int pc_boot(struct pc *pc, struct err *e)
 	const struct pc_config *config = pc->config;
 	int r;
 
+	pc_acpi_config(pc);
 	if (config->firmware)
 		return boot_firmware_map(pc->vm->machine.mem, config->firmware, &pc->rom_offset, e);
 	if (config->restoring && !config->kernel)
 		return 0;
-	r = pc_acpi(pc, e);
+	r = acpi_build(pc->acpi, &pc->acpi_config, &pc->rsdp, e);
 	if (!r)
 		r = boot_image_open(&pc->boot, config, &pc->map, e);
 	return r;

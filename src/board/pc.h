@@ -17,6 +17,8 @@ struct pc_config {
 	const char *serial[4]; /* NULL: absent; see chr.h */
 	unsigned nserial;
 	int exit_port;         /* -1: none */
+	const char *debug_console; /* where ports 0xe9 and 0x402 write to; NULL: nowhere */
+	bool boot_menu;        /* the firmware is to ask what to start */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */
 	void *save_opaque;

@@ -166,6 +166,20 @@ uint64_t boot_map_mib(const struct boot_map *map);
 /* rom_offset: RAM offset of its last 128 KiB */
 int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, struct err *e);
 
+struct acpi_config;
+/* What the firmware is told (firmware-config.c); lives as long as the device. */
+struct firmware_config {
+	struct device *device;
+	struct acpi_config *acpi;
+	void (*update)(void *opaque, struct acpi_config *acpi); /* what the firmware has changed since */
+	void *opaque;
+	uint64_t memory;
+	bool menu, display;
+	unsigned menu_wait_ms;
+	char boot_order[1024]; /* OpenFirmware paths, one a line, best first */
+};
+int firmware_config_fill(struct firmware_config *c, struct err *e);
+
 /* ---- ACPI (acpi.c, aml.c) ---- */
 
 struct acpi_config {
@@ -173,6 +187,7 @@ struct acpi_config {
 	const char *const *serial; /* NULL: absent */
 	unsigned nserial;
 	uint16_t pm_base;
+	bool hpet;
 	uint8_t pirq[4]; /* ISA interrupts of PIRQ A to D; IOAPIC pins are 16 to 19 */
 	uint64_t pci_low, pci_low_end, pci_high, pci_high_end; /* windows of memory */
 };
@@ -180,6 +195,22 @@ struct acpi_config {
 #define ACPI_SIZE 0x10000u
 /* Build all tables for address ACPI_BASE into buf of ACPI_SIZE bytes; gives the RSDP's address. */
 int acpi_build(uint8_t *buf, const struct acpi_config *config, uint64_t *rsdp, struct err *e);
+
+/* The same for firmware that puts them where it likes: addresses count from the tables' start and are listed. */
+#define RSDP_SIZE 36
+struct acpi_links {
+	uint32_t size;
+	struct acpi_pointer {
+		uint32_t at, width;
+	} pointer[24];
+	unsigned npointers;
+	struct acpi_sum {
+		uint32_t at, size; /* the table; its checksum is byte 9 */
+	} sum[8];
+	unsigned nsums;
+};
+int acpi_build_movable(uint8_t *buf, uint8_t rsdp[RSDP_SIZE], struct acpi_links *links, const struct acpi_config *config,
+		       struct err *e);
 
 #define AML_MAX 0x8000
 struct aml {

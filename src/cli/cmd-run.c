@@ -47,6 +47,7 @@ SET_STRING(set_name, vm.name)
 SET_STRING(set_kernel, pc.kernel)
 SET_STRING(set_initrd, pc.initrd)
 SET_STRING(set_firmware, pc.firmware)
+SET_STRING(set_debug_console, pc.debug_console)
 SET_STRING(set_log, log)
 SET_STRING(set_trace, trace)
 SET_STRING(set_gdb, gdb)
@@ -175,6 +176,7 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 	}
 
 SET_FLAG(set_no_reboot, vm.no_reboot)
+SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_stats, stats)
 SET_FLAG(set_require_kvm, require_kvm)
 
@@ -190,6 +192,8 @@ static const struct option_def run_options[] = {
 	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial },
+	{ "debug-console", "WHERE", "where firmware's messages go, as for --serial", set_debug_console },
+	{ "boot-menu", NULL, "let the firmware ask what to start", set_boot_menu },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to },

@@ -357,7 +357,8 @@ struct device *debug_port_create(struct device_env *env, struct chr *chr, struct
 	p->device = (struct device){ .ops = &debug_ops, .hw = &p->hw };
 	p->chr = chr;
 	if (ports_map(env->ports, 0x80, 1, &post_io, p, "post", e) ||
-	    ports_map(env->ports, 0xe9, 1, &console_io, p, "debug-console", e)) {
+	    ports_map(env->ports, 0xe9, 1, &console_io, p, "debug-console", e) ||
+	    ports_map(env->ports, 0x402, 1, &console_io, p, "firmware-console", e)) {
 		free(p);
 		return NULL;
 	}

@@ -52,7 +52,7 @@ void reset_port_cf9(struct device *d, const struct io_ops **ops, void **opaque);
 /* A write of v ends the VM with status (v << 1) | 1. */
 struct device *exit_port_create(struct device_env *env, uint16_t port, const struct power_ops *power,
 				struct err *e);
-/* POST code port 0x80 and the debug console 0xe9 (to chr, which may be NULL). */
+/* POST code port 0x80 and the debug consoles 0xe9 and (firmware's) 0x402, to chr, which may be NULL. */
 struct device *debug_port_create(struct device_env *env, struct chr *chr, struct err *e);
 
 #endif

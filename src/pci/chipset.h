@@ -27,6 +27,7 @@ struct device *piix_create(struct pci_bus *bus, struct device_env *env, const st
 			   struct err *e);
 /* The ISA interrupts PIRQ A to D lead to; 0: none. */
 void piix_routing(struct device *d, uint8_t irq[4]);
+uint16_t piix_pm_base(struct device *d); /* 0: switched off */
 /* Route them as firmware does, before an operating system that found none. All CPUs are stopped. */
 void piix_set_routing(struct device *d, const uint8_t irq[4]);
 

@@ -108,6 +108,11 @@ static uint16_t pm_place(const struct piix *p)
 	return p->pm.hw.config[PM_ENABLE] & 1 ? (uint16_t)(config32(&p->pm, PM_BASE) & 0xffc0) : 0;
 }
 
+uint16_t piix_pm_base(struct device *d)
+{
+	return pm_place(container_of(d, struct piix, device));
+}
+
 static void pm_written(void *opaque, unsigned offset, unsigned size)
 {
 	struct piix *p = opaque;
