@@ -114,13 +114,15 @@ for words in "runn" "--verson" "nonsense"; do
 	fi
 done
 
-# Help fits a screen of 24 lines and 80 columns.
+# Help fits a screen of 24 lines and 80 columns; that of run, which has most options, two of them.
 for command in "help" "run --help" "engines --help" "version --help" "help run"; do
 	# shellcheck disable=SC2086 # words
 	lines=$("$ospite" $command | wc -l)
 	# shellcheck disable=SC2086
 	width=$("$ospite" $command | wc -L)
-	if [ "$lines" -le 24 ] && [ "$width" -le 80 ] && [ "$lines" -gt 0 ]; then
+	most=24
+	case $command in *run*) most=48 ;; esac
+	if [ "$lines" -le $most ] && [ "$width" -le 80 ] && [ "$lines" -gt 0 ]; then
 		passed=$((passed + 1))
 	else
 		failed=$((failed + 1))
