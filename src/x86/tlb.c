@@ -17,8 +17,9 @@
 #define SPACE_FREE (~0ull)
 
 /* Per space: user and AC tables, user fetches. Shared: the supervisor's table and fetches, the empty table. */
-#define SPACE_SIZE (2 * sizeof(struct tlb_table) + sizeof(struct tlb_fetch))
-#define SHARED_SIZE (2 * sizeof(struct tlb_table) + sizeof(struct tlb_fetch))
+/* Two tables for each space, two shared, what it takes to align them; the rest fits behind them. */
+#define MEMORY_SIZE ((2 * TLB_SPACES + 3) * TLB_TABLE_ALIGN)
+_Static_assert(sizeof(struct tlb_table) + 2 * sizeof(struct tlb_fetch) <= TLB_TABLE_ALIGN, "tables fit");
 
 static void tag_store(uint64_t *tag, uint64_t v)
 {
@@ -90,9 +91,9 @@ static void shared_clear_local(struct tlb *t)
 
 static struct tlb_table *table_new(char **p)
 {
-	struct tlb_table *t = (struct tlb_table *)(void *)*p;
+	struct tlb_table *t = (struct tlb_table *)(((uintptr_t)*p + TLB_TABLE_ALIGN - 1) & ~(TLB_TABLE_ALIGN - 1));
 
-	*p += sizeof(*t);
+	*p = (char *)(t + 1);
 	for (unsigned i = 0; i < TLB_ENTRIES; i++)
 		entry_clear(t, i);
 	return t;
@@ -110,7 +111,7 @@ static struct tlb_fetch *fetch_new(char **p)
 
 int tlb_init(struct tlb *t, struct err *e)
 {
-	char *p = mmap(NULL, TLB_SPACES * SPACE_SIZE + SHARED_SIZE, PROT_READ | PROT_WRITE,
+	char *p = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct tlb_table *super;
 	struct tlb_fetch *super_fetch;
@@ -143,7 +144,7 @@ int tlb_init(struct tlb *t, struct err *e)
 void tlb_dispose(struct tlb *t)
 {
 	if (t->memory)
-		munmap(t->memory, TLB_SPACES * SPACE_SIZE + SHARED_SIZE);
+		munmap(t->memory, MEMORY_SIZE);
 	*t = (struct tlb){ 0 };
 }
 

@@ -39,6 +39,7 @@ static inline uint64_t tlb_none(unsigned entry)
 	return (uint64_t)(entry ^ 1) << 12;
 }
 
+#define TLB_TABLE_ALIGN 0x10000ull /* generated code makes use of the zeros */
 struct tlb_table {
 	uint64_t read_tag[TLB_ENTRIES];
 	uint64_t write_tag[TLB_ENTRIES];

@@ -3,8 +3,8 @@
  * The contract between generated code and C: which host register holds what, and the data reached through GS.
  *
  * In translated code GS points at struct cpu. Guest RAX..R12 (RSP included) are in the host registers of the same
- * name; guest R13..R15 are in cpu->s.gpr[]. The host's R13 and R14 are scratch (S0, S1), R15 points at the TLB table
- * of the current privilege (cpu->tlb.data). Arithmetic flags are in the host's flags ("H") or, where the lowering had
+ * name; guest R13..R15 are in cpu->s.gpr[]. The host's R13 and R14 are scratch (S0, S1), R15 is the TLB table of the
+ * current privilege (cpu->tlb.data) + TB_BIAS. Arithmetic flags are in the host's flags ("H") or, where the lowering had
  * to clobber those, in hot->flags ("M"), as LAHF and SETO left them in AX. The other RFLAGS bits, DF too, are in
  * cpu->s.rflags. Vector and x87 registers are in the host's when hot->vec_live, hot->x87_live say so.
  */
@@ -84,10 +84,17 @@ enum dbt_exit {
 #define OFF_HOT(f) ((int32_t)(offsetof(struct cpu, hot) + offsetof(struct dbt_hot, f)))
 #define OFF_SLOT(n) ((int32_t)(OFF_HOT(slot) + 8 * (int32_t)(n)))
 
+/*
+ * TB's low 16 bits are what BEXTR wants to be told to take the TLB's index from an address: TLB_BITS bits from bit 12 on. That
+ * is one instruction and a cycle less for every access than to shift and mask.
+ */
+#define TB_BIAS ((int32_t)(TLB_BITS << 8 | 12))
+_Static_assert(TLB_TABLE_ALIGN == 0x10000, "TB's low 16 bits are TB_BIAS");
+
 /* Offsets in the TLB table, from TB */
-#define OFF_READ_TAG ((int32_t)offsetof(struct tlb_table, read_tag))
-#define OFF_WRITE_TAG ((int32_t)offsetof(struct tlb_table, write_tag))
-#define OFF_ADDEND ((int32_t)offsetof(struct tlb_table, addend))
+#define OFF_READ_TAG ((int32_t)offsetof(struct tlb_table, read_tag) - TB_BIAS)
+#define OFF_WRITE_TAG ((int32_t)offsetof(struct tlb_table, write_tag) - TB_BIAS)
+#define OFF_ADDEND ((int32_t)offsetof(struct tlb_table, addend) - TB_BIAS)
 
 _Static_assert(offsetof(struct cpu, s) == 0, "generated code uses small offsets to the state");
 _Static_assert(OFF_GPR(15) < 128, "guest R13..R15 take one-byte displacements");

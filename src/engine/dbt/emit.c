@@ -179,14 +179,13 @@ void emit_alu_imm(struct emit *e, unsigned flags, unsigned ext, struct opnd m, i
 	}
 }
 
-void emit_rorx(struct emit *e, unsigned to, unsigned from, unsigned n)
+void emit_bextr(struct emit *e, unsigned to, unsigned from, unsigned control)
 {
 	emit8(e, 0xc4);
-	emit8(e, (to & 8 ? 0 : 0x80) | 0x40 | (from & 8 ? 0 : 0x20) | 3); /* 0F3A */
-	emit8(e, 0x80 | 0x78 | 3); /* W1, vvvv unused, L0, F2 */
-	emit8(e, 0xf0);
+	emit8(e, (to & 8 ? 0 : 0x80) | 0x40 | (from & 8 ? 0 : 0x20) | 2); /* 0F38 */
+	emit8(e, 0x80 | (~control & 15) << 3); /* W1, L0, no prefix */
+	emit8(e, 0xf7);
 	emit8(e, 0xc0 | (to & 7) << 3 | (from & 7));
-	emit8(e, n);
 }
 
 static void align_field(struct emit *e, unsigned before)

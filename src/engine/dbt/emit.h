@@ -107,7 +107,7 @@ void emit_imm(struct emit *e, unsigned reg, uint64_t v); /* shortest MOV; flags 
 void emit_store_imm32(struct emit *e, struct opnd m, int32_t v); /* 64-bit store, sign-extended */
 /* The 81/83 group: ext is 0 ADD 1 OR 4 AND 5 SUB 6 XOR 7 CMP. flags: ENC_W or 0. */
 void emit_alu_imm(struct emit *e, unsigned flags, unsigned ext, struct opnd m, int32_t v);
-void emit_rorx(struct emit *e, unsigned to, unsigned from, unsigned n); /* 64 bits */
+void emit_bextr(struct emit *e, unsigned to, unsigned from, unsigned control); /* 64 bits */
 
 /* Jumps. A label is filled in later; its field never crosses a cache line, so that it can be patched under way. */
 typedef uint32_t label; /* offset of the rel32 field from e->base */

@@ -14,7 +14,7 @@
 #define ABI_OPERANDS \
 	[host_rsp] HOT(host_rsp), [self] HOT(self), [flags] HOT(flags), [code] HOT(exit_code), [arg] HOT(exit_arg), \
 		[resume] HOT(resume), [kick] HOT(kick), \
-		[gpr] "i"(offsetof(struct cpu, s.gpr)), [tlb] "i"(OFF_TLB_DATA), [exit_kick] "i"(EXIT_KICK), \
+		[gpr] "i"(offsetof(struct cpu, s.gpr)), [tlb] "i"(OFF_TLB_DATA), [bias] "i"(TB_BIAS), [exit_kick] "i"(EXIT_KICK), \
 		[exit_link] "i"(EXIT_LINK), [exit_indirect] "i"(EXIT_INDIRECT)
 
 #define LOAD_GUEST \
@@ -31,6 +31,7 @@
 	"movq %%gs:(%c[gpr]+88), %%r11\n\t" \
 	"movq %%gs:(%c[gpr]+96), %%r12\n\t" \
 	"movq %%gs:%c[tlb], %%r15\n\t" \
+	"leaq %c[bias](%%r15), %%r15\n\t" \
 	"movq %%gs:(%c[gpr]+32), %%rsp\n\t"
 
 #define STORE_GUEST \

@@ -3,7 +3,7 @@
  * Memory operands of translated code: guest-virtual address to host address through the software TLB, inline.
  *
  *	lea  S0, [ea]
- *	rorx S1, S0, 12 ; and S1d, 1023		index
+ *	bextr S1, S0, TB			index: see TB_BIAS
  *	sub  S0, [TB + S1*8 + tag]
  *	cmp  S0, 4096 - size			tag and page crossing in one compare
  *	ja   slow				out of line: fill and retry, or the interpreter
@@ -159,8 +159,7 @@ static void tlb_check(struct tr *t, unsigned from, unsigned size, bool write)
 	struct emit *e = &t->e;
 	struct opnd m = opnd_sib(TB, S1, 3, write ? OFF_WRITE_TAG : OFF_READ_TAG);
 
-	emit_rorx(e, S1, from, 12);
-	emit_alu_imm(e, 0, 4, opnd_reg(S1), TLB_ENTRIES - 1);
+	emit_bextr(e, S1, from, TB);
 	if (from != S0)
 		emit_mov(e, S0, from);
 	enc(e, ENC_W, X_SUB, S0, &m);

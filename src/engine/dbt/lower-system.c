@@ -198,6 +198,7 @@ static enum lowered lower_ac(struct tr *t, bool on)
 	emit_load(e, TB, opnd_gs((int32_t)offsetof(struct cpu, tlb.space)));
 	emit_load(e, TB, opnd_mem(TB, (int32_t)(offsetof(struct tlb_space, table) + sizeof(void *) * mode)));
 	emit_store(e, opnd_gs(OFF_TLB_DATA), TB);
+	emit_lea(e, TB, opnd_mem(TB, TB_BIAS));
 	enc(e, 0, 0xc7, 0, &m);
 	emit32(e, mode);
 	return LOWERED;

@@ -11,7 +11,7 @@ int dbt_probe(struct err *e)
 {
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE))
 		return err_set(e, ENOTSUP, "translator: the host kernel does not offer FSGSBASE (Linux 5.9 does)");
-	if (!__builtin_cpu_supports("bmi2"))
-		return err_set(e, ENOTSUP, "translator: the host processor has no BMI2");
+	if (!__builtin_cpu_supports("bmi"))
+		return err_set(e, ENOTSUP, "translator: the host processor has no BMI1");
 	return 0;
 }
