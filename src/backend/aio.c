@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Threads that may block: a queue and up to POOL_MAX threads, made when there is work for them, waiting without time-out
- * when there is none (an idle disk wakes nobody). The first is made at once, so that later failure to make one only
- * costs speed.
+ * when there is none (an idle disk wakes nobody). The first are made at once, so that later failure to make one
+ * only costs speed.
  */
 #include <errno.h>
 #include <signal.h>
@@ -11,6 +11,7 @@
 #include "backend/blk.h"
 
 #define POOL_MAX 4u
+#define POOL_MIN 2u /* one may wait for what another does */
 
 struct aio {
 	struct aio_ring *ring;
@@ -77,10 +78,11 @@ struct aio *aio_create(bool use_ring, struct err *e)
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->work, NULL);
 	a->last = &a->first;
-	r = pool_grow(a);
+	for (r = 0; !r && a->threads < POOL_MIN;)
+		r = pool_grow(a);
 	if (r) {
 		err_set(e, -r, "cannot create a thread for a disk: %s", strerrordesc_np(-r));
-		free(a);
+		aio_destroy(a);
 		return NULL;
 	}
 	if (use_ring)

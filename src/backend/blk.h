@@ -64,6 +64,7 @@ struct node {
 	struct aio *aio;
 	uint64_t size;
 	bool read_only;
+	bool grows;        /* writing behind the end makes it longer, what is between reads as zeroes */
 	unsigned align;    /* offsets and lengths must be multiples (O_DIRECT on a disk with large sectors); 1, 512 or more */
 	unsigned physical; /* good size of a write */
 	uint64_t discard_granularity;
@@ -128,6 +129,8 @@ void blk_spec_dispose(struct blk_spec *s);
 int blk_open_store(struct node **out, struct aio *a, const struct blk_spec *s, struct err *e);
 /* The format over it; depth counts backing files. */
 int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, unsigned depth, struct err *e);
+/* Somebody else has it open as a disk. Locks it otherwise, with this descriptor. */
+bool file_in_use(int fd);
 int file_open(struct node **out, struct aio *a, const struct blk_spec *s, struct err *e);
 
 struct node *block_node(struct block *b);

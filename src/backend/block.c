@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "backend/blk.h"
+#include "backend/qcow2.h"
 #include "base/clock.h"
 
 struct counters {
@@ -337,15 +337,22 @@ int blk_open_store(struct node **out, struct aio *a, const struct blk_spec *s, s
 
 int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, unsigned depth, struct err *e)
 {
+	struct blk_spec under = *s;
 	struct node *store;
-	int r = blk_open_store(&store, a, s, e);
+	int r;
 
+	/* a format sees to it itself that what it says is written through is, with its tables */
+	if (strcmp(s->format, "raw") && s->cache == BLK_WRITETHROUGH)
+		under.cache = BLK_WRITEBACK;
+	r = blk_open_store(&store, a, &under, e);
 	if (r)
 		return r;
 	if (!strcmp(s->format, "raw")) {
 		*out = store;
 		return 0;
 	}
+	if (!strcmp(s->format, "qcow2"))
+		return qcow2_open(out, a, store, s, depth, e);
 	node_close(store);
 	return err_set(e, ENOTSUP, "format %s is not known", s->format);
 }

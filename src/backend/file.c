@@ -403,6 +403,11 @@ static int file_lock(int fd, bool write)
 	return r == -EBUSY ? r : 0; /* a file system without locks has none to offer */
 }
 
+bool file_in_use(int fd)
+{
+	return file_lock(fd, true) == -EBUSY;
+}
+
 static int file_alignment(struct file *f, const char *path, struct err *e)
 {
 	struct statx x;
@@ -446,6 +451,7 @@ static int file_measure(struct file *f, const char *path, struct err *e)
 			return err_errno(e, "cannot ask %s for its size", path);
 	} else if (S_ISREG(st.st_mode)) {
 		size = (uint64_t)st.st_size;
+		f->n.grows = true;
 	} else {
 		return err_set(e, EINVAL, "%s is neither a file nor a block device", path);
 	}
