@@ -59,13 +59,14 @@ static int set_flag(struct blk_spec *s, const char *value, size_t offset, struct
 	return 0;
 }
 
-static int set_lock(struct blk_spec *s, const char *value, size_t offset, struct err *e)
+/* Those that are on unless said otherwise. */
+static int set_not(struct blk_spec *s, const char *value, size_t offset, struct err *e)
 {
 	bool on = strcmp(value, "off");
 
 	if (on && strcmp(value, "on"))
 		return err_set(e, EINVAL, "is on or off");
-	s->no_lock = !on;
+	*(bool *)((char *)s + offset) = !on;
 	return 0;
 }
 
@@ -171,7 +172,8 @@ static const struct key keys[] = {
 	{ "readonly", set_flag, AT(read_only) },
 	{ "cache", set_cache, 0 },
 	{ "discard", set_flag, AT(discard) },
-	{ "lock", set_lock, 0 },
+	{ "lock", set_not, AT(no_lock) },
+	{ "repair", set_not, AT(check_only) },
 	{ "aio", set_aio, 0 },
 	{ "rerror", set_on_error, AT(on_read_error) },
 	{ "werror", set_on_error, AT(on_write_error) },

@@ -357,16 +357,17 @@ int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, un
 	return err_set(e, ENOTSUP, "format %s is not known", s->format);
 }
 
-int block_open(struct block **out, const struct block_config *config, struct err *e)
+static int open_as(struct block **out, const char *spec, bool read_only, bool alone, struct err *e)
 {
 	struct blk_spec s;
 	struct node *top;
 	struct aio *a;
-	int r = blk_spec_parse(&s, config->spec, e);
+	int r = blk_spec_parse(&s, spec, e);
 
 	if (r)
 		return r;
-	s.read_only |= config->read_only;
+	s.read_only |= read_only;
+	s.no_backing = alone;
 	a = aio_create(!s.no_ring, e);
 	if (!a) {
 		blk_spec_dispose(&s);
@@ -379,4 +380,14 @@ int block_open(struct block **out, const struct block_config *config, struct err
 		r = block_wrap(out, a, top, &s, e);
 	blk_spec_dispose(&s);
 	return r;
+}
+
+int block_open(struct block **out, const struct block_config *config, struct err *e)
+{
+	return open_as(out, config->spec, config->read_only, false, e);
+}
+
+int block_open_alone(struct block **out, const char *spec, bool read_only, struct err *e)
+{
+	return open_as(out, spec, read_only, true, e);
 }

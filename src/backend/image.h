@@ -18,6 +18,9 @@ struct image_create {
 };
 int image_create(const struct image_create *c, struct err *e);
 
+/* The image alone, without its backing files: for looking after it. */
+int block_open_alone(struct block **out, const char *spec, bool read_only, struct err *e);
+
 struct image_check {
 	uint64_t clusters, allocated, compressed; /* of the guest's disk */
 	uint64_t leaks, corruptions, errors;      /* errors: could not be looked at */

@@ -244,12 +244,12 @@ static void qcow2_close(struct node *n)
 		pthread_cond_wait(&q->quiet, &q->map);
 	pthread_mutex_unlock(&q->map);
 	pthread_mutex_lock(&q->slow);
-	if (!q->n.read_only && !q->spec.check_only) {
+	if (!q->n.read_only) {
 		q->all_rc = true;
 		r = qcow2_commit(q); /* frees what may be freed, which changes refcounts */
 		if (!r)
 			r = qcow2_commit(q);
-		if (!r && q->lazy)
+		if (!r && q->lazy && q->written)
 			(void)qcow2_set_dirty(q, false);
 	}
 	pthread_mutex_unlock(&q->slow);

@@ -8,6 +8,7 @@
 const struct command commands[] = {
 	{ "run", "start a machine with its console in this terminal", cmd_run },
 	{ "engines", "list the engines and whether they work on this host", cmd_engines },
+	{ "image", "make, show, convert and repair disk images", cmd_image },
 	{ "help", "show this, or the help of a command: ospite help run", cmd_help },
 	{ "version", "show the version", cmd_version },
 	{ NULL, NULL, NULL },
