@@ -45,6 +45,7 @@ struct dbt_hot {
 	uint32_t kick;      /* set by the kick signal: leave at the next instruction boundary */
 	uint32_t irq_check; /* with IF clear: the interrupt controller may have one for us */
 	int64_t tsc_host;   /* the guest's TSC before its own offset - the host's */
+	uint64_t reenter;   /* where b->swap_in goes on */
 	uint64_t run[BLOCK_RUNS]; /* addends of runs */
 	uint8_t vec_live, x87_live;
 	uint8_t pad[6];

@@ -90,8 +90,10 @@ void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, b
 {
 	uint32_t entry = x->flags == FL_H ? to->start : to->entry_m;
 
-	if (x->from->dead)
+	if (x->from->dead || (x->self && to != x->from))
 		return;
+	if (x->self)
+		entry = to->inner;
 	d->counters.links++;
 	if (x->slot >= 0) {
 		struct dbt_cpu *dc = dbt_cpu(c);

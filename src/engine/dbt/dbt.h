@@ -66,6 +66,7 @@ struct exit {
 	uint32_t stub;
 	int32_t slot;   /* cross-page: index in hot->slot; -1 for a patched jump */
 	uint8_t flags;  /* FL_H or FL_M when it is taken */
+	bool self;      /* registers are swapped: only to its own block's `inner` */
 };
 
 struct block {
@@ -83,7 +84,11 @@ struct block {
 	uint32_t mode;
 	uint32_t start, entry_m, end; /* offsets in the cache; start is the entry for flags in H */
 	uint16_t lo, hi; /* guest bytes [lo, hi) of the page */
-	uint8_t ninsns, nexits;
+	uint8_t ninsns, nexits, nswaps;
+	struct {
+		uint8_t guest, host;
+	} swap[3]; /* swap.c */
+	uint32_t inner, swap_in; /* with swaps: behind the exchange; exchanges, then goes to hot->reenter */
 	bool dead;
 	bool uses_fp;
 	uint16_t crossings; /* how often a run lay across a page's end */
@@ -192,6 +197,16 @@ static inline struct dbt *dbt_of(const struct cpu *c)
 static inline struct dbt_cpu *dbt_cpu(const struct cpu *c)
 {
 	return c->engine_data;
+}
+/* cpu->s.gpr[] as it is in a block with swaps, to what it is everywhere else, or back. */
+static inline void block_swap(struct cpu *c, const struct block *b)
+{
+	for (unsigned n = 0; n < b->nswaps; n++) {
+		uint64_t v = c->s.gpr[b->swap[n].guest];
+
+		c->s.gpr[b->swap[n].guest] = c->s.gpr[b->swap[n].host];
+		c->s.gpr[b->swap[n].host] = v;
+	}
 }
 static inline const void *dbt_exec(const struct dbt *d, uint32_t offset)
 {

@@ -301,7 +301,9 @@ static enum lowered lower_opcode_reg(struct tr *t, const struct insn *i)
 
 	if (i->op == OP_MOV) {
 		tr_commit(t, i);
-		if (!spilled(reg)) {
+		if (i->slot) { /* under another name: swap.c */
+			emit_imm(e, reg, i->opsize == 8 ? i->imm : (uint32_t)i->imm);
+		} else if (!spilled(reg)) {
 			emit_bytes(e, i->bytes, i->len);
 		} else if (i->opsize >= 4) {
 			emit_imm(e, S0, i->opsize == 8 ? i->imm : (uint32_t)i->imm);

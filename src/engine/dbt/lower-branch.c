@@ -16,6 +16,8 @@ static void exit_stub_emit(struct tr *t, const struct cold *k)
 	if (x->slot < 0)
 		emit_label_here(e, k->from);
 	x->stub = emit_offset(e);
+	if (x->self)
+		swap_emit(t);
 	emit_imm(e, S1, (uint64_t)(uintptr_t)(t->exits_final + (x - t->exits)));
 	emit_jmp_to(e, t->d->rw + (x->flags == FL_H ? t->d->tramp_link_h : t->d->tramp_link_m));
 }
@@ -49,12 +51,14 @@ static int32_t slot_take(struct dbt *d)
 /* No slot left: as if the jump were an indirect one. */
 static void exit_by_cache(struct tr *t, uint64_t target)
 {
-	bool ended = t->ended;
+	bool ended = t->ended, swapped = t->swapped;
 
 	if (t->fl == FL_H)
 		tr_flags_save(t);
 	emit_imm(&t->e, S0, target);
+	t->swapped = false; /* the caller's business */
 	lower_exit_indirect(t);
+	t->swapped = swapped;
 	t->ended = ended;
 }
 
@@ -62,14 +66,63 @@ static void exit_by_cache_emit(struct tr *t, const struct cold *k)
 {
 	emit_label_here(&t->e, k->from);
 	t->fl = (enum flags_state)k->kind;
+	swap_out(t);
 	exit_by_cache(t, k->arg);
+}
+
+/* A conditional exit of a block with registers exchanged: back with them first. */
+static void exit_swapped_emit(struct tr *t, const struct cold *k)
+{
+	struct exit *x = k->exit;
+
+	emit_label_here(&t->e, k->from);
+	swap_emit(t);
+	if (x->slot >= 0) {
+		emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(x->slot)));
+		exit_stub_emit(t, k);
+	} else {
+		struct cold stub = *k;
+
+		x->patch = stub.from = emit_jmp(&t->e);
+		exit_stub_emit(t, &stub);
+	}
+}
+
+static void exit_swapped(struct tr *t, unsigned cc, uint64_t target)
+{
+	struct exit *x = exit_new(t, target);
+	label l = emit_jcc(&t->e, cc);
+	struct cold *k;
+
+	if (x->slot == -2)
+		x->slot = slot_take(t->d);
+	if (x->slot == -1 && ((target & ~0xfffull) != t->page_va || may_straddle(target))) { /* no slot left */
+		t->nexits--;
+		k = tr_cold(t, exit_by_cache_emit, l);
+		k->arg = target;
+		k->kind = FL_H;
+		return;
+	}
+	k = tr_cold(t, exit_swapped_emit, l);
+	k->exit = x;
 }
 
 /* cc < 0: always. */
 static void exit_emit(struct tr *t, int cc, uint64_t target)
 {
-	struct exit *x = exit_new(t, target);
+	struct exit *x;
 	struct cold *k;
+	bool self = t->swapped && target == t->b->va && t->fl != FL_M;
+
+	if (t->swapped && !self) {
+		if (cc >= 0) {
+			exit_swapped(t, (unsigned)cc, target);
+			return;
+		}
+		swap_out(t);
+	}
+	x = exit_new(t, target);
+	x->self = self;
 
 	if (x->slot == -2) {
 		x->slot = slot_take(t->d);
@@ -131,6 +184,7 @@ void lower_exit_indirect(struct tr *t)
 	struct emit *e = &t->e;
 	struct opnd s0 = opnd_reg(S0), s1 = opnd_reg(S1), m = opnd_gs(OFF_HOT(jc_id));
 
+	swap_out(t);
 	emit_store(e, opnd_gs(OFF_RIP), S0);
 	emit_mov(e, S1, S0);
 	enc(e, ENC_W, 0xc1, 5, &s1);
@@ -154,6 +208,7 @@ void lower_leave(struct tr *t, enum dbt_exit why, uint64_t rip)
 {
 	struct emit *e = &t->e;
 
+	swap_out(t);
 	emit_imm(e, S0, rip);
 	emit_store(e, opnd_gs(OFF_RIP), S0);
 	emit_imm(e, S0, (unsigned)why);

@@ -7,8 +7,8 @@
  * others take the addend it found, from S1 if that still has it, else from hot->run[]. They need no flags either.
  *
  * Where the range crosses a page or cannot be had as a whole, the interpreter executes from the first to the last (and to the last of
- * other runs begun meanwhile, whose first it has executed). A block to which that happens often is translated again without
- * runs. Nobody can take a page away between check and access: writers to code pages are waited for until they
+ * other runs begun meanwhile, whose first it has executed). A block to which that happens often is translated again with
+ * runs only where one access covers the others. Nobody can take a page away between check and access: writers to code pages are waited for until they
  * have been seen outside of the block.
  */
 #include <string.h>
@@ -34,7 +34,7 @@ struct access {
 
 struct candidate {
 	struct access key;
-	unsigned side_exits, members;
+	unsigned side_exits, members, size;
 	int64_t lo, hi;
 	bool write;
 };
@@ -43,6 +43,7 @@ struct plan {
 	struct value reg[16];
 	uint32_t ids;
 	unsigned side_exits, count;
+	bool stepwise;
 	struct candidate c[CANDIDATES];
 };
 
@@ -262,6 +263,8 @@ static bool joins(const struct plan *p, struct candidate *c, const struct access
 
 	if (c->key.base.id != a->base.id || c->key.index.id != a->index.id || c->key.scale != a->scale)
 		return false;
+	if (p->stepwise && hi - lo > MAX(c->size, a->size))
+		return false;
 	if (hi - lo > (a->stack ? SPAN_STACK : SPAN_OBJECT))
 		return false;
 	/* a write that may not come to pass must not be asked for */
@@ -270,6 +273,7 @@ static bool joins(const struct plan *p, struct candidate *c, const struct access
 	c->lo = lo;
 	c->hi = hi;
 	c->write |= a->write;
+	c->size = MAX(c->size, a->size);
 	c->members++;
 	return true;
 }
@@ -282,7 +286,8 @@ static int candidate_for(struct plan *p, const struct access *a)
 	}
 	if (p->count == CANDIDATES)
 		return -1;
-	p->c[p->count] = (struct candidate){ .key = *a, .side_exits = p->side_exits, .members = 1, .lo = a->rel,
+	p->c[p->count] = (struct candidate){ .key = *a, .side_exits = p->side_exits, .members = 1, .size = a->size,
+					     .lo = a->rel,
 					     .hi = a->rel + a->size, .write = a->write };
 	return (int)p->count++;
 }
@@ -393,8 +398,9 @@ void plan_runs(struct tr *t)
 	t->runs_ready = 0;
 	t->s1_run = -1;
 	memset(t->run_of, -1, sizeof(t->run_of));
-	if (t->stepwise || t->n < 2)
+	if (t->n < 2)
 		return;
+	p.stepwise = t->stepwise;
 	p.ids = p.side_exits = p.count = 0;
 	forget_all(&p);
 	for (unsigned idx = 0; idx < t->n; idx++) {

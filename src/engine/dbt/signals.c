@@ -34,6 +34,11 @@
 
 enum { UC_R13 = REG_R13, UC_R14 = REG_R14, UC_RIP = REG_CR2 - 6, UC_EFL = REG_EFL };
 enum { UC_RDI = REG_RDI, UC_RSI = REG_RSI, UC_RAX = REG_RAX, UC_RCX = REG_RCX };
+/* gregs by register number, of those that may be exchanged */
+static const uint8_t uc_gpr[GUEST_HOST_REGS] = {
+	[RBX] = REG_RBX, [RSI] = REG_RSI, [RDI] = REG_RDI, [R8] = REG_R8, [R9] = REG_R9,
+	[R10] = REG_R10, [R11] = REG_R11, [R12] = REG_R12,
+};
 _Static_assert(UC_EFL == UC_RIP + 1, "order of gregs");
 
 /* Signal dispositions are the process's; which vCPU the thread runs is found here. */
@@ -55,6 +60,13 @@ static void redirect(struct dbt_cpu *dc, ucontext_t *uc, const struct block *b, 
 	greg_t *g = uc->uc_mcontext.gregs;
 	struct dbt_hot *h = dbt_hot(dc->c);
 
+	for (unsigned n = 0; n < b->nswaps; n++) { /* exchange them back */
+		greg_t *host = &g[uc_gpr[b->swap[n].host]];
+		uint64_t *home = &dc->c->s.gpr[b->swap[n].guest], v = *home;
+
+		*home = (uint64_t)*host;
+		*host = (greg_t)v;
+	}
 	if (b->map[idx].flags == FL_H)
 		h->flags = flags_to_m((uint64_t)g[UC_EFL]);
 	dc->c->s.rip = block_rip(b, (unsigned)idx);

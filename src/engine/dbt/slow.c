@@ -154,7 +154,7 @@ static void load_fp(struct cpu *c, unsigned what)
 		fp_load_x87(c);
 }
 
-__attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param)
+static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 {
 	struct block *b = (struct block *)(uintptr_t)(param & 0xffffffffffffull);
 	unsigned idx = param >> 48 & 0xff, kind = param >> 56 & 15, code = (unsigned)(param >> 60);
@@ -182,4 +182,19 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 		dc->counters.slow_fills++;
 	}
 	return (uint64_t)(uintptr_t)dbt_exec(dc->d, b->map[idx].host);
+}
+
+__attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param)
+{
+	const struct block *b = (const struct block *)(uintptr_t)(param & 0xffffffffffffull);
+	uint64_t resume;
+
+	if (likely(!b->nswaps))
+		return slow(c, ea, param);
+	block_swap(c, b);
+	resume = slow(c, ea, param);
+	if (!resume)
+		return 0;
+	dbt_hot(c)->reenter = resume;
+	return (uint64_t)(uintptr_t)dbt_exec(dbt_cpu(c)->d, b->swap_in);
 }

@@ -293,6 +293,12 @@ static void lower_all(struct tr *t)
 	if (unlikely(t->d->watch))
 		log_entry(t);
 	t->shadow = false;
+	t->swapped = t->b->nswaps;
+	if (t->swapped) {
+		swap_emit(t);
+		emit_align(&t->e, 32);
+		t->b->inner = (uint32_t)(t->e.p - t->d->rw);
+	}
 	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || room_left(t)); t->idx++) {
 		const struct insn *i = &t->insn[t->idx];
 		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;
@@ -352,6 +358,15 @@ static void entry_for_m(struct tr *t, struct block *b)
 	emit_jmp_to(&t->e, t->d->rw + b->start);
 }
 
+static void swap_in(struct tr *t, struct block *b)
+{
+	if (!b->nswaps)
+		return;
+	b->swap_in = (uint32_t)(t->e.p - t->d->rw);
+	swap_emit(t);
+	emit_jmp_mem(&t->e, opnd_gs(OFF_HOT(reenter)));
+}
+
 static bool finish(struct tr *t, struct block *b)
 {
 	unsigned n = t->n;
@@ -372,6 +387,7 @@ static bool finish(struct tr *t, struct block *b)
 		t->cold[k].fn(t, &t->cold[k]);
 	}
 	entry_for_m(t, b);
+	swap_in(t, b);
 	b->exits = t->exits_final;
 	b->nexits = (uint8_t)t->nexits;
 	memcpy(b->exits, t->exits, t->nexits * sizeof(*b->exits));
@@ -496,7 +512,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	decode(t, va & 0xfff);
 	if (!t->n && second && decode_straddling(t, va & 0xfff, second))
 		b->page2 = page2;
-	if (!t->n || (liveness(t), plan_runs(t), !emit_block(t, b, room))) {
+	if (!t->n || (liveness(t), plan_swaps(t), plan_runs(t), !emit_block(t, b, room))) {
 		block_free(b);
 		return NULL;
 	}

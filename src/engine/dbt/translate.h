@@ -60,6 +60,7 @@ struct tr {
 	bool committed;
 	bool vec_known, x87_known; /* residency checked in this block already */
 	bool shadow;      /* the instruction before is STI */
+	bool swapped;     /* code emitted now runs with registers exchanged */
 	bool ended;       /* control flow does not run on */
 	uint16_t lo, hi;  /* guest bytes used, within the page */
 	const uint8_t *code;
@@ -69,7 +70,7 @@ struct tr {
 	uint16_t live[BLOCK_INSNS + 1]; /* flags live before each instruction */
 	struct shape shape[BLOCK_INSNS];
 	/* plan.c */
-	bool stepwise; /* no runs */
+	bool stepwise; /* no range wider than one access */
 	unsigned nruns;
 	struct run runs[BLOCK_RUNS];
 	int8_t run_of[BLOCK_INSNS];  /* or -1 */
@@ -131,6 +132,11 @@ void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct
 /* plan.c */
 void plan_runs(struct tr *t);
 bool run_keeps_s1(struct tr *t, unsigned idx);
+
+/* swap.c */
+void plan_swaps(struct tr *t);
+void swap_emit(struct tr *t);
+void swap_out(struct tr *t); /* if swapped */
 
 /* lower-branch.c */
 void lower_exit_direct(struct tr *t, uint64_t target); /* unconditional, ends the block */

@@ -98,6 +98,30 @@ PROGRAM(prog_runs, "mov r12d, 900\n mov rbx, 0x20001\n mov r13, 0x24000\n xor ed
 PROGRAM(prog_run_fault, "mov rbx, 0x3fffffe8\n mov rcx, 0x20000\n mov [rcx], rbx\n mov rax, [rcx+8]\n mov edx, 5\n"
 			"mov [rbx], edx\n mov edx, 6\n mov [rbx+8], edx\n mov rdx, [rbx+16]\n mov [rbx+24], rdx\n mov edx, 7\n hlt\n");
 
+/*
+ * Tight loops on r13..r15, which change places with idle registers meanwhile: operands of every kind, side exits taken at odd
+ * times, what is interpreted on the way, faults of the host, vector instructions, flags alive round the loop.
+ */
+PROGRAM(prog_swaps, "mov rbx, 0x20000\n mov r13, rbx\n mov r14d, 5\n mov r15d, 3000\n mov r8d, 0x888\n mov r9d, 0x999\n"
+		    "mov r10d, 0x1010\n mov r11d, 0x1111\n mov r12d, 0x1212\n mov esi, 77\n mov edi, 88\n xor ecx, ecx\n"
+		    "1: movzx eax, byte ptr [r13]\n add r14, rax\n mov [r13+r14], r14b\n inc r13\n and r14d, 4095\n"
+		    "adc [r13+8], r14\n dec r15\n jnz 1b\n push r13\n push r14\n"
+		    "mov r15d, 500\n 2: bt [rbx], r15\n adc r14, r15\n xchg r14, r13\n mov edx, 0\n mov rax, r13\n"
+		    "div r15\n lea r13, [r14+r15*2+7]\n mov r14, rdx\n test r13b, 3\n jz 4f\n 3: sub r15, 1\n jnz 2b\n"
+		    "push r13\n push r14\n push r15\n mov r15d, 300\n jmp 5f\n 4: add r14, 9\n mov r11, r14\n jmp 3b\n"
+		    "5: movd xmm1, [rbx+r15*4]\n paddd xmm2, xmm1\n mov r14d, 0x12345678\n add [rbx+r15*8], r14\n"
+		    "movups [rbx+r15+0xe80], xmm2\n imul r13, r14, 31\n sub r15d, 1\n jnc 5b\n"
+		    "mov r15d, 200\n clc\n 6: adc r13, r14\n lea r15, [r15-1]\n mov rcx, r15\n inc rcx\n rcl r14, 1\n dec ecx\n jnz 6b\n"
+		    "hlt\n");
+
+/* Out of such a loop by faults: a page that is not there, a division by zero; all registers are what they should be. */
+PROGRAM(prog_swap_fault, "mov r13d, 0xfffff0\n mov r14d, 1\n mov r8d, 8\n mov r9d, 9\n mov r10d, 10\n mov r11d, 11\n"
+			 "1: mov [r13], r14\n add r13, 1\n inc r14\n cmp r13, 0\n jne 1b\n hlt\n");
+PROGRAM(prog_swap_divide, "mov r15d, 40\n mov r13d, 1\n mov r8d, 8\n mov r9d, 9\n mov r10d, 10\n mov r11d, 11\n"
+			  "1: mov eax, 100\n xor edx, edx\n div r15\n add r13, rax\n dec r15\n cmp r13, 0\n jne 1b\n hlt\n");
+PROGRAM(prog_swap_forever, "mov r11d, 11\n mov r10d, 10\n xor r13d, r13d\n xor r14d, r14d\n"
+			   "1: inc r13\n add r14, 2\n lea rax, [r13+r13]\n mov [rsp-8], r14\n jmp 1b\n");
+
 /* A page fault in the middle of a block. */
 PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
 		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
@@ -210,6 +234,13 @@ static void runs(void **state)
 	compare(prog_run_fault, prog_run_fault_end, true);
 }
 
+static void swaps(void **state)
+{
+	compare(prog_swaps, prog_swaps_end, false);
+	compare(prog_swap_fault, prog_swap_fault_end, true);
+	compare(prog_swap_divide, prog_swap_divide_end, true);
+}
+
 static void deep_stack(void **state)
 {
 	compare(prog_deep, prog_deep_end, false);
@@ -293,6 +324,33 @@ static void kicked_copying(void **state)
 	guest_destroy(&g);
 }
 
+/* Kicked out of a loop with registers exchanged: they are back in their places. */
+static void kicked_swapped(void **state)
+{
+	struct guest g;
+	struct cpu *c;
+
+	start(&g, &engine_dbt, 1);
+	c = &g.cpus[0];
+	guest_long(&g, 0);
+	guest_load(&g, GUEST_CODE, prog_swap_forever, (uint64_t)(prog_swap_forever_end - prog_swap_forever));
+	for (unsigned n = 0; n < 30; n++) {
+		uint64_t before = c->s.gpr[R13];
+		pthread_t other;
+
+		atomic_store(&c->run_state, CPU_RUNNING);
+		pthread_create(&other, NULL, notify_later, c);
+		assert_int_equal(guest_run(&g, 0), STOP_KICK);
+		pthread_join(other, NULL);
+		atomic_store(&c->attention, 0);
+		assert_int_equal(c->s.gpr[R10], 10);
+		assert_int_equal(c->s.gpr[R11], 11);
+		assert_true(c->s.gpr[R13] > before);
+		assert_in_range(2 * c->s.gpr[R13] - c->s.gpr[R14], 0, 2);
+	}
+	guest_destroy(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -300,7 +358,8 @@ int main(void)
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
-		cmocka_unit_test(runs),
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps),
+		cmocka_unit_test(kicked_swapped),
 	};
 	struct err e;
 
