@@ -17,6 +17,8 @@
 #include "dev/fw-cfg.h"
 #include "dev/hpet.h"
 #include "dev/pc-devices.h"
+#include "backend/block.h"
+#include "pci/ide.h"
 #include "pci/chipset.h"
 
 #define WIRES 16
@@ -39,6 +41,7 @@ struct pc {
 	struct lapic_bus *lapic_bus;
 	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg;
 	struct chr *debug;
+	struct pc_disks disks;
 	struct acpi_config acpi_config;
 	struct firmware_config firmware;
 	struct pci_bus *pci;
@@ -64,6 +67,7 @@ static void pc_device_destroy(struct device *d)
 	}
 	if (pc->debug)
 		chr_close(pc->debug);
+	pc_disks_close(&pc->disks);
 	if (pc->lapic_bus)
 		lapic_bus_destroy(pc->lapic_bus);
 	boot_image_close(pc->boot);
@@ -175,6 +179,7 @@ static void pc_cmos(struct pc *pc, uint64_t size, unsigned cpus)
 		{ 0x17, ext_kib }, { 0x18, ext_kib >> 8 }, { 0x30, ext_kib }, { 0x31, ext_kib >> 8 },
 		{ 0x34, above_16m }, { 0x35, above_16m >> 8 },
 		{ 0x5b, high >> 16 }, { 0x5c, high >> 24 }, { 0x5d, high >> 32 }, { 0x5f, cpus - 1 },
+		{ 0x3d, 0x32 }, { 0x38, 0x40 }, /* the boot order's default: disk, CD-ROM, network */
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(cmos); i++)
@@ -292,6 +297,7 @@ static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 {
 	struct pci_bus_config bus = { .env = *env, .msi = pci_msi, .add = pci_add, .opaque = pc };
+	struct irq_line ide_irq[2] = { pc_irq(pc, 14, 0), pc_irq(pc, 15, 0) };
 	struct piix_config piix = { .isa = pci_isa, .opaque = pc, .pm_moved = pm_moved, .pm_base = ACPI_PM_PORT };
 
 	pci_windows(pc, &bus);
@@ -306,7 +312,38 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	for (unsigned n = 0; n < 4; n++)
 		piix.direct[n] = ioapic_input(pc->ioapic, 16 + n);
 	pc->piix = piix_create(pc->pci, env, &piix, e);
-	return add(pc, pc->piix);
+	if (add(pc, pc->piix) || pc_disks_ide(&pc->disks, pc->pci, env, ide_irq, e))
+		return -1;
+	return pc->disks.ide ? add(pc, pc->disks.ide) : 0;
+}
+
+int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
+{
+	struct block_config config = { .spec = spec, .read_only = true };
+	struct block *block = NULL;
+	struct pc_drive *drive = NULL;
+	int r = 0;
+
+	for (unsigned i = 0; i < pc->config->ndisks && !drive; i++) {
+		if (pc->config->disk[i].cdrom && n-- == 0)
+			drive = &pc->disks.drive[i];
+	}
+	if (!drive || drive->ide < 0)
+		return err_set(e, ENODEV, "the machine has no such CD-ROM drive");
+	if (spec)
+		r = block_open(&block, &config, e);
+	if (r)
+		return r;
+	r = ide_change_medium(pc->disks.ide, (unsigned)drive->ide, block, force);
+	if (r) {
+		if (block)
+			block_close(block);
+		return err_set(e, -r, "the guest has locked the drive");
+	}
+	if (drive->block)
+		block_close(drive->block);
+	drive->block = block;
+	return 0;
 }
 
 /* ---- timers */
@@ -376,6 +413,7 @@ static int pc_firmware(struct pc *pc, struct device_env *env, struct err *e)
 	f->memory = pc->vm->config->memory;
 	f->menu = pc->config->boot_menu;
 	f->menu_wait_ms = 60000;
+	pc_disks_boot_order(&pc->disks, f->boot_order, sizeof(f->boot_order));
 	return firmware_config_fill(f, e);
 }
 
@@ -458,6 +496,9 @@ static int pc_boot(struct pc *pc, struct err *e)
 	int r;
 
 	pc_acpi_config(pc);
+	r = pc_disks_open(&pc->disks, config, e);
+	if (r)
+		return r;
 	if (config->firmware)
 		return boot_firmware_map(pc->vm->machine.mem, config->firmware, &pc->rom_offset, e);
 	if (config->restoring && !config->kernel)

@@ -10,6 +10,18 @@ struct pc_module {
 	const char *path, *args;
 };
 
+enum pc_disk_bus { PC_DISK_IDE, PC_DISK_VIRTIO };
+
+#define PC_DISKS 16
+struct pc_disk {
+	const char *spec; /* of the back-end, see backend/block.h; NULL: an empty CD-ROM drive */
+	enum pc_disk_bus bus;
+	bool cdrom;
+};
+
+/* What the firmware tries, in this order; each kind once. */
+enum pc_boot_kind { PC_BOOT_NONE, PC_BOOT_DISK, PC_BOOT_CDROM, PC_BOOT_NETWORK };
+
 struct pc_config {
 	const char *kernel, *initrd, *append, *firmware;
 	const struct pc_module *modules;
@@ -18,6 +30,9 @@ struct pc_config {
 	unsigned nserial;
 	int exit_port;         /* -1: none */
 	const char *debug_console; /* where ports 0xe9 and 0x402 write to; NULL: nowhere */
+	struct pc_disk disk[PC_DISKS];
+	unsigned ndisks;
+	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
 	bool boot_menu;        /* the firmware is to ask what to start */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */
@@ -32,6 +47,12 @@ struct pc;
 int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, struct err *e);
 /* The power button is pressed. Any thread. */
 void pc_power_button(struct pc *pc);
+
+/*
+ * Another medium for CD-ROM drive n (0: the first); spec NULL: none. Any thread but a vCPU's. -EBUSY: the guest has locked
+ * the drive, and `force` is not set.
+ */
+int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e);
 
 /* Physical layout */
 #define PC_BASE_RAM_END 0xa0000ull   /* then the VGA window, where nothing is */

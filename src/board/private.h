@@ -166,6 +166,32 @@ uint64_t boot_map_mib(const struct boot_map *map);
 /* rom_offset: RAM offset of its last 128 KiB */
 int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, struct err *e);
 
+/* ---- disks (pc-disks.c) ---- */
+
+struct device;
+struct device_env;
+struct ide_drive_config;
+struct pci_bus;
+
+/* Where a disk of the configuration went. */
+struct pc_drive {
+	struct block *block; /* NULL: no medium */
+	int ide;	     /* channel * 2 + unit; -1: not there */
+};
+struct pc_disks {
+	const struct pc_config *config;
+	struct pc_drive drive[PC_DISKS];
+	struct device *ide;
+};
+/* Opens every back-end and gives each a place, before anything is wired. */
+int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err *e);
+void pc_disks_close(struct pc_disks *d); /* after the devices are gone */
+/* The IDE controller with what is on it. NULL in d->ide when nothing is. */
+int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],
+		 struct err *e);
+/* OpenFirmware paths of what can be started, in the order asked for. */
+void pc_disks_boot_order(const struct pc_disks *d, char *text, size_t size);
+
 struct acpi_config;
 /* What the firmware is told (firmware-config.c); lives as long as the device. */
 struct firmware_config {

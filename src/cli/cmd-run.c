@@ -30,6 +30,7 @@ struct run_options {
 	struct pc_config pc;
 	struct pc_module module[MODULES_MAX];
 	char *module_text[MODULES_MAX];
+	char *disk_text[PC_DISKS];
 	bool append_given, stats, require_kvm, sized;
 	const char *log, *trace, *gdb, *save_to, *restore;
 };
@@ -138,6 +139,80 @@ static int set_serial(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+/* The firmware Debian's packages install; the first that is there. */
+static const char *usual_firmware(void)
+{
+	static const char *const path[] = { "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin" };
+
+	for (unsigned i = 0; i < ARRAY_LEN(path); i++)
+		if (!access(path[i], R_OK))
+			return path[i];
+	return NULL;
+}
+
+/* "bus=..." is ours, at the end or the beginning; the rest is the back-end's. */
+static int disk_add(struct run_options *o, const char *value, bool cdrom, struct err *e)
+{
+	struct pc_disk *d = &o->pc.disk[o->pc.ndisks];
+	char *spec, *bus;
+
+	if (o->pc.ndisks == PC_DISKS)
+		return err_set(e, E2BIG, "there can be %d disks", PC_DISKS);
+	spec = strdup(value);
+	if (!spec)
+		return err_set(e, ENOMEM, "out of memory");
+	o->disk_text[o->pc.ndisks] = spec;
+	*d = (struct pc_disk){ .spec = spec, .cdrom = cdrom };
+	bus = strncmp(spec, "bus=", 4) ? strstr(spec, ",bus=") : spec;
+	if (bus) {
+		char *name = bus + (*bus == ',' ? 5 : 4), *end = strchrnul(name, ',');
+		size_t len = (size_t)(end - name);
+
+		if (len != 3 || strncmp(name, "ide", 3))
+			return err_set(e, EINVAL, "bus=%.*s does not exist; there is ide", (int)len, name);
+		memmove(bus, *bus == ',' || !*end ? end : end + 1, strlen(end) + (*bus == ',' || !*end ? 1 : 0));
+	}
+	if (!*spec)
+		return err_set(e, EINVAL, "needs a file");
+	o->pc.ndisks++;
+	return 0;
+}
+
+static int set_disk(void *into, const char *value, struct err *e)
+{
+	return disk_add(into, value, false, e);
+}
+
+static int set_cdrom(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+	int r = disk_add(o, value, true, e);
+
+	if (!r && !strcmp(value, "none"))
+		o->pc.disk[o->pc.ndisks - 1].spec = NULL;
+	return r;
+}
+
+static int set_boot(void *into, const char *value, struct err *e)
+{
+	static const char *const names[] = { "disk", "cdrom", "network" };
+	struct run_options *o = into;
+	unsigned n = 0;
+
+	for (const char *at = value; *at; n++) {
+		size_t len = strcspn(at, ",");
+		unsigned k = 0;
+
+		while (k < ARRAY_LEN(names) && (strlen(names[k]) != len || strncmp(at, names[k], len)))
+			k++;
+		if (k == ARRAY_LEN(names) || n == ARRAY_LEN(o->pc.boot))
+			return err_set(e, EINVAL, "is no boot order; write disk, cdrom and network with commas between");
+		o->pc.boot[n] = (enum pc_boot_kind)(PC_BOOT_DISK + k);
+		at += len + (at[len] == ',');
+	}
+	return n ? 0 : err_set(e, EINVAL, "needs a value");
+}
+
 static int set_module(void *into, const char *value, struct err *e)
 {
 	struct run_options *o = into;
@@ -185,7 +260,10 @@ static const struct option_def run_options[] = {
 	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd },
 	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append },
 	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module },
-	{ "firmware", "FILE", "start a raw firmware image instead of a kernel", set_firmware },
+	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,...", set_disk },
+	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom },
+	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
+	{ "firmware", "FILE", "the firmware without --kernel [Debian's SeaBIOS]", set_firmware },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
 	{ "cpus", "N", "virtual CPUs, 1 to 64 [1]", set_cpus },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
@@ -233,8 +311,15 @@ static int options_check(struct run_options *o, struct err *e)
 {
 	if (o->restore && (o->sized || o->pc.firmware || o->pc.nmodules))
 		return err_set(e, EINVAL, "--restore takes memory, CPUs and CPU model from the file; leave these options out");
-	if (!o->pc.kernel && !o->pc.firmware && !o->restore)
-		return err_set(e, EINVAL, "nothing to start: give --kernel FILE or --firmware FILE, see 'ospite run --help'");
+	if (!o->pc.kernel && !o->pc.firmware && !o->restore) {
+		if (!o->pc.ndisks && !o->pc.boot_menu)
+			return err_set(e, EINVAL,
+				       "nothing to start: give --kernel, --disk, --cdrom or --firmware FILE, see 'ospite run --help'");
+		o->pc.firmware = usual_firmware();
+		if (!o->pc.firmware)
+			return err_set(e, ENOENT,
+				       "no firmware to start from disk: install the package seabios, or give --firmware FILE");
+	}
 	if (o->pc.kernel && o->pc.firmware)
 		return err_set(e, EINVAL, "--kernel and --firmware exclude each other: give one");
 	if (o->pc.firmware && (o->pc.initrd || o->pc.append || o->pc.nmodules))
@@ -453,6 +538,8 @@ static void run_dispose(struct run *run)
 	state_reader_close(run->saved);
 	for (unsigned i = 0; i < run->options.pc.nmodules; i++)
 		free(run->options.module_text[i]);
+	for (unsigned i = 0; i < PC_DISKS; i++)
+		free(run->options.disk_text[i]);
 }
 
 int cmd_run(int argc, char **argv)

@@ -31,7 +31,8 @@ static void bar_registers(struct pci_function *f, unsigned n)
 	uint64_t mask = ~(r->size - 1);
 
 	if (is_io(r)) {
-		pci_set_register(f, PCI_BAR(n), 4, 1, (uint32_t)mask & 0xfffc);
+		/* all 32 bits, though there are 64 Ki ports: SeaBIOS takes the size from them */
+		pci_set_register(f, PCI_BAR(n), 4, 1, (uint32_t)mask & ~3u);
 		f->writable[PCI_COMMAND] |= PCI_COMMAND_IO;
 		return;
 	}
@@ -118,8 +119,8 @@ static uint64_t bar_place(const struct pci_bus *b, const struct pci_function *f,
 	if (!r->size)
 		return PCI_UNMAPPED;
 	if (is_io(r)) {
-		at &= 0xfffc;
-		return command & PCI_COMMAND_IO && at && r->size <= 0x10000 - at ? at : PCI_UNMAPPED;
+		at &= ~3ull;
+		return command & PCI_COMMAND_IO && at && at < 0x10000 && r->size <= 0x10000 - at ? at : PCI_UNMAPPED;
 	}
 	at &= ~0xfull;
 	if (is_64(r))

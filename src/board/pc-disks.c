@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Disks and CD-ROM drives: their back-ends, their places on the controllers, and the order the firmware tries them in. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "backend/block.h"
+#include "board/private.h"
+#include "pci/ide.h"
+
+#define IDE_PLACES 4
+
+/* Disks from the first place on, CD-ROMs from the second channel on, as PCs come out of the shop. */
+static int ide_place(const bool taken[IDE_PLACES], bool cdrom)
+{
+	static const uint8_t order[2][IDE_PLACES] = { { 0, 1, 2, 3 }, { 2, 3, 1, 0 } };
+
+	for (unsigned i = 0; i < IDE_PLACES; i++)
+		if (!taken[order[cdrom][i]])
+			return order[cdrom][i];
+	return -1;
+}
+
+static int drive_open(struct pc_drive *drive, const struct pc_disk *disk, struct err *e)
+{
+	struct block_config config = { .spec = disk->spec, .read_only = disk->cdrom };
+	int r;
+
+	if (!disk->spec)
+		return 0;
+	r = block_open(&drive->block, &config, e);
+	return r ? err_prefix(e, "%s %s", disk->cdrom ? "--cdrom" : "--disk", disk->spec) : 0;
+}
+
+int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err *e)
+{
+	bool taken[IDE_PLACES] = { false };
+
+	d->config = config;
+	for (unsigned i = 0; i < PC_DISKS; i++)
+		d->drive[i].ide = -1;
+	for (unsigned i = 0; i < config->ndisks; i++) {
+		const struct pc_disk *disk = &config->disk[i];
+		int r = drive_open(&d->drive[i], disk, e);
+
+		if (r)
+			return r;
+		if (disk->bus != PC_DISK_IDE)
+			continue;
+		d->drive[i].ide = ide_place(taken, disk->cdrom);
+		if (d->drive[i].ide < 0)
+			return err_set(e, E2BIG, "there is room for %d IDE disks and CD-ROMs together", IDE_PLACES);
+		taken[d->drive[i].ide] = true;
+	}
+	return 0;
+}
+
+void pc_disks_close(struct pc_disks *d)
+{
+	for (unsigned i = 0; i < PC_DISKS; i++) {
+		if (d->drive[i].block)
+			block_close(d->drive[i].block);
+		d->drive[i].block = NULL;
+	}
+}
+
+int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],
+		 struct err *e)
+{
+	struct ide_drive_config drive[IDE_PLACES] = { 0 };
+	bool any = false;
+
+	for (unsigned i = 0; i < d->config->ndisks; i++) {
+		struct ide_drive_config *c;
+
+		if (d->drive[i].ide < 0)
+			continue;
+		c = &drive[d->drive[i].ide];
+		*c = (struct ide_drive_config){ .present = true, .cdrom = d->config->disk[i].cdrom,
+						.block = d->drive[i].block };
+		snprintf(c->serial, sizeof(c->serial), "%s%05d", c->cdrom ? "CD" : "HD", d->drive[i].ide + 1);
+		any = true;
+	}
+	if (!any)
+		return 0;
+	d->ide = ide_create(bus, env, drive, irq, e);
+	return d->ide ? 0 : -1;
+}
+
+static void add_paths(const struct pc_disks *d, enum pc_boot_kind kind, char *text, size_t size)
+{
+	for (unsigned i = 0; i < d->config->ndisks; i++) {
+		size_t used = strlen(text);
+		int place = d->drive[i].ide;
+
+		if (place >= 0 && d->config->disk[i].cdrom == (kind == PC_BOOT_CDROM) && kind != PC_BOOT_NETWORK)
+			snprintf(text + used, size - used, "%s/pci@i0cf8/ide@1,1/drive@%d/disk@%d", used ? "\n" : "",
+				 place >> 1, place & 1);
+	}
+}
+
+void pc_disks_boot_order(const struct pc_disks *d, char *text, size_t size)
+{
+	static const enum pc_boot_kind usual[3] = { PC_BOOT_DISK, PC_BOOT_CDROM, PC_BOOT_NETWORK };
+	const enum pc_boot_kind *order = d->config->boot[0] == PC_BOOT_NONE ? usual : d->config->boot;
+
+	*text = 0;
+	for (unsigned i = 0; i < 3 && order[i] != PC_BOOT_NONE; i++)
+		add_paths(d, order[i], text, size);
+}
