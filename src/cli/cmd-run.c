@@ -6,6 +6,7 @@
  * so that they end the machine as every other end does. Signals that kill restore the terminal first.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "board/pc.h"
 #include "cli/cli.h"
 #include "cli/saver.h"
+#include "ctl/ctl.h"
 #include "vm/gdb.h"
 #include "vm/save.h"
 #include "vm/vm.h"
@@ -32,7 +34,7 @@ struct run_options {
 	char *module_text[MODULES_MAX];
 	char *disk_text[PC_DISKS];
 	bool append_given, stats, require_kvm, sized;
-	const char *log, *trace, *gdb, *save_to, *restore;
+	const char *log, *trace, *gdb, *save_to, *restore, *control;
 };
 
 /* ---- options ---- */
@@ -54,6 +56,7 @@ SET_STRING(set_trace, trace)
 SET_STRING(set_gdb, gdb)
 SET_STRING(set_save_to, save_to)
 SET_STRING(set_restore, restore)
+SET_STRING(set_control, control)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -276,6 +279,7 @@ static const struct option_def run_options[] = {
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to },
 	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore },
+	{ "control", "PATH", "control socket: QMP for programs, docs/control.md", set_control },
 	{ "name", "NAME", "what to call the machine", set_name },
 	{ "log", "FILE", "messages and traces go there, not to standard error", set_log },
 	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace },
@@ -336,6 +340,7 @@ struct run {
 	struct vm *vm;
 	struct pc *pc;
 	struct saver saver;
+	struct ctl *ctl; /* --control */
 	struct state_reader *saved; /* --restore */
 	struct save_meta meta;
 	struct evsource *signals;
@@ -466,6 +471,19 @@ static int end_status(const struct run *run, enum vm_end end)
 	}
 }
 
+static int control_open(struct run *run, struct err *e)
+{
+	struct ctl_config c = { .vm = run->vm, .pc = run->pc, .version = OSPITE_VERSION, .folder = AT_FDCWD,
+				.path = run->options.control, .save_path = run->options.save_to };
+
+	if (!c.path)
+		return 0;
+	run->ctl = ctl_create(&c, e);
+	if (!run->ctl || ctl_start(run->ctl, e))
+		return err_prefix(e, "--control");
+	return 0;
+}
+
 /* What the machine must be built with comes from the file. */
 static int restore_prepare(struct run *run, struct err *e)
 {
@@ -512,6 +530,8 @@ static int run_machine(struct run *run, struct err *e)
 	if (run->saved && vm_load(run->vm, run->saved, &run->meta, e))
 		return err_prefix(e, "--restore %.200s", o->restore);
 	run->saver.vm = run->vm;
+	if (control_open(run, e))
+		return -e->code;
 	say_engine(run);
 	if (o->gdb)
 		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
@@ -533,6 +553,7 @@ static void run_dispose(struct run *run)
 	if (run->signal_fd >= 0)
 		close(run->signal_fd);
 	saver_join(&run->saver);
+	ctl_destroy(run->ctl);
 	if (run->vm)
 		vm_destroy(run->vm);
 	state_reader_close(run->saved);

@@ -143,6 +143,7 @@ static void *vcpu_thread(void *opaque)
 	struct err e = { 0 };
 	char name[16];
 
+	atomic_store(&v->tid, (pid_t)syscall(SYS_gettid));
 	snprintf(name, sizeof(name), "vcpu-%u", v->cpu.id);
 	pthread_setname_np(pthread_self(), name);
 	prctl(PR_SET_TIMERSLACK, 1ul); /* timers of idle CPUs: not 50 us late */

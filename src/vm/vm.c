@@ -13,6 +13,35 @@
 #include "vm/measure.h"
 #include "vm/private.h"
 
+/* ---- listeners */
+
+/* Lock held. */
+static void vm_tell(struct vm *vm, enum vm_event what)
+{
+	for (struct vm_listener *l = vm->listeners; l; l = l->next)
+		l->fn(l->opaque, what);
+}
+
+void vm_listen(struct vm *vm, struct vm_listener *l)
+{
+	pthread_mutex_lock(&vm->lock);
+	l->next = vm->listeners;
+	vm->listeners = l;
+	pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_unlisten(struct vm *vm, struct vm_listener *l)
+{
+	struct vm_listener **at = &vm->listeners;
+
+	pthread_mutex_lock(&vm->lock);
+	while (*at && *at != l)
+		at = &(*at)->next;
+	if (*at)
+		*at = l->next;
+	pthread_mutex_unlock(&vm->lock);
+}
+
 /* ---- parking */
 
 /* Lock held. */
@@ -87,6 +116,7 @@ static bool vm_all_parked(struct vm *vm)
 		trace_line(vm->machine.trace, TRACE_vm, "stopped: %s", vm->end_reason);
 		if (vm->stopped_hook)
 			vm->stopped_hook(vm->stopped_opaque);
+		vm_tell(vm, VM_EVENT_ENDED);
 		pthread_cond_broadcast(&vm->changed);
 		return true;
 	}
@@ -103,6 +133,7 @@ static bool vm_all_parked(struct vm *vm)
 	vm_reset_all(vm, RESET_WARM);
 	pthread_mutex_lock(&vm->lock);
 	vm->resetting = false;
+	vm_tell(vm, VM_EVENT_RESET);
 	pthread_cond_broadcast(&vm->changed);
 	return true;
 }
@@ -238,6 +269,7 @@ int vm_pause(struct vm *vm, struct err *e)
 			clock_pause(vm->clock);
 			vm->state = VM_PAUSED;
 			trace_line(vm->machine.trace, TRACE_vm, "paused");
+			vm_tell(vm, VM_EVENT_PAUSED);
 		}
 		pthread_cond_broadcast(&vm->changed);
 	}
@@ -259,6 +291,7 @@ int vm_resume(struct vm *vm, struct err *e)
 		vm->state = VM_RUNNING;
 		clock_resume(vm->clock);
 		trace_line(vm->machine.trace, TRACE_vm, "resumed");
+		vm_tell(vm, VM_EVENT_RESUMED);
 		pthread_cond_broadcast(&vm->changed);
 	} else if (vm->state != VM_RUNNING) {
 		r = err_set(e, vm->state == VM_STOPPED ? EBUSY : EINVAL, "the machine %s",

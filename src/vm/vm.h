@@ -44,10 +44,20 @@ struct vm_config {
 	const struct engine_ops *engine_ops; /* instead of `engine`: one that is not in the list (tests) */
 };
 
+/* What happens to a machine as a whole, for whoever wants to tell others. */
+enum vm_event { VM_EVENT_PAUSED, VM_EVENT_RESUMED, VM_EVENT_RESET, VM_EVENT_ENDED };
+struct vm_listener { /* the listener's own */
+	/* Any thread, with vm->lock held: it must not block nor call anything of this room. */
+	void (*fn)(void *opaque, enum vm_event what);
+	void *opaque;
+	struct vm_listener *next; /* the machine's */
+};
+
 struct vcpu { /* a host thread and the CPU it runs */
 	struct cpu cpu;
 	struct vm *vm;
 	pthread_t thread;
+	_Atomic pid_t tid; /* of it, once it runs */
 	bool started;
 	struct kick_thread kick;
 	struct lapic *lapic;
@@ -85,6 +95,7 @@ struct vm {
 	char engine_why[300]; /* why this engine and no other */
 	struct err start_error;
 
+	struct vm_listener *listeners;
 	struct stop_work *works; /* to be done once all are parked, in this order; under lock */
 
 	struct gdb *gdb; /* the debugger stub, NULL if none */
@@ -115,6 +126,8 @@ void vm_set_trace(struct vm *vm, struct trace *t); /* before vm_start; the vm ow
 /* Any thread, also a vCPU's own: the machine is to end, or to reset. Returns at once. */
 void vm_request_end(struct vm *vm, enum vm_end why, int status, const char *reason);
 void vm_request_reset(struct vm *vm);
+void vm_listen(struct vm *vm, struct vm_listener *l);
+void vm_unlisten(struct vm *vm, struct vm_listener *l); /* it is not called any more after this */
 /* Counters of the engine, the CPUs' threads and their TLBs; exact once the machine is paused or has ended. */
 void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque);
 enum vm_state vm_state_now(struct vm *vm);

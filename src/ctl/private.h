@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of the control socket: framing, sessions, the table of commands. */
+#ifndef CTL_PRIVATE_H
+#define CTL_PRIVATE_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include "base/base.h"
+#include "ctl/ctl.h"
+
+#define CTL_INPUT_MAX (256u << 10) /* one request */
+#define CTL_OUTPUT_MAX (4u << 20)  /* waiting for a client that does not read; then it is dropped */
+#define CTL_OUTPUT_BUSY (64u << 10) /* with this much waiting, no more requests of it are taken */
+#define CTL_DEPTH_MAX 64
+#define CTL_CLIENTS 32
+#define CTL_EVENTS 256 /* not yet sent; the oldest are lost beyond that */
+
+/* ---- frame.c: a stream of bytes to JSON values, which need nothing between them */
+
+struct ctl_frame {
+	char *data;
+	size_t used, size, scanned; /* scanned: bytes of the value underway that were looked at */
+	unsigned depth;
+	bool string, escape, skipping; /* skipping: to the end of a line, after nonsense */
+};
+
+enum ctl_frame_result { FRAME_MORE, FRAME_VALUE, FRAME_NONSENSE, FRAME_TOO_LONG };
+
+int ctl_frame_add(struct ctl_frame *f, const char *bytes, size_t n); /* -ENOMEM, -E2BIG */
+/* VALUE: *text, *len until the next call of either; call again until MORE. After TOO_LONG nothing makes sense. */
+enum ctl_frame_result ctl_frame_next(struct ctl_frame *f, const char **text, size_t *len);
+void ctl_frame_dispose(struct ctl_frame *f);
+
+/* ---- session.c: one client's conversation, whatever carries it */
+
+struct ctl_session {
+	struct ctl *ctl;
+	bool negotiated;
+};
+
+json_t *ctl_session_greeting(const struct ctl_session *s);
+/* The reply to one request. Never NULL, except without memory. */
+json_t *ctl_session_handle(struct ctl_session *s, const char *text, size_t len);
+json_t *ctl_session_error(const char *class, const char *text, json_t *id);
+
+/* ---- commands */
+
+struct ctl_call {
+	struct ctl *ctl;
+	struct ctl_session *session;
+	json_t *arguments; /* an object, checked against the table; borrowed */
+	json_t *result;    /* NULL: the empty object; given away */
+};
+
+struct ctl_command {
+	const char *name;
+	int (*run)(struct ctl_call *call, struct err *e); /* on the control's thread */
+	const char *arguments, *returns, *help;
+};
+
+struct ctl_event_def {
+	const char *name, *members, *help;
+};
+
+extern const struct ctl_command ctl_commands[]; /* end with a NULL name */
+extern const struct ctl_event_def ctl_event_defs[];
+const struct ctl_command *ctl_command_find(const char *name);
+
+/* The next of a list of arguments; false at its end. */
+struct ctl_argument {
+	char name[32], type[12];
+	bool optional;
+};
+bool ctl_argument_next(const char **list, struct ctl_argument *a);
+
+#define CTL_COMMAND(name, function, arguments, returns, help)                                      \
+	int ctl_##function(struct ctl_call *call, struct err *e);
+#include "ctl/commands.def"
+#undef CTL_COMMAND
+
+/* ---- ctl.c */
+
+struct ctl_pending {
+	const char *name; /* from events.def: lives for ever */
+	json_t *data;
+	int64_t at_us; /* CLOCK_REALTIME */
+};
+
+struct ctl_client;
+
+struct ctl {
+	struct ctl_config config;
+	struct evloop *loop;
+	struct evsource *listening;
+	int listener;
+	bool bound, started;
+	struct ctl_client *clients; /* the control's thread alone, as all of the above */
+	unsigned nclients;
+	pthread_mutex_t lock; /* events, host_reset */
+	struct ctl_pending events[CTL_EVENTS];
+	unsigned first, count;
+	bool host_reset; /* the reset underway was asked for here, not by the guest */
+	struct vm_listener listener_hook;
+	int64_t born_us;
+};
+
+const char *ctl_state_name(struct vm *vm); /* QMP's RunState */
+
+#endif
