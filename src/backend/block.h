@@ -26,7 +26,7 @@ struct block_request {
 	enum block_op op;
 	bool fua;    /* WRITE, WRITE_ZEROES: done means on stable storage */
 	bool unmap;  /* WRITE_ZEROES: space may be given back */
-	bool now;    /* done may be called by block_submit itself, for data in the host's memory: saves a thread switch */
+	bool now;    /* done may be called by block_submit itself, for what is a copy from or to the host's page cache: saves two thread switches */
 	uint64_t offset, length; /* bytes; multiples of 512 within the disk */
 	const struct iovec *iov; /* READ, WRITE: exactly `length` bytes */
 	unsigned iovcnt;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A file or block device of the host as a node. Data in the page cache is read at once where the request allows it; other reads,
- * writes and flushes go to the io_uring; the rest, and everything where there is no ring, to the pool.
+ * A file or block device of the host as a node. Where the request allows it, data in the page cache is read, and little is
+ * written to it, at once; other reads, writes and flushes go to the io_uring; the rest, and everything where there is no
+ * ring, to the pool.
  *
  * The node's size is in whole sectors; a file may end within the last one, what is behind its end reads as zeroes. Writing
  * behind the end makes the file grow (formats do).
@@ -23,6 +24,7 @@
 #include "backend/blk.h"
 
 #define NOW_MAX 65536u /* longer reads are worth a thread switch */
+#define NOW_WRITE_MAX 16384u
 #define BOUNCE (1u << 20)
 
 struct file {
@@ -285,13 +287,18 @@ static void file_completed(struct block_request *r, int result)
 	r->done(r, result);
 }
 
-static bool file_read_now(struct file *f, struct block_request *r)
+/* Into the page cache only: a copy, unless the host is short of memory, and then it is the writer who should wait. */
+static bool file_now(struct file *f, struct block_request *r)
 {
+	bool write = r->op == BLOCK_WRITE;
 	ssize_t got;
 
-	if (!r->now || r->op != BLOCK_READ || f->direct || r->length > NOW_MAX || r->iovcnt > IOV_MAX)
+	if (!r->now || f->direct || r->iovcnt > IOV_MAX || r->length > (write ? NOW_WRITE_MAX : NOW_MAX))
 		return false;
-	got = preadv2(f->fd, r->iov, (int)r->iovcnt, (off_t)r->offset, RWF_NOWAIT);
+	if (write)
+		got = f->dsync || r->fua ? -1 : pwritev(f->fd, r->iov, (int)r->iovcnt, (off_t)r->offset);
+	else
+		got = r->op == BLOCK_READ ? preadv2(f->fd, r->iov, (int)r->iovcnt, (off_t)r->offset, RWF_NOWAIT) : -1;
 	return got >= 0 && (uint64_t)got == r->length;
 }
 
@@ -301,7 +308,7 @@ static void file_submit(struct node *n, struct block_request *r)
 	struct aio_ring *ring = aio_get_ring(n->aio);
 	bool rw = r->op == BLOCK_READ || r->op == BLOCK_WRITE;
 
-	if (file_read_now(f, r) || (r->op == BLOCK_FLUSH && f->unsafe) || (rw && !r->length)) {
+	if (file_now(f, r) || (r->op == BLOCK_FLUSH && f->unsafe) || (rw && !r->length)) {
 		r->done(r, 0);
 		return;
 	}
