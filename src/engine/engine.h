@@ -29,6 +29,8 @@ struct engine_ops {
 	/* Bring cpu->s up to date, or take over what was changed in it. Only while the CPU is stopped. */
 	void (*state_get)(struct cpu *c);
 	void (*state_set)(struct cpu *c);
+	/* Could it run on with cpu->s? -errno and the reason when not. NULL: always. On the CPU's thread, while it is stopped. */
+	int (*state_check)(struct cpu *c, struct err *e);
 	/* cpu->debug was changed (CPU stopped). */
 	void (*debug_set)(struct cpu *c);
 	/* One line a counter, for --stats. */

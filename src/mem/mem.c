@@ -281,18 +281,20 @@ void mem_set_trace(struct mem *m, struct trace *t)
 
 void mem_listen(struct mem *m, struct mem_listener *l)
 {
+	pthread_rwlock_wrlock(&m->lock); /* devices' threads may be walking the list, see mem_dma_write */
 	l->next = m->listeners;
 	m->listeners = l;
+	pthread_rwlock_unlock(&m->lock);
 }
 
 void mem_unlisten(struct mem *m, struct mem_listener *l)
 {
 	struct mem_listener **at;
 
-	for (at = &m->listeners; *at; at = &(*at)->next) {
-		if (*at == l) {
-			*at = l->next;
-			return;
-		}
-	}
+	pthread_rwlock_wrlock(&m->lock);
+	for (at = &m->listeners; *at && *at != l; at = &(*at)->next)
+		;
+	if (*at)
+		*at = l->next;
+	pthread_rwlock_unlock(&m->lock);
 }

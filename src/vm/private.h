@@ -10,4 +10,7 @@ bool vm_park(struct vcpu *v);
 void vm_debug_stop(struct vcpu *v);
 void vm_vcpu_ready(struct vcpu *v, const struct err *e); /* e: cannot run */
 
+/* exchange.c; lock held, given up meanwhile. True if this thread had a step to do. */
+bool exchange_attend(struct vcpu *v);
+
 #endif

@@ -143,11 +143,12 @@ int vm_save(struct vm *vm, const char *path, struct err *e)
 	struct state_writer *w;
 	int r = 0;
 
-	if (vm->state != VM_PAUSED)
-		return err_set(e, EBUSY, "the machine must be paused to be saved");
+	r = vm_hold(vm, e);
+	if (r)
+		return err_prefix(e, "saving");
 	w = state_writer_open(path, e);
 	if (!w)
-		return e ? -e->code : -EIO;
+		r = e ? -e->code : -EIO;
 	for (unsigned i = 0; !r && i < ARRAY_LEN(part); i++) {
 		struct state_buf b = { 0 };
 
@@ -161,6 +162,7 @@ int vm_save(struct vm *vm, const char *path, struct err *e)
 	if (!r)
 		r = state_writer_commit(w, e);
 	state_writer_close(w);
+	vm_release(vm);
 	return r;
 }
 

@@ -115,7 +115,7 @@ static void vcpu_take_over(struct vcpu *v)
 
 static void vcpu_loop(struct vcpu *v)
 {
-	const struct engine_ops *engine = v->vm->machine.engine;
+	const struct machine *m = &v->vm->machine; /* its engine may be another one after each stop */
 	struct cpu *c = &v->cpu;
 	enum cpu_stop stop = STOP_KICK; /* park first: see vm_start */
 
@@ -125,13 +125,13 @@ static void vcpu_loop(struct vcpu *v)
 		 * cleared the bit itself says by STOP_KICK that it was there.
 		 */
 		if ((atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER) & ATT_CALLER) || stop == STOP_KICK) {
-			engine->state_get(c);
+			m->engine->state_get(c);
 			if (!vm_park(v))
 				return;
 			vcpu_take_over(v);
 		}
 		atomic_store(&c->run_state, CPU_RUNNING);
-		stop = engine->run(c);
+		stop = m->engine->run(c);
 		atomic_store(&c->run_state, CPU_READY);
 		vcpu_handle(v, stop);
 	}

@@ -147,7 +147,7 @@ bool vm_park(struct vcpu *v)
 	vm->stopped_vcpus++;
 	pthread_cond_broadcast(&vm->changed);
 	while (!vm->exiting && vm_wants_parked(v)) {
-		if (vm->stopped_vcpus == vm->machine.ncpus && vm_all_parked(vm))
+		if (exchange_attend(v) || (vm->stopped_vcpus == vm->machine.ncpus && vm_all_parked(vm)))
 			continue;
 		pthread_cond_wait(&vm->changed, &vm->lock);
 	}
@@ -301,6 +301,29 @@ int vm_resume(struct vm *vm, struct err *e)
 	return r;
 }
 
+int vm_hold(struct vm *vm, struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	while (vm->resetting)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	if (vm->state == VM_PAUSED)
+		vm->resetting = true;
+	else
+		r = err_set(e, EBUSY, "the machine must be paused");
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+void vm_release(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm->resetting = false;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+}
+
 enum vm_state vm_state_now(struct vm *vm)
 {
 	enum vm_state state;
@@ -368,6 +391,7 @@ int vm_start(struct vm *vm, struct err *e)
 	r = evloop_start(vm->loop, e);
 	if (!r)
 		vm->state = vm->start_paused ? VM_PAUSED : VM_RUNNING;
+	vm->machine.cpuid_promised = true;
 	if (vm->state == VM_RUNNING)
 		clock_resume(vm->clock);
 	pthread_cond_broadcast(&vm->changed);
@@ -439,6 +463,7 @@ static int vm_build(struct vm *vm, struct err *e)
 	if (!m->ports)
 		return err_set(e, ENOMEM, "no memory for ports");
 	r = vm_choose_engine(vm, e);
+	m->cpuid_promised = vm->config->cpuid;
 	if (!r && vm->config->cpuid)
 		r = cpuid_adopt(&vm->cpuid, vm->config->cpuid, e);
 	else if (!r)

@@ -65,6 +65,7 @@ struct vcpu { /* a host thread and the CPU it runs */
 	bool ready;         /* the engine's part is made (or has failed: vm->start_error) */
 	bool state_changed; /* cpu->s is to be handed to the engine before it runs */
 	bool debug_changed; /* the same for cpu->debug */
+	uint64_t exchange_seen; /* the last step of an exchange of engines that this thread has done */
 	bool held;          /* stays parked when the machine runs: a debugger steps another one */
 	uint64_t halts, timeouts, kicks; /* counters */
 };
@@ -96,6 +97,8 @@ struct vm {
 	struct err start_error;
 
 	struct vm_listener *listeners;
+	struct exchange *exchange; /* of engines, underway; under lock */
+
 	struct stop_work *works; /* to be done once all are parked, in this order; under lock */
 
 	struct gdb *gdb; /* the debugger stub, NULL if none */
@@ -122,6 +125,15 @@ int vm_start(struct vm *vm, struct err *e); /* resets everything, starts threads
  */
 int vm_pause(struct vm *vm, struct err *e);
 int vm_resume(struct vm *vm, struct err *e);
+/*
+ * Go on under another engine: pauses, moves the state, resumes if it ran. The CPUID that the guest was promised stays as it
+ * is; an engine that cannot hold it, or cannot be used here, is refused with the reason and the old one goes on. Any thread but a
+ * vCPU's or the event loop's (it waits for the vCPUs).
+ */
+int vm_change_engine(struct vm *vm, const char *name, struct err *e);
+/* Between the two a paused machine stays so: nobody resumes, ends or resets it. -EBUSY when it is not paused. */
+int vm_hold(struct vm *vm, struct err *e);
+void vm_release(struct vm *vm);
 void vm_set_trace(struct vm *vm, struct trace *t); /* before vm_start; the vm owns it from here on */
 /* Any thread, also a vCPU's own: the machine is to end, or to reset. Returns at once. */
 void vm_request_end(struct vm *vm, enum vm_end why, int status, const char *reason);

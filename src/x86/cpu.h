@@ -70,6 +70,7 @@ struct machine {
 	struct ports *ports;
 	struct clock *clock;
 	struct cpuid_model *cpuid; /* constant once the engine is attached */
+	bool cpuid_promised; /* a guest has seen it: an engine that cannot hold it is refused, nothing is taken away */
 	const struct engine_ops *engine;
 	void *engine_data; /* the engine's own, from vm_attach */
 	struct cpu *cpus[MAX_CPUS];
@@ -116,6 +117,7 @@ struct cpu {
 	struct tlb tlb;
 	_Atomic uint32_t attention;
 	_Atomic uint32_t run_state; /* enum cpu_run_state */
+	_Atomic uint32_t notifying; /* threads in cpu_notify() that may be about to call the engine's kick */
 	struct cpu_fault fault;
 	enum cpu_stop stop;
 	uint8_t sipi_vector;

@@ -15,6 +15,9 @@
  *
  * The poster that turns HALTED into READY is the one that wakes; further ones have nothing to do. A READY thread is
  * between the two and looks at the attention word before it runs or waits.
+ *
+ * `notifying` is for who exchanges the engine: it has made every CPU READY, and once the count is zero nobody is on the
+ * way into the old engine's kick, because whoever comes later finds READY.
  */
 #include "engine/engine.h"
 #include "x86/cpu.h"
@@ -25,6 +28,7 @@ void cpu_notify(struct cpu *c, uint32_t what)
 
 	if ((atomic_fetch_or(&c->attention, what) & what) == what)
 		return;
+	atomic_fetch_add(&c->notifying, 1);
 	state = atomic_load(&c->run_state);
 	if (state == CPU_RUNNING) {
 		if (c->machine->engine && c->machine->engine->kick)
@@ -35,4 +39,5 @@ void cpu_notify(struct cpu *c, uint32_t what)
 		else if (state == CPU_RUNNING && c->machine->engine && c->machine->engine->kick)
 			c->machine->engine->kick(c);
 	}
+	atomic_fetch_sub(&c->notifying, 1);
 }

@@ -30,6 +30,32 @@ static const struct {
 };
 static const char *const reg_name[] = { "eax", "ebx", "ecx", "edx" };
 
+/* Names of the bits that a host is likely to lack, as /proc/cpuinfo has them; others are said by number. */
+static const struct {
+	uint8_t word, bit;
+	const char *name;
+} names[] = {
+	{ 0, 0, "sse3" }, { 0, 1, "pclmulqdq" }, { 0, 9, "ssse3" }, { 0, 12, "fma" }, { 0, 13, "cx16" },
+	{ 0, 17, "pcid" }, { 0, 19, "sse4_1" }, { 0, 20, "sse4_2" }, { 0, 22, "movbe" }, { 0, 23, "popcnt" },
+	{ 0, 25, "aes" }, { 0, 26, "xsave" }, { 0, 28, "avx" }, { 0, 29, "f16c" }, { 0, 30, "rdrand" },
+	{ 1, 11, "sep" }, { 1, 15, "cmov" }, { 1, 19, "clflush" }, { 1, 25, "sse" }, { 1, 26, "sse2" },
+	{ 2, 0, "fsgsbase" }, { 2, 3, "bmi1" }, { 2, 5, "avx2" }, { 2, 7, "smep" }, { 2, 8, "bmi2" }, { 2, 9, "erms" },
+	{ 2, 10, "invpcid" }, { 2, 16, "avx512f" }, { 2, 17, "avx512dq" }, { 2, 18, "rdseed" }, { 2, 19, "adx" },
+	{ 2, 20, "smap" }, { 2, 23, "clflushopt" }, { 2, 24, "clwb" }, { 2, 28, "avx512cd" }, { 2, 29, "sha_ni" },
+	{ 2, 30, "avx512bw" }, { 2, 31, "avx512vl" }, { 3, 2, "umip" }, { 3, 9, "vaes" }, { 3, 10, "vpclmulqdq" },
+	{ 3, 22, "rdpid" }, { 5, 0, "xsaveopt" }, { 5, 1, "xsavec" }, { 5, 2, "xgetbv1" }, { 5, 3, "xsaves" },
+	{ 6, 0, "lahf_lm" }, { 6, 5, "abm" }, { 6, 6, "sse4a" }, { 6, 8, "3dnowprefetch" }, { 7, 20, "nx" },
+	{ 7, 26, "pdpe1gb" }, { 7, 27, "rdtscp" }, { 7, 29, "lm" },
+};
+
+static size_t name_bit(char *out, size_t size, unsigned word, unsigned bit)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+		if (names[i].word == word && names[i].bit == bit)
+			return (size_t)snprintf(out, size, " %s", names[i].name);
+	return (size_t)snprintf(out, size, " %x.%s[%u]", words[word].leaf, reg_name[words[word].reg], bit);
+}
+
 static const struct cpuid_entry *model_find(const struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
 {
 	for (unsigned i = 0; i < m->count; i++)
@@ -60,9 +86,10 @@ static uint32_t lacking(const struct cpuid_model *m, const struct kvm_cpuid2 *ho
 	return want[words[i].reg] & ~words[i].ours & ~have[words[i].reg];
 }
 
-static int check(const struct cpuid_model *m, const struct kvm_cpuid2 *host, struct err *e)
+static int check(const struct machine *machine, const struct kvm_cpuid2 *host, struct err *e)
 {
-	char missing[200] = "";
+	const struct cpuid_model *m = machine->cpuid;
+	char missing[360] = "";
 	size_t used = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
@@ -70,13 +97,13 @@ static int check(const struct cpuid_model *m, const struct kvm_cpuid2 *host, str
 
 		for (unsigned bit = 0; bit < 32 && used < sizeof(missing) - 32; bit++)
 			if (l & 1u << bit)
-				used += (size_t)snprintf(missing + used, sizeof(missing) - used, " %x.%s[%u]", words[i].leaf,
-							 reg_name[words[i].reg], bit);
+				used += name_bit(missing + used, sizeof(missing) - used, i, bit);
 	}
-	if (used)
-		return err_set(e, ENOTSUP, "KVM on this host cannot offer CPU model %s (try --cpu host); CPUID bits it lacks:%s",
-			       m->name, missing);
-	return 0;
+	if (!used)
+		return 0;
+	if (machine->cpuid_promised)
+		return err_set(e, ENOTSUP, "KVM on this host lacks what the guest was promised:%s", missing);
+	return err_set(e, ENOTSUP, "KVM on this host cannot offer CPU model %s (try --cpu host); it lacks:%s", m->name, missing);
 }
 
 /* Model host is what this host and engine can do together: what KVM lacks goes. */
@@ -113,9 +140,9 @@ int kvm_cpuid_attach(struct kvm_vm *vm, struct err *e)
 
 	if (!table)
 		return -EIO;
-	if (!strcmp(vm->machine->cpuid->name, "host"))
+	if (!strcmp(vm->machine->cpuid->name, "host") && !vm->machine->cpuid_promised)
 		restrict_host(vm->machine->cpuid, table);
-	return check(vm->machine->cpuid, table, e);
+	return check(vm->machine, table, e);
 }
 
 static void fill(const struct cpu *c, struct kvm_cpuid2 *out)

@@ -202,6 +202,13 @@ static void kvm_state_set(struct cpu *c)
 		k->in_struct = true;
 }
 
+static int kvm_state_check(struct cpu *c, struct err *e)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	return k->in_struct ? kvm_state_load(c, e) : 0;
+}
+
 static void kvm_debug_changed(struct cpu *c)
 {
 	if (c->engine_data)
@@ -246,6 +253,7 @@ const struct engine_ops engine_kvm = {
 	.kick = kvm_kick,
 	.state_get = kvm_state_get,
 	.state_set = kvm_state_set,
+	.state_check = kvm_state_check,
 	.debug_set = kvm_debug_changed,
 	.stats = kvm_stats,
 };
