@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "base/evloop.h"
 #include "ctl/private.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
