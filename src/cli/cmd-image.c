@@ -267,7 +267,7 @@ struct block *image_open_file(const struct image_args *a, const char *path, cons
 	return b;
 }
 
-void json_string(const char *text)
+void put_json_string(const char *text)
 {
 	if (!text) {
 		fputs("null", stdout);
@@ -365,9 +365,9 @@ static void json_snapshots(struct block *b)
 	putchar('[');
 	for (unsigned i = 0; image_snapshot_get(b, i, &s); i++) {
 		fputs(i ? ", {\"id\": " : "{\"id\": ", stdout);
-		json_string(s.id);
+		put_json_string(s.id);
 		fputs(", \"name\": ", stdout);
-		json_string(s.name);
+		put_json_string(s.name);
 		printf(", \"date-sec\": %llu, \"date-nsec\": %llu, \"disk-size\": %llu, \"vm-state-size\": %llu}",
 		       (unsigned long long)s.seconds, (unsigned long long)s.nanoseconds, (unsigned long long)s.size,
 		       (unsigned long long)s.vm_state);
@@ -378,7 +378,7 @@ static void json_snapshots(struct block *b)
 static void info_json(struct block *b, const struct image_args *a, const struct block_info *i, const struct image_details *d)
 {
 	fputs("{\"filename\": ", stdout);
-	json_string(a->file[0]);
+	put_json_string(a->file[0]);
 	printf(", \"format\": \"%s\", \"virtual-size\": %llu, \"actual-size\": %llu", i->format, (unsigned long long)i->size,
 	       (unsigned long long)d->disk_bytes);
 	if (d->cluster_size) {
@@ -386,9 +386,9 @@ static void info_json(struct block *b, const struct image_args *a, const struct 
 		       ", \"corrupt\": %s, \"compression-type\": \"%s\", \"backing-filename\": ",
 		       (unsigned long long)d->cluster_size, d->dirty ? "true" : "false", d->version, d->refcount_bits,
 		       d->lazy_refcounts ? "true" : "false", d->corrupt ? "true" : "false", d->compression);
-		json_string(d->backing);
+		put_json_string(d->backing);
 		fputs(", \"backing-filename-format\": ", stdout);
-		json_string(d->backing_format);
+		put_json_string(d->backing_format);
 		fputs(", \"snapshots\": ", stdout);
 		json_snapshots(b);
 	}
@@ -464,7 +464,7 @@ static int image_verify(const struct image_args *a)
 		return cli_fail("%s", e.text);
 	if (a->json) {
 		fputs("{\"filename\": ", stdout);
-		json_string(a->file[0]);
+		put_json_string(a->file[0]);
 		printf(", \"corruptions\": %llu, \"leaks\": %llu, \"check-errors\": %llu, \"corruptions-fixed\": %llu, \"leaks-fixed\": %llu, "
 		       "\"total-clusters\": %llu, \"allocated-clusters\": %llu, \"compressed-clusters\": %llu, \"image-end-offset\": %llu}\n",
 		       (unsigned long long)(c.corruptions - c.corruptions_fixed), (unsigned long long)(c.leaks - c.leaks_fixed),

@@ -22,7 +22,7 @@ struct image_args {
 struct block *image_open_file(const struct image_args *a, const char *path, const char *format, bool read_only, bool alone,
 			      const char *more);
 const char *image_format(const char *path, const char *format);
-void json_string(const char *text); /* quoted; NULL is null */
+void put_json_string(const char *text); /* quoted; NULL is null */
 
 /* A bar on a terminal, nothing elsewhere. */
 struct progress {
