@@ -262,7 +262,7 @@ void jc_remove(struct dbt *d, uint64_t rip);
 void chain_check(struct cpu *c, uint32_t mode); /* drop what mapping or mode made wrong; own thread, no lock held */
 static inline unsigned jc_index(uint64_t rip)
 {
-	return (unsigned)(rip ^ rip >> 9) & (JC_ENTRIES - 1);
+	return (unsigned)rip & (JC_ENTRIES - 1);
 }
 
 /* smc.c */

@@ -164,9 +164,16 @@ void lower_exit_direct(struct tr *t, uint64_t target)
 static void indirect_miss_emit(struct tr *t, const struct cold *k)
 {
 	const struct insn *i = &t->insn[k->idx];
+	struct opnd s1 = opnd_reg(S1);
 	int32_t undo = i->op == OP_CALL ? 8 : i->op == OP_RET ? -8 - (i->form == FORM_IMM ? (uint16_t)i->imm : 0) : 0;
 
 	emit_label_here(&t->e, k->from);
+	emit_alu_imm(&t->e, ENC_W, 4, opnd_reg(S0), -4096);
+	enc(&t->e, 0, 0xc1, 5, &s1);
+	emit8(&t->e, 4);
+	emit_alu_imm(&t->e, 0, 4, s1, 4095);
+	enc(&t->e, ENC_W, X_OR, S0, &s1);
+	emit_store(&t->e, opnd_gs(OFF_RIP), S0);
 	/* a target that is not canonical faults at the branch, with the stack pointer as it was */
 	emit_imm(&t->e, S0, t->page_va | t->at[k->idx]);
 	emit_store(&t->e, opnd_gs(OFF_HOT(from)), S0);
@@ -175,9 +182,9 @@ static void indirect_miss_emit(struct tr *t, const struct cold *k)
 }
 
 /*
- * Jump cache: the index is (rip ^ rip >> 9) & mask, as jc_index() has it, so that page number and index imply the low
- * bits and the key has room for the id. The whole page number is compared: no address a guest makes up can match
- * what is another address space's or privilege's.
+ * Jump cache: the index is the address's low bits, so that the key has room for the id in the lowest 12. The whole page
+ * number is compared: no address a guest makes up can match what is another address space's or privilege's. The
+ * address itself is put together again where it is not found.
  */
 void lower_exit_indirect(struct tr *t)
 {
@@ -185,15 +192,11 @@ void lower_exit_indirect(struct tr *t)
 	struct opnd s0 = opnd_reg(S0), s1 = opnd_reg(S1), m = opnd_gs(OFF_HOT(jc_id));
 
 	swap_out(t);
-	emit_store(e, opnd_gs(OFF_RIP), S0);
-	emit_mov(e, S1, S0);
-	enc(e, ENC_W, 0xc1, 5, &s1);
-	emit8(e, 9);
-	enc(e, 0, X_XOR, S1, &s0);
-	emit_alu_imm(e, 0, 4, s1, JC_ENTRIES - 1);
-	emit_alu_imm(e, ENC_W, 4, s0, -4096);
+	enc(e, 0, X_MOV_LOAD, S1, &s0);
 	enc(e, 0, 0xc1, 4, &s1);
 	emit8(e, 4);
+	emit_alu_imm(e, 0, 4, s1, (JC_ENTRIES - 1) << 4);
+	emit_alu_imm(e, ENC_W, 4, s0, -4096);
 	enc(e, ENC_W, X_OR, S0, &m);
 	m = opnd_mem(S1, OFF_HOT(jc));
 	m.gs = true;
