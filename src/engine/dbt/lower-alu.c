@@ -172,7 +172,7 @@ void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct
 	for (at = 0; at < i->opcode_at; at++) {
 		uint8_t b = i->bytes[at];
 
-		if (b == 0x0f || (b & 0xf0) == 0x40)
+		if (b == 0x0f) /* a REX in front of another prefix counts for nothing, the prefix does */
 			break;
 		flags |= b == 0x66 ? ENC_66 : b == 0xf2 ? ENC_F2 : b == 0xf3 ? ENC_F3 : b == 0xf0 ? ENC_LOCK : 0;
 	}

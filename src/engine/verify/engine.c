@@ -109,6 +109,21 @@ static void take_all(struct verify *v)
 	v->taken = true;
 }
 
+/* Give up the comparison: the machine's outcome it is. */
+static void take_stretch(struct verify *v)
+{
+	const uint8_t *from = mem_ram_base(v->c->mem);
+	uint8_t *to = mem_ram_base(v->ref->mem);
+	unsigned count;
+	const uint32_t *page = mem_watch_pages(v->ref->mem, &count);
+
+	for (unsigned n = 0; n < count; n++)
+		memcpy(to + page[n] * GUEST_PAGE, from + page[n] * GUEST_PAGE, GUEST_PAGE);
+	take_memory(v);
+	v->flush = true;
+	v->counters.depends++;
+}
+
 static void begin(struct verify *v, const struct block *b, unsigned idx)
 {
 	mem_gate(v->c->mem, true); /* nor does the map change: every CPU would have to be stopped */
@@ -121,6 +136,7 @@ static void begin(struct verify *v, const struct block *b, unsigned idx)
 	v->undefined = v->loose = 0;
 	v->start = b;
 	v->start_idx = idx;
+	v->behind = -1;
 	dbt_hot(v->c)->log_left = WATCH_LOG;
 	v->watch.begun++;
 	v->watch.active = true;
@@ -144,8 +160,13 @@ static void end(struct verify *v)
 	v->watch.active = false;
 	n->stretches++;
 	n->blocks += path_length(v);
-	if (!v->watch.failed && (!replay(v) || !compare_states(v) || !compare_memory(v)))
-		fail(v);
+	v->depends = false;
+	if (!v->watch.failed && (!replay(v) || !compare_states(v) || !compare_memory(v))) {
+		if (v->depends || v->loose)
+			take_stretch(v);
+		else
+			fail(v);
+	}
 	mem_watch_clear(v->c->mem);
 	mem_watch_clear(v->ref->mem);
 	tlb_revoke_writes(v->c);
@@ -252,9 +273,11 @@ static void watch_helped(struct cpu *c, const struct block *b, unsigned idx, boo
 	struct verify *v = verify_of(c);
 
 	v->helped = NULL;
+	v->behind = goes_on ? -1 : (int)idx;
 	if (!v->taking_over)
 		return;
 	v->taking_over = false;
+	v->behind = -1;
 	if (goes_on)
 		begin(v, b, idx + 1);
 }
@@ -352,6 +375,8 @@ static int vm_attach(struct machine *m, struct err *e)
 	d = m->engine_data;
 	v->c = m->cpus[0];
 	v->page = NO_PAGE;
+	for (unsigned n = 0; n < DECODED; n++)
+		v->decoded[n].at = NO_PAGE;
 	v->map_changed = true;
 	v->watch = (struct dbt_watch){ .opaque = v, .enter = watch_enter, .stop = watch_stop, .foreign = watch_foreign,
 				       .helper = watch_helper, .helped = watch_helped };
@@ -434,6 +459,7 @@ static void stats(struct machine *m, void (*line)(void *opaque, const char *name
 	line(opaque, "verify.words-taken-over", v->counters.words_taken);
 	line(opaque, "verify.dead-flags", v->counters.flags_taken);
 	line(opaque, "verify.flushes", v->counters.flushes);
+	line(opaque, "verify.undefined-flags-used", v->counters.depends);
 }
 
 const struct engine_ops engine_verify = {

@@ -71,3 +71,26 @@ uint64_t flags_undefined_after(const struct insn *i, uint64_t before)
 		return before & ~(uint64_t)(i->flags_written & ~i->flags_read);
 	}
 }
+
+/* Does what it does depend on any of them? Flags that only pass through do not count. */
+bool flags_depend(const struct insn *i, uint64_t flags)
+{
+	switch (i->op) {
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+	case OP_ROL:
+	case OP_ROR:
+	case OP_SHLD:
+	case OP_SHRD:
+		return false;
+	case OP_RCL:
+	case OP_RCR:
+		return flags & FLAG_CF;
+	case OP_PUSHFQ:
+	case OP_PUSHF:
+		return false; /* followed: see verify.loose */
+	default:
+		return i->class != CLASS_FAR && i->class != CLASS_STRING && i->flags_read & flags;
+	}
+}

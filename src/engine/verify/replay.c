@@ -139,18 +139,44 @@ static bool at_stop(const struct verify *v, const struct block *b, unsigned idx,
 {
 	if (v->stop_block)
 		return idx == v->stop_idx;
+	if (v->how == WATCH_BEHIND && v->behind >= 0)
+		return (int)idx == v->behind + 1;
 	return v->how != WATCH_LEFT && (moved || v->how != WATCH_BEHIND) && v->ref->s.rip == v->c->s.rip;
 }
 
 static void follow_flags(struct verify *v, const struct insn *i)
 {
-	v->undefined = flags_undefined_after(i, v->undefined);
-	if (likely(!v->undefined && !v->loose))
+	uint64_t before = v->undefined;
+
+	v->undefined = flags_undefined_after(i, before);
+	if (likely(!before && !v->loose))
 		return;
-	if (i->op == OP_PUSHFQ || i->op == OP_PUSHF || i->op == OP_SYSCALL)
-		v->loose |= v->undefined;
-	else if (i->op == OP_POPFQ || i->op == OP_POPF || i->op == OP_IRETQ || i->op == OP_SYSRET)
+	if (i->op == OP_PUSHFQ || i->op == OP_PUSHF || i->class == CLASS_FAR) /* INT, SYSCALL */
+		v->loose |= before;
+	if (i->op == OP_POPFQ || i->op == OP_POPF || i->op == OP_IRETQ || i->op == OP_SYSRET)
 		v->undefined |= v->loose;
+}
+
+/*
+ * To what follows in any case: only the path says whether it was taken, and the translator leaves its block when it was. So
+ * it is executed with another target.
+ */
+static int jump_to_next(struct verify *v, const struct insn *i)
+{
+	struct insn elsewhere = *i;
+	uint64_t next = v->ref->s.rip + i->len;
+	int r;
+
+	elsewhere.imm = 64;
+	r = interp_exec(v->ref, &elsewhere);
+	v->jumped = v->ref->s.rip != next;
+	v->ref->s.rip = next;
+	return r;
+}
+
+static bool jumps_to_next(const struct insn *i)
+{
+	return i->class == CLASS_BRANCH && !i->imm && i->op != OP_CALL && i->op != OP_RET && i->op != OP_JMP;
 }
 
 static bool replay_insn(struct verify *v)
@@ -161,9 +187,14 @@ static bool replay_insn(struct verify *v)
 
 	if (!i)
 		return c->fault.vector != 0xff ? faulted(v) : stray(v, "the interpreter finds no instruction here");
+	if (unlikely(v->undefined) && flags_depend(i, v->undefined)) {
+		v->depends = true;
+		return false;
+	}
 	c->s.shadow = SHADOW_NONE;
 	v->io = false;
-	r = interp_exec(c, i);
+	v->jumped = false;
+	r = unlikely(jumps_to_next(i)) ? jump_to_next(v, i) : interp_exec(c, i);
 	v->counters.insns++;
 	follow_flags(v, i);
 	if (r == CPU_FAULT)
@@ -186,7 +217,7 @@ static bool replay_block(struct verify *v, unsigned n, unsigned idx, bool last)
 		v->at_idx = idx;
 		if (last && at_stop(v, b, idx, moved))
 			return v->stop_block || (replay_partly(v) && (v->how != WATCH_FAULT || replay_fault(v)));
-		if (idx >= b->ninsns || c->s.rip != block_rip(b, idx)) {
+		if (idx >= b->ninsns || c->s.rip != block_rip(b, idx) || (moved && v->jumped)) {
 			if (!moved && idx < b->ninsns)
 				return stray(v, "the translator entered another block than the interpreter's next");
 			if (last && v->stop_block)

@@ -71,6 +71,29 @@ static void show_block(FILE *out, struct verify *v, const struct block *b, int m
 	}
 }
 
+/* What an instruction became: the way it takes when all is well. */
+static void show_translation(FILE *out, struct verify *v, const struct block *b, unsigned idx)
+{
+	const struct dbt *d = dbt_of(v->c);
+	uint32_t at, end;
+
+	if (idx >= b->ninsns)
+		return;
+	at = b->map[idx].host;
+	end = b->map[idx + 1].host;
+	fprintf(out, "the translation of the marked instruction:\n");
+	while (at < end) {
+		char text[128] = "?";
+		struct insn i;
+
+		if (insn_decode(&i, d->rx + at, MIN(end - at, MAX_INSN), MODE_64) != INSN_OK)
+			break;
+		insn_format(&i, (uintptr_t)d->rx + at, text, sizeof(text));
+		fprintf(out, "     %s\n", text);
+		at += i.len;
+	}
+}
+
 static void show_path(FILE *out, struct verify *v)
 {
 	unsigned count = path_length(v), shown = MIN(v->at_place, PATH_SHOWN);
@@ -79,10 +102,22 @@ static void show_path(FILE *out, struct verify *v)
 	for (unsigned n = v->at_place - shown; n < v->at_place; n++)
 		show_block(out, v, path_block(v, n), -1);
 	show_block(out, v, v->at_block, (int)v->at_idx);
+	show_translation(out, v, v->at_block, v->at_idx);
 	for (unsigned n = v->at_place + 1; n < count && n < v->at_place + 3; n++) {
 		fprintf(out, "the translator's next: ");
 		show_block(out, v, path_block(v, n), -1);
 	}
+}
+
+static const char *how_text(const struct verify *v)
+{
+	static const char *const text[] = {
+		[WATCH_LEFT] = "left its last block", [WATCH_AT] = "was interrupted", [WATCH_BEHIND] = "came back to C",
+		[WATCH_STEP] = "left an instruction to the interpreter", [WATCH_BRANCH] = "branched to nowhere",
+		[WATCH_FAULT] = "met an exception",
+	};
+
+	return v->stop_block ? "called the interpreter" : text[v->how];
 }
 
 void report(struct verify *v)
@@ -91,6 +126,7 @@ void report(struct verify *v)
 
 	fprintf(out, "\nospite: verify: %s\n", v->why);
 	fprintf(out, "after %llu instructions in %llu stretches\n", (ull)v->counters.insns, (ull)v->counters.stretches);
+	fprintf(out, "where the translator %s\n", how_text(v));
 	show_registers(out, v);
 	show_others(out, v);
 	if (path_length(v))

@@ -24,7 +24,8 @@ struct decoded {
 };
 
 struct verify_counters {
-	uint64_t stretches, blocks, insns, pages, words_taken, flags_taken, taken_over, flushes;
+	uint64_t stretches, blocks, insns, pages, words_taken, flags_taken, taken_over, flushes,
+		depends;
 };
 
 struct verify {
@@ -49,12 +50,15 @@ struct verify {
 	uint64_t gpr[16], rip, rflags;
 	uint64_t undefined; /* flags of the reference that hold nothing defined, */
 	uint64_t loose; /* and those that it has stored so in this stretch */
+	bool depends;
+	bool jumped; /* by a conditional jump whose target is what follows it anyway */
 	bool io; /* the reference wanted to reach a device */
 
 	/* Where the machine is after the stretch. */
 	enum watch_how how;
 	const struct block *stop_block; /* exactly before this instruction of it; or NULL: as `how` says */
 	unsigned stop_idx;
+	int behind; /* the instruction after which translated code was left, if that is known; -1 */
 
 	/* For the report: the path, and the state before the stretch. */
 	struct x86_state before;
@@ -85,7 +89,10 @@ static inline const struct block *path_block(const struct verify *v, unsigned n)
 	return (const struct block *)(uintptr_t)dbt_hot(v->c)->log[WATCH_LOG - 1 - n];
 }
 
-/* replay.c: the reference through the stretch. False: it went elsewhere; v->why. */
+/*
+ * replay.c: the reference through the stretch. False: it went elsewhere; v->why, or v->depends: the code makes use of a flag
+ * that no architecture defines, so that no reference can say what comes out.
+ */
 bool replay(struct verify *v);
 
 /* compare.c: false: they differ; v->why. */
@@ -98,6 +105,7 @@ bool code_at(struct verify *v, gva_t rip, struct insn *i);
 
 /* flags.c */
 uint64_t flags_undefined_after(const struct insn *i, uint64_t before);
+bool flags_depend(const struct insn *i, uint64_t flags);
 
 /* report.c */
 void report(struct verify *v);
