@@ -226,7 +226,7 @@ static uint64_t watch_mark(const struct cpu *c)
  */
 static bool watch_left(struct cpu *c, enum dbt_exit why, uint64_t left)
 {
-	const struct dbt_watch *w = dbt_of(c)->watch;
+	struct dbt_watch *w = dbt_of(c)->watch;
 	bool nothing = left == watch_mark(c);
 
 	switch (why) {
@@ -243,7 +243,9 @@ static bool watch_left(struct cpu *c, enum dbt_exit why, uint64_t left)
 		watch_stop(c, WATCH_STEP);
 		break;
 	case EXIT_KICK:
-		watch_stop(c, nothing ? WATCH_LEFT : WATCH_AT);
+		if (dbt_hot(c)->exit_arg)
+			w->at = (unsigned)dbt_hot(c)->exit_arg - 1;
+		watch_stop(c, nothing ? WATCH_LEFT : WATCH_KICK);
 		break;
 	default:
 		watch_stop(c, WATCH_BEHIND);

@@ -71,7 +71,7 @@ static void redirect(struct dbt_cpu *dc, ucontext_t *uc, const struct block *b, 
 		h->flags = flags_to_m((uint64_t)g[UC_EFL]);
 	dc->c->s.rip = block_rip(b, (unsigned)idx);
 	g[UC_R13] = why;
-	g[UC_R14] = 0;
+	g[UC_R14] = idx + 1; /* told apart from a kick met in C, for engine=verify */
 	g[UC_RIP] = (greg_t)(uintptr_t)dbt_stub_exit_m;
 	g[UC_EFL] &= ~HOST_TF;
 }

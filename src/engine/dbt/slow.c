@@ -55,6 +55,18 @@ static const struct insn *insn_of(struct dbt_cpu *dc, const struct block *b, uns
 	return &dc->insns[n].insn;
 }
 
+/* Translated code is to go on with instruction idx: unless there has been a kick. */
+static uint64_t resume_at(struct cpu *c, const struct block *b, unsigned idx)
+{
+	struct dbt_watch *w = dbt_cpu(c)->d->watch;
+
+	if (unlikely(w)) {
+		w->at = idx;
+		dbt_hot(c)->exit_arg = 0;
+	}
+	return (uint64_t)(uintptr_t)dbt_exec(dbt_cpu(c)->d, b->map[idx].host);
+}
+
 static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 {
 	struct dbt_cpu *dc = dbt_cpu(c);
@@ -94,7 +106,7 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	if (b->dead || i->class == CLASS_BRANCH)
 		return leave(c, EXIT_LOOKUP);
 	fp_take_up(c, was);
-	return (uint64_t)(uintptr_t)dbt_exec(dc->d, b->map[idx + 1].host);
+	return resume_at(c, b, idx + 1);
 }
 
 /* Make the inline check succeed. False: it cannot, or the access faults. */
@@ -141,6 +153,9 @@ static uint64_t slow_run(struct cpu *c, struct block *b, unsigned idx, uint64_t 
 		resume = slow_interp(c, b, n);
 		if (!resume)
 			return 0;
+		/* the block goes on as if they had been loaded for this one */
+		was.vec |= i && i->class == CLASS_VECTOR;
+		was.x87 |= i && (i->class == CLASS_X87 || i->flags & INSN_MMX);
 	}
 	fp_take_up(c, was);
 	return resume;
@@ -160,28 +175,29 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 	unsigned idx = param >> 48 & 0xff, kind = param >> 56 & 15, code = (unsigned)(param >> 60);
 	unsigned size = code == 7 ? 10 : 1u << code;
 	struct dbt_cpu *dc = dbt_cpu(c);
+	bool once;
 
 	c->s.rip = block_rip(b, idx);
-	if (unlikely(b->map[idx].shadowed)) { /* a kick must not be answered before this instruction: it is not tried again */
-		dc->counters.slow_paths++;
-		return slow_interp(c, b, idx);
-	}
+	/* behind STI a kick must not be answered before this instruction: it is not tried again */
+	once = b->map[idx].shadowed;
 	if (kind == SLOW_FP) {
 		load_fp(c, code);
+		if (once)
+			return slow_interp(c, b, idx);
 	} else if (kind == SLOW_RUN) {
 		const struct run *r = &b->runs[code];
 
 		dc->counters.slow_paths++;
-		if (!fill(c, ea, r->span, r->write))
+		if (once || !fill(c, ea, r->span, r->write))
 			return slow_run(c, b, idx, ea, r);
 		dc->counters.slow_fills++;
 	} else {
 		dc->counters.slow_paths++;
-		if (kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))
+		if (once || kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))
 			return slow_interp(c, b, idx);
 		dc->counters.slow_fills++;
 	}
-	return (uint64_t)(uintptr_t)dbt_exec(dc->d, b->map[idx].host);
+	return resume_at(c, b, idx);
 }
 
 __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param)

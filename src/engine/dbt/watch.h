@@ -22,16 +22,17 @@ struct block;
 /* Where the stretch ended, relative to its last block. */
 enum watch_how {
 	WATCH_LEFT,   /* that was left by one of its exits */
-	WATCH_AT,     /* where its instructions first lead to rip; perhaps none was executed */
-	WATCH_BEHIND, /* the same, after one at least */
-	WATCH_STEP,   /* as WATCH_AT: the interpreter is to execute the instruction there */
+	WATCH_KICK,   /* before its instruction number `at` */
+	WATCH_BEHIND, /* where its instructions first lead to rip after one at least */
+	WATCH_STEP,   /* where they first lead to rip; perhaps none was executed: the interpreter is to execute the instruction there */
 	WATCH_BRANCH, /* the same; an indirect CALL or RET there leads to no canonical address, and may have pushed already */
-	WATCH_FAULT,  /* as WATCH_AT: the instruction there raises cpu->fault */
+	WATCH_FAULT,  /* as WATCH_STEP: the instruction there raises cpu->fault */
 };
 
 struct dbt_watch {
 	bool active; /* within a stretch */
 	uint64_t begun; /* stretches */
+	unsigned at;
 	bool failed; /* the engine is to stop with STOP_ERROR */
 	void *opaque;
 	void (*enter)(struct cpu *c); /* translated code is about to run, and not active */

@@ -139,6 +139,8 @@ static bool at_stop(const struct verify *v, const struct block *b, unsigned idx,
 {
 	if (v->stop_block)
 		return idx == v->stop_idx;
+	if (v->how == WATCH_KICK)
+		return idx == v->watch.at;
 	if (v->how == WATCH_BEHIND && v->behind >= 0)
 		return (int)idx == v->behind + 1;
 	return v->how != WATCH_LEFT && (moved || v->how != WATCH_BEHIND) && v->ref->s.rip == v->c->s.rip;

@@ -112,7 +112,7 @@ static void show_path(FILE *out, struct verify *v)
 static const char *how_text(const struct verify *v)
 {
 	static const char *const text[] = {
-		[WATCH_LEFT] = "left its last block", [WATCH_AT] = "was interrupted", [WATCH_BEHIND] = "came back to C",
+		[WATCH_LEFT] = "left its last block", [WATCH_KICK] = "was interrupted", [WATCH_BEHIND] = "came back to C",
 		[WATCH_STEP] = "left an instruction to the interpreter", [WATCH_BRANCH] = "branched to nowhere",
 		[WATCH_FAULT] = "met an exception",
 	};

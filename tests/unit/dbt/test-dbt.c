@@ -45,6 +45,12 @@ PROGRAM(prog_fp, "mov rbx, 0x20000\n mov ecx, 100\n fld1\n cvtsi2sd xmm0, ecx\n 
 		 "vmovupd [rbx+64], ymm5\n cvttsd2si r14, xmm0\n add r13, r14\n movq r15, xmm0\n pinsrq xmm3, r15, 1\n"
 		 "movdqu [rbx+0xffa], xmm3\n dec ecx\n jnz 1b\n fstp tbyte ptr [rbx+128]\n hlt\n");
 
+/* The first vector instruction is one of several accesses checked at once, and they cross a page; then STI before one. */
+PROGRAM(prog_fp_run, "mov ebx, 0x20ff4\n mov dword ptr [rbx+8], 0x3fc00000\n mov dword ptr [rbx+12], 0x40200000\n hlt\n"
+		     "mov rax, [rbx]\n mov rcx, [rbx+4]\n movss xmm1, [rbx+8]\n movss xmm4, [rbx+12]\n"
+		     "addss xmm1, xmm4\n cvtss2si r8d, xmm1\n cvtps2pi mm3, xmm1\n paddd mm3, mm3\n stmxcsr [rbx+16]\n hlt\n"
+		     "sti\n movss xmm2, xmm1\n addss xmm2, xmm1\n sti\n mov [rbx], rax\n mov [rbx+8], rcx\n mov [rbx+4], rax\n hlt\n");
+
 /* A function written to 400 places, called each time: more than a small cache holds. */
 PROGRAM(prog_many, "mov rdi, 0x400000\n mov r12d, 3\n 0: mov rbx, rdi\n mov ecx, 400\n"
 		   "1: mov dword ptr [rbx], 0xc0ff48\n mov dword ptr [rbx+3], 0xc3c0ff48\n mov byte ptr [rbx+7], 0xc3\n"
@@ -166,7 +172,8 @@ static void start(struct guest *g, const struct engine_ops *engine, unsigned cpu
 	assert_int_equal(guest_create(g, cpus, engine, &e), 0);
 }
 
-static struct outcome run_in(const struct engine_ops *engine, const uint8_t *code, const uint8_t *end)
+/* again: how often to go on behind a HLT, with the vector registers put by */
+static struct outcome run_in(const struct engine_ops *engine, const uint8_t *code, const uint8_t *end, unsigned again)
 {
 	struct outcome o;
 	struct guest g;
@@ -177,6 +184,10 @@ static struct outcome run_in(const struct engine_ops *engine, const uint8_t *cod
 	engine->state_set(&g.cpus[0]);
 	guest_load(&g, GUEST_CODE, code, (uint64_t)(end - code));
 	assert_int_equal(guest_run(&g, 0), STOP_HLT);
+	for (unsigned n = 0; n < again; n++) {
+		g.cpus[0].s.activity = ACTIVITY_RUN;
+		assert_int_equal(guest_run(&g, 0), STOP_HLT);
+	}
 	engine->state_get(&g.cpus[0]);
 	o.s = g.cpus[0].s;
 	o.memory = memory_hash(&g);
@@ -184,9 +195,9 @@ static struct outcome run_in(const struct engine_ops *engine, const uint8_t *cod
 	return o;
 }
 
-static void compare(const uint8_t *code, const uint8_t *end, bool faults)
+static void compare_again(const uint8_t *code, const uint8_t *end, bool faults, unsigned again)
 {
-	struct outcome want = run_in(&engine_interp, code, end), got = run_in(&engine_dbt, code, end);
+	struct outcome want = run_in(&engine_interp, code, end, again), got = run_in(&engine_dbt, code, end, again);
 
 	for (unsigned n = 0; n < 16; n++)
 		assert_int_equal(want.s.gpr[n], got.s.gpr[n]);
@@ -199,6 +210,16 @@ static void compare(const uint8_t *code, const uint8_t *end, bool faults)
 		assert_memory_equal(want.s.v[n].b, got.s.v[n].b, 32);
 	assert_int_equal(want.s.fpu.sw, got.s.fpu.sw);
 	assert_int_equal(want.s.fpu.tag, got.s.fpu.tag);
+}
+
+static void compare(const uint8_t *code, const uint8_t *end, bool faults)
+{
+	compare_again(code, end, faults, 0);
+}
+
+static void fp_in_runs(void **state)
+{
+	compare_again(prog_fp_run, prog_fp_run_end, false, 2);
 }
 
 static void mixed(void **state)
@@ -354,7 +375,8 @@ static void kicked_swapped(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(mixed),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
+		cmocka_unit_test(mixed),
+		cmocka_unit_test(fp_in_runs),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
