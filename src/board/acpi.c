@@ -2,8 +2,8 @@
 /*
  * ACPI tables (specification 6.4, chapter 5): RSDP, RSDT and XSDT, FADT revision 5 with its FACS, MADT, DSDT.
  *
- * ACPI mode is always on (no SMI command port), there is no VGA and no 8042 keyboard, and the
- * tables say so, which spares the guest its probing for them. The DSDT names processors, serial ports,
+ * ACPI mode is always on (no SMI command port), there is no VGA, and the tables
+ * say so, which spares the guest its probing for it. The DSDT names processors, serial ports,
  * the clock, the ports that are taken, and S5; the power button is a fixed-hardware one.
  */
 #include <errno.h>
@@ -160,6 +160,27 @@ static void dsdt_serial(struct aml *a, const struct acpi_config *config)
 	}
 }
 
+static void dsdt_keyboard(struct aml *a)
+{
+	struct aml_crs keyboard = { 0 }, mouse = { 0 };
+	unsigned mark = aml_device(a, "KBD_");
+
+	aml_name_eisaid(a, "_HID", "PNP0303");
+	aml_name_integer(a, "_STA", 0xf);
+	aml_crs_io(&keyboard, 0x60, 1);
+	aml_crs_io(&keyboard, 0x64, 1);
+	aml_crs_irq(&keyboard, 1);
+	aml_name_crs(a, &keyboard);
+	aml_end(a, mark);
+
+	mark = aml_device(a, "MOU_");
+	aml_name_eisaid(a, "_HID", "PNP0F13");
+	aml_name_integer(a, "_STA", 0xf);
+	aml_crs_irq(&mouse, 12);
+	aml_name_crs(a, &mouse);
+	aml_end(a, mark);
+}
+
 static void dsdt_board(struct aml *a, const struct acpi_config *config)
 {
 	struct aml_crs rtc = { 0 }, taken = { 0 };
@@ -193,6 +214,7 @@ static uint32_t build_dsdt(struct builder *b, const struct acpi_config *config)
 	mark = aml_scope(&a, "\\_SB_");
 	dsdt_processors(&a, config->cpus);
 	dsdt_board(&a, config);
+	dsdt_keyboard(&a);
 	dsdt_serial(&a, config);
 	aml_end(&a, mark);
 	b->full |= a.overflow;
@@ -252,7 +274,7 @@ static void build_fadt(struct builder *b, const struct acpi_config *config, uint
 	put16(p + 96, 0xfff); /* no C2 */
 	put16(p + 98, 0xfff); /* no C3 */
 	p[108] = 0x32; /* century in CMOS */
-	put16(p + 109, BIT(2)); /* no VGA, no legacy devices to probe for, no 8042 */
+	put16(p + 109, BIT(0) | BIT(1) | BIT(2)); /* legacy devices, 8042, no VGA */
 	/* WBINVD, C1, no fixed sleep button, no RTC wake, 32-bit timer, reset register */
 	put32(p + 112, BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10));
 	gas(p + 116, 8, 1, 0xcf9);

@@ -16,6 +16,7 @@
 #include "board/private.h"
 #include "dev/fw-cfg.h"
 #include "dev/hpet.h"
+#include "dev/i8042.h"
 #include "dev/pc-devices.h"
 #include "backend/block.h"
 #include "pci/ide.h"
@@ -39,7 +40,7 @@ struct pc {
 	struct vm *vm;
 	const struct pc_config *config;
 	struct lapic_bus *lapic_bus;
-	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg;
+	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg, *i8042;
 	struct chr *debug;
 	struct pc_disks disks;
 	struct acpi_config acpi_config;
@@ -317,6 +318,11 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	return pc->disks.ide ? add(pc, pc->disks.ide) : 0;
 }
 
+struct device *pc_keyboard(struct pc *pc)
+{
+	return pc->i8042;
+}
+
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
 {
 	struct block_config config = { .spec = spec, .read_only = true };
@@ -425,7 +431,8 @@ static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 	pc->reset_port = reset_port_create(env, &pc->power, e);
 	if (add(pc, pc->acpi_pm) || add(pc, pc->reset_port) || pc_pci(pc, env, e))
 		return -1;
-	if (pc_debug(pc, env, e) || pc_firmware(pc, env, e))
+	pc->i8042 = i8042_create(env, pc_irq(pc, 1, 0), pc_irq(pc, 12, 0), &pc->power, e);
+	if (add(pc, pc->i8042) || pc_debug(pc, env, e) || pc_firmware(pc, env, e))
 		return -1;
 	if (pc->config->exit_port >= 0 &&
 	    add(pc, exit_port_create(env, (uint16_t)pc->config->exit_port, &pc->power, e)))

@@ -48,6 +48,7 @@ int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, st
 /* The power button is pressed. Any thread. */
 void pc_power_button(struct pc *pc);
 
+struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
 /*
  * Another medium for CD-ROM drive n (0: the first); spec NULL: none. Any thread but a vCPU's. -EBUSY: the guest has locked
  * the drive, and `force` is not set.

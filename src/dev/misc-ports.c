@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Small ports: the ways to reset (0xcf9, 0x92, the keyboard controller's 0x64), the exit port, POST code and debug
- * console. The keyboard controller has neither keyboard nor mouse behind it and answers accordingly: its self-test
- * passes, its interfaces time out. One lock each, though there is little to guard.
+ * Small ports: the ways to reset (0xcf9, 0x92; the keyboard controller has one more), the exit port, POST code and debug
+ * console. One lock each, though there is little to guard.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -12,8 +11,7 @@
 #include "dev/pc-devices.h"
 
 struct reset_hw {
-	uint8_t cf9, port92, output, command, config;
-	bool full; /* a byte of output waits */
+	uint8_t cf9, port92;
 };
 
 struct reset_port {
@@ -66,116 +64,8 @@ static void port92_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 		machine_reset(p);
 }
 
-/* ---- 0x60, 0x64 */
-
-#define KBC_OUTPUT_FULL 1
-#define KBC_SYSTEM 4
-#define KBC_COMMAND 8
-#define KBC_UNLOCKED 0x10
-
-static void kbc_answer(struct reset_port *p, uint8_t v)
-{
-	p->hw.output = v;
-	p->hw.full = true;
-}
-
-static void kbc_command(struct reset_port *p, uint8_t v)
-{
-	p->hw.command = 0;
-	switch (v) {
-	case 0x20:
-		kbc_answer(p, p->hw.config);
-		break;
-	case 0xaa: /* self-test */
-		kbc_answer(p, 0x55);
-		break;
-	case 0xa9: /* mouse, keyboard interface: clock line stuck low */
-	case 0xab:
-		kbc_answer(p, 1);
-		break;
-	case 0xc0:
-		kbc_answer(p, 0x80);
-		break;
-	case 0xd0: /* output port: A20 open, not in reset */
-		kbc_answer(p, 3);
-		break;
-	case 0x60:
-	case 0xd1:
-	case 0xd2:
-	case 0xd3:
-	case 0xd4:
-		p->hw.command = v; /* a byte follows */
-		break;
-	default:
-		break;
-	}
-}
-
-/* True: reset. */
-static bool kbc_data(struct reset_port *p, uint8_t v)
-{
-	uint8_t command = p->hw.command;
-
-	p->hw.command = 0;
-	if (command == 0x60)
-		p->hw.config = v & 0x7f;
-	else if (command == 0xd2 || command == 0xd3)
-		kbc_answer(p, v);
-	else if (command != 0xd1)
-		kbc_answer(p, 0xfe); /* nobody there to take it */
-	return command == 0xd1 && !(v & 1);
-}
-
-static uint64_t kbc_data_read(void *opaque, uint64_t offset, unsigned size)
-{
-	struct reset_port *p = opaque;
-	uint8_t v;
-
-	pthread_mutex_lock(&p->lock);
-	v = p->hw.output;
-	p->hw.full = false;
-	pthread_mutex_unlock(&p->lock);
-	return v;
-}
-
-static void kbc_data_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-	struct reset_port *p = opaque;
-	bool reset;
-
-	pthread_mutex_lock(&p->lock);
-	reset = kbc_data(p, (uint8_t)value);
-	pthread_mutex_unlock(&p->lock);
-	if (reset)
-		machine_reset(p);
-}
-
-static uint64_t kbc_status_read(void *opaque, uint64_t offset, unsigned size)
-{
-	struct reset_port *p = opaque;
-	uint8_t v;
-
-	pthread_mutex_lock(&p->lock);
-	v = (uint8_t)(KBC_SYSTEM | KBC_COMMAND | KBC_UNLOCKED | (p->hw.full ? KBC_OUTPUT_FULL : 0));
-	pthread_mutex_unlock(&p->lock);
-	return v;
-}
-
-static void kbc_command_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-	struct reset_port *p = opaque;
-
-	pthread_mutex_lock(&p->lock);
-	kbc_command(p, (uint8_t)value);
-	pthread_mutex_unlock(&p->lock);
-	if ((value & 0xf1) == 0xf0) /* pulse the output port's bit 0 */
-		machine_reset(p);
-}
-
 static const struct io_ops cf9_io = { cf9_read, cf9_write, 1, 4 };
 static const struct io_ops port92_io = { port92_read, port92_write, 1, 1 };
-static const struct io_ops kbc_data_io = { kbc_data_read, kbc_data_write, 1, 1 };
-static const struct io_ops kbc_status_io = { kbc_status_read, kbc_command_write, 1, 1 };
 
 void reset_port_cf9(struct device *d, const struct io_ops **ops, void **opaque)
 {
@@ -187,14 +77,13 @@ static int reset_check(const void *opaque, struct err *e)
 {
 	const struct reset_hw *hw = opaque;
 
-	if (hw->cf9 & ~0x0a || (hw->port92 & 3) != 2 || hw->config & 0x80)
+	if (hw->cf9 & ~0x0a || (hw->port92 & 3) != 2)
 		return err_set(e, EINVAL, "reset-port: reserved bits set");
 	return 0;
 }
 
 static const struct state_field reset_fields[] = {
-	STATE_INT(struct reset_hw, cf9),     STATE_INT(struct reset_hw, port92), STATE_INT(struct reset_hw, output),
-	STATE_INT(struct reset_hw, command), STATE_INT(struct reset_hw, config), STATE_INT(struct reset_hw, full),
+	STATE_INT(struct reset_hw, cf9), STATE_INT(struct reset_hw, port92),
 };
 
 static const struct state_desc reset_state = {
@@ -206,7 +95,7 @@ static void reset_reset(struct device *d, enum reset_kind kind)
 {
 	struct reset_port *p = container_of(d, struct reset_port, device);
 
-	p->hw = (struct reset_hw){ .port92 = 2, .config = 0x74 };
+	p->hw = (struct reset_hw){ .port92 = 2 };
 }
 
 static void reset_destroy(struct device *d)
@@ -232,9 +121,7 @@ struct device *reset_port_create(struct device_env *env, const struct power_ops 
 	pthread_mutex_init(&p->lock, NULL);
 	reset_reset(&p->device, RESET_COLD);
 	if (ports_map(env->ports, 0xcf8, 4, &cf9_io, p, "reset", e) ||
-	    ports_map(env->ports, 0x92, 1, &port92_io, p, "port92", e) ||
-	    ports_map(env->ports, 0x60, 1, &kbc_data_io, p, "i8042", e) ||
-	    ports_map(env->ports, 0x64, 1, &kbc_status_io, p, "i8042", e)) {
+	    ports_map(env->ports, 0x92, 1, &port92_io, p, "port92", e)) {
 		reset_destroy(&p->device);
 		return NULL;
 	}

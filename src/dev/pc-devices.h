@@ -45,7 +45,7 @@ void acpi_pm_power_button(struct device *pm);
 /* Its ports are at base from now on (0: nowhere). All CPUs are stopped. */
 void acpi_pm_move(struct device *pm, uint16_t base);
 
-/* Reset by port 0xcf9 and by the keyboard controller's port 0x64 (which also answers as an empty i8042). */
+/* Reset by ports 0xcf9 and 0x92. */
 struct device *reset_port_create(struct device_env *env, const struct power_ops *power, struct err *e);
 /* What answers to accesses of 0xcf8..0xcfb that are not PCI's. */
 void reset_port_cf9(struct device *d, const struct io_ops **ops, void **opaque);

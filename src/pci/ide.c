@@ -43,7 +43,7 @@ void channel_request(struct ide_channel *c, enum block_op op, uint64_t at, uint3
 	CHECK(!c->underway && len <= IDE_BUFFER);
 	c->hw->status = ST_BUSY;
 	c->iov = (struct iovec){ c->hw->buffer, len };
-	c->request = (struct block_request){ .op = op, .offset = at, .length = len, .iov = &c->iov, .iovcnt = op == BLOCK_FLUSH ? 0 : 1,
+	c->request = (struct block_request){ .op = op, .now = true, .offset = at, .length = len, .iov = &c->iov, .iovcnt = op == BLOCK_FLUSH ? 0 : 1,
 					     .done = request_done, .opaque = c };
 	c->target = ide_selected(c)->block;
 	c->underway = c->submit = true;

@@ -7,6 +7,7 @@
  *	adv NS			let time pass		irq WIRE LEVEL	expect the wire's level
  *	edges WIRE N		so many rising edges since the last such line
  *	line PIN LEVEL		drive an input (8259)	take VECTOR	acknowledge (8259)
+ *	key CODE DOWN		a key (decimal; i8042)	mouse DX DY WHEEL BUTTONS	motion (decimal; i8042)
  *	button			the power button	power OFFS RESETS	so many calls up to now
  *
  * Each script runs twice, the second time with the device saved, thrown away, made anew and loaded before every
@@ -19,6 +20,8 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <cmocka.h>
+#include "dev/fw-cfg.h"
+#include "dev/i8042.h"
 #include "rig.h"
 #include "../state/roundtrip.h"
 
@@ -53,6 +56,19 @@ static struct device *make_pm(struct rig *r)
 static struct device *make_reset(struct rig *r)
 {
 	return reset_port_create(&r->env, &r->power, NULL);
+}
+
+static struct device *make_i8042(struct rig *r)
+{
+	return i8042_create(&r->env, rig_line(r, 1), rig_line(r, 12), &r->power, NULL);
+}
+
+static struct device *make_fw_cfg(struct rig *r)
+{
+	struct device *d = fw_cfg_create(&r->env, NULL);
+
+	assert_int_equal(fw_cfg_add_file(d, "etc/x", "hello", 5, NULL), 0);
+	return d;
 }
 
 static struct device *make_debug(struct rig *r)
@@ -164,11 +180,37 @@ static const struct script scripts[] = {
 	  /* its carry after 2^31 ticks, 600 seconds */
 	  "W 602 1\n adv 598900000000\n irq 9 0\n adv 40000000000\n irq 9 1\n r 600 1\n w 600 1\n irq 9 0\n"
 	  "W 604 401\n power 0 0\n W 604 3401\n power 1 0\n W 604 1401\n power 1 0\n W 604 3001\n power 1 0\n" },
-	{ "reset-port", make_reset, 0x60, 5,
-	  "r 64 1c\n w 64 aa\n r 64 1d\n r 60 55\n r 64 1c\n w 64 ab\n r 60 1\n w 64 20\n r 60 74\n w 64 60\n w 60 30\n"
-	  "w 64 20\n r 60 30\n w 60 ff\n r 60 fe\n"
-	  "r 92 2\n w 92 0\n r 92 2\n w cf9 2\n r cf9 2\n power 0 0\n w cf9 6\n power 0 1\n w 64 fe\n power 0 2\n"
-	  "w 92 3\n power 0 3\n w 64 d1\n w 60 fe\n power 0 4\n w 64 d1\n w 60 3\n power 0 4\n" },
+	{ "reset-port", make_reset, 0xcf9, 1,
+	  "r 92 2\n w 92 0\n r 92 2\n w cf9 2\n r cf9 2\n power 0 0\n w cf9 6\n power 0 1\n w 92 3\n power 0 2\n" },
+	{ "i8042", make_i8042, 0x60, 5,
+	  /* controller: self-test, interfaces, configuration, resets */
+	  "r 64 14\n w 64 aa\n r 64 1d\n irq 1 1\n r 60 55\n irq 1 0\n r 64 1c\n w 64 ab\n r 60 0\n w 64 a9\n r 60 0\n"
+	  "w 64 20\n r 60 47\n w 64 60\n w 60 65\n w 64 20\n r 60 65\n"
+	  "power 0 0\n w 64 fe\n power 0 1\n w 64 d1\n w 60 fe\n power 0 2\n w 64 d1\n w 60 3\n power 0 2\n"
+	  /* keyboard: identification and reset, keys translated (A, right arrow, F12), then as they are */
+	  "w 60 f2\n r 64 15\n r 60 fa\n r 60 ab\n r 60 41\n w 60 ff\n r 60 fa\n r 60 aa\n r 64 14\n"
+	  "key 30 1\n irq 1 1\n r 60 1e\n irq 1 0\n key 30 0\n r 60 9e\n key 106 1\n key 106 0\n"
+	  "r 60 e0\n r 60 4d\n r 60 e0\n r 60 cd\n key 88 1\n r 60 58\n"
+	  "w 64 60\n w 60 25\n key 30 1\n r 60 1c\n key 30 0\n r 60 f0\n r 60 1c\n"
+	  "w 60 f0\n r 60 fa\n w 60 1\n r 60 fa\n key 30 0\n r 60 9e\n w 60 f0\n r 60 fa\n w 60 0\n r 60 fa\n r 60 1\n"
+	  "w 60 f0\n r 60 fa\n w 60 3\n r 60 fe\n w 60 ed\n r 60 fa\n w 60 7\n r 60 fa\n w 60 ee\n r 60 ee\n"
+	  /* switched off it says nothing; the interrupt masked it comes without */
+	  "w 60 f5\n r 60 fa\n key 30 1\n r 64 14\n w 60 f4\n r 60 fa\n w 64 60\n w 60 24\n key 30 1\n irq 1 0\n r 60 1c\n"
+	  "w 64 ad\n key 30 1\n r 64 1c\n w 64 ae\n r 64 1d\n r 60 1c\n"
+	  /* mouse: reset, plain packets, the knock for a wheel */
+	  "w 64 60\n w 60 47\n w 64 d4\n w 60 ff\n irq 12 1\n r 64 35\n r 60 fa\n r 60 aa\n r 60 0\n irq 12 0\n"
+	  "mouse 5 -3 0 1\n r 64 14\n w 64 d4\n w 60 f4\n r 60 fa\n r 64 35\n r 60 9\n r 60 5\n r 60 3\n r 64 14\n"
+	  "mouse -2 4 1 0\n r 60 38\n r 60 fe\n r 60 fc\n r 64 14\n"
+	  "w 64 d4\n w 60 f3\n r 60 fa\n w 64 d4\n w 60 c8\n r 60 fa\n w 64 d4\n w 60 f3\n r 60 fa\n w 64 d4\n w 60 64\n"
+	  "r 60 fa\n w 64 d4\n w 60 f3\n r 60 fa\n w 64 d4\n w 60 50\n r 60 fa\n w 64 d4\n w 60 f2\n r 60 fa\n r 60 3\n"
+	  "mouse 0 0 -1 0\n r 60 8\n r 60 0\n r 60 0\n r 60 ff\n"
+	  "mouse 300 0 0 0\n r 60 8\n r 60 ff\n r 60 0\n r 60 0\n r 60 8\n r 60 2d\n r 60 0\n r 60 0\n r 64 14\n"
+	  "w 64 d4\n w 60 e9\n r 60 fa\n r 60 20\n r 60 2\n r 60 50\n" },
+	{ "fw-cfg", make_fw_cfg, 0x510, 12,
+	  "W 510 0\n r 511 51\n r 511 45\n r 511 4d\n r 511 55\n r 511 0\n W 510 1\n r 511 3\n r 511 0\n"
+	  "W 510 19\n r 511 0\n r 511 0\n r 511 0\n r 511 1\n r 511 0\n r 511 0\n r 511 0\n r 511 5\n r 511 0\n r 511 20\n"
+	  "r 511 0\n r 511 0\n r 511 65\n r 511 74\n r 511 63\n W 510 20\n r 511 68\n r 511 65\n"
+	  "W 510 8020\n r 511 0\n W 510 4020\n r 511 68\n r 514 51\n r 51b 47\n" },
 	{ "debug-port", make_debug, 0x80, 1, "w 80 aa\n r 80 aa\n r e9 ff\n" },
 };
 
@@ -214,6 +256,7 @@ static void run_line(const struct script *s, struct rig *r, const char *line)
 {
 	unsigned a = 0, b = 0, c = 0;
 	unsigned long long ns;
+	int dx, dy, wheel;
 
 	if (sscanf(line, " W %x %x", &a, &b) == 2) {
 		ports_out(r->machine.ports, (uint16_t)a, b, 2);
@@ -234,6 +277,10 @@ static void run_line(const struct script *s, struct rig *r, const char *line)
 		irq_set(&(struct irq_line){ pic_input(r->device, a).set, pic_input(r->device, a).opaque, a }, (int)b);
 	} else if (sscanf(line, " take %x", &a) == 1) {
 		expect(s, line, (uint64_t)pic_take(r->device), a);
+	} else if (sscanf(line, " key %u %u", &a, &b) == 2) {
+		i8042_key(r->device, a, b);
+	} else if (sscanf(line, " mouse %d %d %d %u", &dx, &dy, &wheel, &a) == 4) {
+		i8042_mouse(r->device, dx, dy, wheel, a);
 	} else if (!strncmp(line + strspn(line, " "), "button", 6)) {
 		acpi_pm_power_button(r->device);
 	} else if (sscanf(line, " power %u %u", &a, &b) == 2) {
