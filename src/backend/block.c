@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backend/nbd.h"
 #include "backend/qcow2.h"
 #include "base/clock.h"
 
@@ -331,7 +332,7 @@ int block_wrap(struct block **out, struct aio *a, struct node *top, const struct
 int blk_open_store(struct node **out, struct aio *a, const struct blk_spec *s, struct err *e)
 {
 	if (s->nbd)
-		return err_set(e, ENOTSUP, "nbd: not built");
+		return nbd_open(out, a, s, e);
 	return file_open(out, a, s, e);
 }
 

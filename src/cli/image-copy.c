@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ospite image convert, compare, bench: several requests underway at once. A slot is a buffer with a request; the back-end's
+ * ospite image convert, compare, bench, serve: several requests underway at once. A slot is a buffer with a request; the back-end's
  * threads mark it done, this thread goes on with it.
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "base/clock.h"
+#include "backend/nbd.h"
 #include "cli/image.h"
 
 #define PART (1u << 20)
@@ -405,7 +407,36 @@ int image_bench(const struct image_args *a)
 	return 0;
 }
 
+/* ---- serve */
+
 int image_serve(const struct image_args *a)
 {
-	return cli_fail("not yet");
+	struct nbd_server *server;
+	struct err e = { 0 };
+	struct block *b;
+	sigset_t set;
+	int sig;
+
+	if (!a->listen)
+		return cli_fail("where do clients connect? --listen unix:PATH or --listen tcp:HOST:PORT");
+	/* before any thread: they inherit it */
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	b = image_open_file(a, a->file[0], a->format, a->read_only, false, "");
+	if (!b)
+		return EXIT_OURS;
+	server = nbd_server_create(b, a->listen, a->name ? a->name : "", a->read_only, &e);
+	if (!server) {
+		block_close(b);
+		return cli_fail("%s", e.text);
+	}
+	printf("serving %s on %s\n", a->file[0], a->listen);
+	fflush(stdout);
+	sigwait(&set, &sig);
+	nbd_server_destroy(server);
+	block_close(b);
+	return 0;
 }
