@@ -134,6 +134,12 @@ enum insn_status { INSN_OK, INSN_UD, INSN_TRUNCATED, INSN_TOO_LONG };
  */
 enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t available,
 			     enum insn_mode mode);
+/* The same, quicker, from what a thread (or the holder of a lock) decoded before; see decode-memo.c. */
+struct insn_memo;
+struct insn_memo *insn_memo_create(void); /* NULL: no memory */
+void insn_memo_destroy(struct insn_memo *m);
+enum insn_status insn_decode_memo(struct insn_memo *m, struct insn *out, const uint8_t *bytes, size_t available,
+				  enum insn_mode mode);
 /* Intel syntax, for traces and debuggers. */
 void insn_format(const struct insn *i, uint64_t rip, char *text, size_t size);
 const char *insn_name(enum insn_op op);

@@ -146,6 +146,7 @@ struct dbt {
 	struct code_registry *decoded; /* of the interpreters for 16 and 32 bits */
 	void *perf_map; /* FILE *, or NULL */
 	struct tr *tr; /* workspace */
+	struct insn_memo *memo;
 	uint64_t serial;
 	uint64_t stepwise[1024]; /* bitmap by stepwise_bit(): blocks that are not to have runs */
 	struct dbt_counters counters;

@@ -52,6 +52,7 @@ static void dbt_destroy(struct dbt *d)
 	free(d->slot_of);
 	free(d->slot_next);
 	free(d->tr);
+	insn_memo_destroy(d->memo);
 	pthread_mutex_destroy(&d->lock);
 	pthread_cond_destroy(&d->evicted);
 	free(d);
@@ -82,7 +83,8 @@ static int vm_attach(struct machine *m, struct err *e)
 	d->slot_of = calloc(LINK_SLOTS, sizeof(struct exit *));
 	d->slot_next = calloc(LINK_SLOTS, sizeof(*d->slot_next));
 	d->tr = calloc(1, sizeof(*d->tr));
-	if (!d->slot_of || !d->slot_next || !d->tr) {
+	d->memo = insn_memo_create();
+	if (!d->slot_of || !d->slot_next || !d->tr || !d->memo) {
 		dbt_destroy(d);
 		return err_set(e, ENOMEM, "translator: out of memory");
 	}

@@ -142,7 +142,7 @@ static void decode(struct tr *t, unsigned at)
 		at = (unsigned)next;
 		if (t->n && at == (t->b->va & 0xfff))
 			break; /* round a loop: link to our own start */
-		s = insn_decode(i, t->code + at, 4096 - at, MODE_64);
+		s = insn_decode_memo(t->d->memo, i, t->code + at, 4096 - at, MODE_64);
 		if (s == INSN_TRUNCATED)
 			break;
 		if (s != INSN_OK) {

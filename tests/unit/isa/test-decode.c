@@ -152,6 +152,42 @@ static void test_refused(void **state)
 	decode_hex("666666666666666666666666666666", MODE_64, INSN_TOO_LONG);
 }
 
+/* Whatever was decoded before, the result is insn_decode()'s, in every field. */
+static void test_memo(void **state)
+{
+	static const uint8_t firsts[] = { 0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x48, 0x41, 0x4d, 0x0f, 0x0f, 0xc5, 0xc4, 0x67 };
+	struct insn_memo *m = insn_memo_create();
+	uint64_t seed = 1;
+
+	assert_non_null(m);
+	for (unsigned n = 0; n < 300000; n++) {
+		enum insn_mode mode = n % 8 ? MODE_64 : n % 16 ? MODE_32 : MODE_16;
+		enum insn_status s, want;
+		struct insn i, j;
+		uint8_t b[16];
+		unsigned at = 0;
+
+		for (unsigned k = 0; k < 16; k += 8) {
+			seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+			memcpy(b + k, &(uint64_t){ seed ^ seed >> 29 }, 8);
+		}
+		while (at < 3 && b[15] >> at & 1) {
+			b[at] = firsts[b[at] % ARRAY_LEN(firsts)];
+			at++;
+		}
+		b[at + 1] &= 0xdb; /* fewer ModRM bytes, so that entries are met again */
+		want = insn_decode(&j, b, 15, mode);
+		for (unsigned twice = 0; twice < 2; twice++) {
+			s = insn_decode_memo(m, &i, b, 15, mode);
+			assert_int_equal(s, want);
+			assert_memory_equal(&i, &j, sizeof(i));
+		}
+		want = insn_decode(&j, b, b[14] % 15, mode);
+		assert_int_equal(insn_decode_memo(m, &i, b, b[14] % 15, mode), want);
+	}
+	insn_memo_destroy(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -159,6 +195,7 @@ int main(void)
 		cmocka_unit_test(test_raw_offsets),
 		cmocka_unit_test(test_flags),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_memo),
 	};
 
 	return cmocka_run_group_tests_name("isa-decode", tests, NULL, NULL);
