@@ -87,16 +87,6 @@ void block_kill(struct dbt *d, struct block *b)
 	d->counters.invalidated++;
 }
 
-/* Once nobody can be executing it: its slots and memory. */
-void block_free(struct block *b)
-{
-	free(b->shadow);
-	free(b->map);
-	free(b->runs);
-	free(b->exits);
-	free(b);
-}
-
 struct block *block_first_on_page(struct dbt *d, uint64_t ram_page)
 {
 	struct code_page *p = code_page(d, ram_page, false);

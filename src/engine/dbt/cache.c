@@ -36,6 +36,45 @@ int dbt_cache_create(struct dbt *d, size_t size, struct err *e)
 	return 0;
 }
 
+struct chunk {
+	struct chunk *next;
+	size_t used;
+	uint8_t data[] __attribute__((aligned(64)));
+};
+#define CHUNK_DATA ((256u << 10) - sizeof(struct chunk))
+
+void *dbt_cache_alloc(struct dbt *d, size_t size)
+{
+	struct region *r = &d->regions[d->region];
+	struct chunk *k = r->chunks;
+
+	size = (size + 63) & ~63ull;
+	if (!k || k->used + size > CHUNK_DATA) {
+		k = r->spare;
+		if (k)
+			r->spare = k->next;
+		else
+			k = aligned_alloc(64, sizeof(*k) + CHUNK_DATA);
+		if (!k)
+			return NULL;
+		k->next = r->chunks;
+		k->used = 0;
+		r->chunks = k;
+	}
+	k->used += size;
+	return k->data + k->used - size;
+}
+
+static void chunks_free(struct chunk *k)
+{
+	while (k) {
+		struct chunk *next = k->next;
+
+		free(k);
+		k = next;
+	}
+}
+
 static void region_free_blocks(struct dbt *d, struct region *r)
 {
 	for (unsigned n = 0; n < r->nblocks; n++) {
@@ -43,7 +82,13 @@ static void region_free_blocks(struct dbt *d, struct region *r)
 
 		for (unsigned k = 0; k < b->nexits; k++)
 			exit_slot_detach(d, &b->exits[k]);
-		block_free(b);
+	}
+	while (r->chunks) {
+		struct chunk *k = r->chunks;
+
+		r->chunks = k->next;
+		k->next = r->spare;
+		r->spare = k;
 	}
 	r->nblocks = 0;
 	r->used = 0;
@@ -52,7 +97,8 @@ static void region_free_blocks(struct dbt *d, struct region *r)
 void dbt_cache_destroy(struct dbt *d)
 {
 	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
-		region_free_blocks(d, &d->regions[n]);
+		chunks_free(d->regions[n].chunks);
+		chunks_free(d->regions[n].spare);
 		free(d->regions[n].blocks);
 	}
 	if (d->rw && d->rw != MAP_FAILED)

@@ -47,20 +47,22 @@ void exit_slot_attach(struct dbt *d, struct exit *x)
 	if (x->slot < 0)
 		return;
 	x->next_slot = d->slots_by_target[h];
+	x->slot_link = &d->slots_by_target[h];
+	if (x->next_slot)
+		x->next_slot->slot_link = &x->next_slot;
 	d->slots_by_target[h] = x;
 	d->slot_of[x->slot] = x;
+	d->slot_stub[x->slot] = x->stub;
 	slot_reset_all(d, x);
 }
 
 void exit_slot_detach(struct dbt *d, struct exit *x)
 {
-	struct exit **p = &d->slots_by_target[target_hash(x->target)];
-
 	if (x->slot < 0)
 		return;
-	while (*p != x)
-		p = &(*p)->next_slot;
-	*p = x->next_slot;
+	*x->slot_link = x->next_slot;
+	if (x->next_slot)
+		x->next_slot->slot_link = x->slot_link;
 	d->slot_of[x->slot] = NULL;
 	d->slot_next[x->slot] = d->slot_free;
 	d->slot_free = x->slot;
@@ -76,12 +78,8 @@ static void patch(struct dbt *d, const struct exit *x, uint32_t target)
 
 static void slots_reset(struct dbt *d, struct cpu *c, const int32_t *slots, unsigned *count)
 {
-	for (unsigned n = 0; n < *count; n++) {
-		const struct exit *x = d->slot_of[slots[n]];
-
-		if (x)
-			store64(&dbt_hot(c)->slot[x->slot], stub_address(d, x));
-	}
+	for (unsigned n = 0; n < *count; n++)
+		store64(&dbt_hot(c)->slot[slots[n]], (uint64_t)(uintptr_t)(d->rx + d->slot_stub[slots[n]]));
 	dbt_cpu(c)->counters.slot_resets += *count;
 	*count = 0;
 }

@@ -20,7 +20,7 @@
 #define CACHE_REGIONS 8u
 #define BLOCK_HASH_BITS 18
 #define CODE_PAGES_HASH 4096u
-#define SLOT_TARGETS 8192u
+#define SLOT_TARGETS 65536u
 #define JC_IDS 16u
 #define JC_EMPTY 0ull /* id 0 is never in use */
 
@@ -60,7 +60,7 @@ struct exit {
 	struct block *from;
 	struct block *to;     /* linked directly (same page) */
 	struct exit *next_in; /* of to->incoming */
-	struct exit *next_slot;
+	struct exit *next_slot, **slot_link; /* of dbt->slots_by_target */
 	uint64_t target;
 	uint32_t patch; /* offset of the rel32 that leads here: to `stub` while unlinked */
 	uint32_t stub;
@@ -70,19 +70,20 @@ struct exit {
 };
 
 struct block {
+	/* what a look-up reads, in one cache line */
 	struct block *hash_next;
-	struct block *page_next, **page_link; /* blocks of the same RAM page */
-	struct exit *incoming;
 	uint64_t va;   /* of the first instruction */
-	uint64_t serial; /* never twice the same */
 	uint64_t page; /* guest-physical page */
 	uint64_t page2; /* of the tail of an instruction that straddles, then the block's only one; else ~0 */
+	uint32_t mode;
+	uint32_t start, entry_m, end; /* offsets in the cache; start is the entry for flags in H */
+	struct exit *incoming;
+	struct block *page_next, **page_link; /* blocks of the same RAM page */
 	struct block *shadow, *owner; /* straddling: what stands for us on the second page's list, and back */
 	uint8_t bytes[16]; /* straddling: the instruction */
 	const uint8_t *code; /* host view of the guest page */
 	uint64_t ram_page;
-	uint32_t mode;
-	uint32_t start, entry_m, end; /* offsets in the cache; start is the entry for flags in H */
+	uint64_t serial; /* never twice the same */
 	uint16_t lo, hi; /* guest bytes [lo, hi) of the page */
 	uint8_t ninsns, nexits, nswaps;
 	struct {
@@ -108,6 +109,7 @@ struct region {
 	uint32_t start, used, size;
 	struct block **blocks; /* in order of their code */
 	unsigned nblocks, room;
+	struct chunk *chunks, *spare; /* memory of what describes its blocks */
 };
 
 #define DBT_COUNTERS(X) \
@@ -134,7 +136,8 @@ struct dbt {
 	unsigned region; /* being filled */
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct code_page *pages[CODE_PAGES_HASH]; /* hashed by RAM page */
-	struct exit **slot_of; /* by slot number */
+	struct exit **slot_of;   /* by slot number */
+	uint32_t *slot_stub;     /* where the slot's exit has its stub */
 	int32_t slot_free;     /* list through slot_next */
 	int32_t *slot_next;
 	struct exit *slots_by_target[SLOT_TARGETS];
@@ -217,6 +220,8 @@ static inline const void *dbt_exec(const struct dbt *d, uint32_t offset)
 /* cache.c */
 int dbt_cache_create(struct dbt *d, size_t size, struct err *e);
 void dbt_cache_destroy(struct dbt *d);
+/* Memory that lives as long as the code being made; NULL: none. */
+void *dbt_cache_alloc(struct dbt *d, size_t size);
 /* Writable room for at least `need` bytes; may evict, in which case the lock is dropped for a while. */
 uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room);
 void dbt_cache_commit(struct dbt *d, struct block *b, uint32_t end);
@@ -227,7 +232,6 @@ struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc);
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode);
 void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2);
 void block_kill(struct dbt *d, struct block *b); /* nothing leads to it any more; memory stays */
-void block_free(struct block *b);
 struct block *block_first_on_page(struct dbt *d, uint64_t ram_page);
 int block_insn_at(const struct dbt *d, const struct block *b, uintptr_t host_pc);
 static inline uint64_t block_rip(const struct block *b, unsigned idx)

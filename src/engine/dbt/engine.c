@@ -50,6 +50,7 @@ static void dbt_destroy(struct dbt *d)
 	if (d->perf_map)
 		fclose(d->perf_map);
 	free(d->slot_of);
+	free(d->slot_stub);
 	free(d->slot_next);
 	free(d->tr);
 	insn_memo_destroy(d->memo);
@@ -81,10 +82,11 @@ static int vm_attach(struct machine *m, struct err *e)
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->evicted, NULL);
 	d->slot_of = calloc(LINK_SLOTS, sizeof(struct exit *));
+	d->slot_stub = calloc(LINK_SLOTS, sizeof(*d->slot_stub));
 	d->slot_next = calloc(LINK_SLOTS, sizeof(*d->slot_next));
 	d->tr = calloc(1, sizeof(*d->tr));
 	d->memo = insn_memo_create();
-	if (!d->slot_of || !d->slot_next || !d->tr || !d->memo) {
+	if (!d->slot_of || !d->slot_stub || !d->slot_next || !d->tr || !d->memo) {
 		dbt_destroy(d);
 		return err_set(e, ENOMEM, "translator: out of memory");
 	}

@@ -167,9 +167,10 @@ static bool decode_straddling(struct tr *t, unsigned at, const uint8_t *second)
 	memcpy(b->bytes + room, second, MAX_INSN - room);
 	if (insn_decode(&t->insn[0], b->bytes, MAX_INSN, MODE_64) != INSN_OK)
 		return false;
-	b->shadow = calloc(1, sizeof(*b->shadow));
+	b->shadow = dbt_cache_alloc(t->d, sizeof(*b->shadow));
 	if (!b->shadow)
 		return false;
+	memset(b->shadow, 0, sizeof(*b->shadow));
 	b->shadow->hi = (uint16_t)(t->insn[0].len - room);
 	t->at[0] = (uint16_t)at;
 	t->n = 1;
@@ -371,13 +372,11 @@ static bool finish(struct tr *t, struct block *b)
 {
 	unsigned n = t->n;
 
-	t->exits_final = calloc(t->nexits ? t->nexits : 1, sizeof(*b->exits));
-	b->map = malloc((n + 1) * sizeof(*b->map));
-	b->runs = malloc((t->nruns ? t->nruns : 1) * sizeof(*b->runs));
-	if (!t->exits_final || !b->map || !b->runs) {
-		free(t->exits_final);
+	t->exits_final = dbt_cache_alloc(t->d, t->nexits * sizeof(*b->exits));
+	b->map = dbt_cache_alloc(t->d, (n + 1) * sizeof(*b->map));
+	b->runs = dbt_cache_alloc(t->d, t->nruns * sizeof(*b->runs));
+	if (!t->exits_final || !b->map || !b->runs)
 		return false;
-	}
 	for (unsigned k = 0; k < t->nruns; k++) {
 		b->runs[k] = t->runs[k];
 		b->runs[k].end = (uint8_t)MIN(t->runs[k].end, n);
@@ -410,10 +409,11 @@ static void give_back_slots(struct tr *t)
 static struct block *block_new(struct dbt *d, uint64_t va, uint64_t page, uint32_t mode,
 			       const uint8_t *code, uint64_t ram_page)
 {
-	struct block *b = calloc(1, sizeof(*b));
+	struct block *b = dbt_cache_alloc(d, sizeof(*b));
 
 	if (!b)
 		return NULL;
+	memset(b, 0, sizeof(*b));
 	b->va = va;
 	b->page = page;
 	b->page2 = ~0ull;
@@ -491,6 +491,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 {
 	uint64_t ram_page[2];
 	const uint8_t *code = page_code(c, page, &ram_page[0]), *second = page_code(c, page2, &ram_page[1]);
+	uint64_t drops = d->drops;
 	struct tr *t = d->tr;
 	struct block *b;
 	uint8_t *at;
@@ -501,7 +502,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	at = prepare(d, c, ram_page, second ? 2 : 1, &room);
 	if (!at)
 		return NULL;
-	b = block_find(d, page, page2, va, mode); /* another vCPU was faster? */
+	b = d->drops == drops ? NULL : block_find(d, page, page2, va, mode); /* another vCPU was faster? */
 	if (b)
 		return b;
 	b = block_new(d, va, page, mode, code, ram_page[0]);
@@ -512,10 +513,8 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	decode(t, va & 0xfff);
 	if (!t->n && second && decode_straddling(t, va & 0xfff, second))
 		b->page2 = page2;
-	if (!t->n || (liveness(t), plan_swaps(t), plan_runs(t), !emit_block(t, b, room))) {
-		block_free(b);
+	if (!t->n || (liveness(t), plan_swaps(t), plan_runs(t), !emit_block(t, b, room)))
 		return NULL;
-	}
 	dbt_cache_commit(d, b, b->end);
 	block_insert(d, b, ram_page[1]);
 	d->counters.blocks++;
