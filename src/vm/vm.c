@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/evloop.h"
+#include "base/huge.h"
 #include "base/log.h"
 #include "base/trace.h"
 #include "vm/measure.h"
@@ -433,10 +434,9 @@ static int vm_create_cpus(struct vm *vm, struct err *e)
 
 	if (n < 1 || n > MAX_CPUS)
 		return err_set(e, EINVAL, "%u CPUs: 1 to %u are possible", n, MAX_CPUS);
-	vm->vcpus = aligned_alloc(64, size);
+	vm->vcpus = huge_alloc(size);
 	if (!vm->vcpus)
 		return err_set(e, ENOMEM, "no memory for %u CPUs", n);
-	memset(vm->vcpus, 0, size);
 	for (i = 0; i < n; i++) {
 		r = vcpu_init(&vm->vcpus[i], vm, i, e);
 		if (r)
@@ -541,7 +541,7 @@ void vm_destroy(struct vm *vm)
 		vm->machine.engine->vm_detach(&vm->machine);
 	for (i = 0; i < vm->machine.ncpus; i++)
 		vcpu_dispose(&vm->vcpus[i]);
-	free(vm->vcpus);
+	huge_free(vm->vcpus, sizeof(struct vcpu) * vm->config->cpus);
 	ports_destroy(vm->machine.ports);
 	mem_destroy(vm->machine.mem);
 	clock_destroy(vm->clock);

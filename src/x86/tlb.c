@@ -8,8 +8,8 @@
  * rely on it. Only the owner stores anything but an empty tag.
  */
 #include <errno.h>
-#include <sys/mman.h>
 #include "base/err.h"
+#include "base/huge.h"
 #include "x86/access.h"
 #include "x86/cpuid.h"
 #include "x86/tlb-fill.h"
@@ -111,14 +111,13 @@ static struct tlb_fetch *fetch_new(char **p)
 
 int tlb_init(struct tlb *t, struct err *e)
 {
-	char *p = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = huge_alloc(MEMORY_SIZE);
 	struct tlb_table *super;
 	struct tlb_fetch *super_fetch;
 
 	*t = (struct tlb){ 0 };
-	if (p == MAP_FAILED)
-		return err_errno(e, "no memory for a TLB");
+	if (!p)
+		return err_set(e, ENOMEM, "no memory for a TLB");
 	t->memory = p;
 	t->none = table_new(&p);
 	super = table_new(&p);
@@ -144,7 +143,7 @@ int tlb_init(struct tlb *t, struct err *e)
 void tlb_dispose(struct tlb *t)
 {
 	if (t->memory)
-		munmap(t->memory, MEMORY_SIZE);
+		huge_free(t->memory, MEMORY_SIZE);
 	*t = (struct tlb){ 0 };
 }
 

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "base/huge.h"
 #include "engine/dbt/dbt.h"
 
 #define TRAMPOLINES 4096u
@@ -41,7 +42,8 @@ struct chunk {
 	size_t used;
 	uint8_t data[] __attribute__((aligned(64)));
 };
-#define CHUNK_DATA ((256u << 10) - sizeof(struct chunk))
+#define CHUNK_SIZE (2u << 20)
+#define CHUNK_DATA (CHUNK_SIZE - sizeof(struct chunk))
 
 void *dbt_cache_alloc(struct dbt *d, size_t size)
 {
@@ -54,7 +56,7 @@ void *dbt_cache_alloc(struct dbt *d, size_t size)
 		if (k)
 			r->spare = k->next;
 		else
-			k = aligned_alloc(64, sizeof(*k) + CHUNK_DATA);
+			k = huge_alloc(CHUNK_SIZE);
 		if (!k)
 			return NULL;
 		k->next = r->chunks;
@@ -70,7 +72,7 @@ static void chunks_free(struct chunk *k)
 	while (k) {
 		struct chunk *next = k->next;
 
-		free(k);
+		huge_free(k, CHUNK_SIZE);
 		k = next;
 	}
 }

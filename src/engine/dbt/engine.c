@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <time.h>
 #include "base/err.h"
+#include "base/huge.h"
 #include "engine/dbt/emit.h"
 #include "engine/dbt/probe.h"
 #include "engine/dbt/translate.h"
@@ -56,7 +57,7 @@ static void dbt_destroy(struct dbt *d)
 	insn_memo_destroy(d->memo);
 	pthread_mutex_destroy(&d->lock);
 	pthread_cond_destroy(&d->evicted);
-	free(d);
+	huge_free(d, sizeof(*d));
 }
 
 static void perf_map_open(struct dbt *d)
@@ -72,7 +73,7 @@ static void perf_map_open(struct dbt *d)
 static int vm_attach(struct machine *m, struct err *e)
 {
 	const char *size = getenv("OSPITE_CODE_CACHE");
-	struct dbt *d = calloc(1, sizeof(*d));
+	struct dbt *d = huge_alloc(sizeof(*d));
 	int r;
 
 	if (!d)
