@@ -4,18 +4,18 @@
  * displacements and immediates. Here the bytes of an instruction up to its SIB byte find a decoded one, in which only
  * those two are to be replaced: 10 to 20 ns.
  *
- * What an entry may be used for is not reasoned out but tried: when it is made, the instruction is decoded with its
+ * What an entry may be used for is not reasoned out but tried: before it is used, its instruction is decoded with its
  * displacement and immediate all ones and all zeros as well. If anything else in the result changes, the entry says
  * that insn_decode() is to be asked each time. Immediates of one byte that are more than a number (shift counts,
  * selectors, predicates) are part of what is looked up. The length is found by the tables here and checked in the same way.
  *
  * One thread at a time.
  */
-#include <stdlib.h>
 #include <string.h>
+#include "base/huge.h"
 #include "isa/insn.h"
 
-#define MEMO_BITS 13
+#define MEMO_BITS 15 /* a compiler has 28000 kinds; 3 MiB, used as needed */
 
 enum { M = 0x10, IB = 1, IBK = 2, IZ = 3, IV = 4, IW = 5, F3 = 6, NO = 0x80 };
 
@@ -51,11 +51,14 @@ static const uint8_t map1[256] = {
 	[0xc4 ... 0xc6] = M | IBK, [0xc7] = M, [0xc8 ... 0xcf] = 0, [0xd0 ... 0xfe] = M, [0xff] = NO,
 };
 
+/* Many kinds are met only once: what it takes to trust an entry is done when it is met again. */
+enum entry_state { ENTRY_NEW, ENTRY_TRUSTED, ENTRY_NEVER };
+
 struct entry {
 	uint64_t key;
 	uint8_t imm; /* IBK's */
 	uint8_t mode;
-	bool never; /* ask insn_decode() */
+	uint8_t state; /* enum entry_state */
 	bool imm_signed;
 	struct insn insn;
 };
@@ -66,12 +69,12 @@ struct insn_memo {
 
 struct insn_memo *insn_memo_create(void)
 {
-	return calloc(1, sizeof(struct insn_memo));
+	return huge_alloc(sizeof(struct insn_memo));
 }
 
 void insn_memo_destroy(struct insn_memo *m)
 {
-	free(m);
+	huge_free(m, sizeof(*m));
 }
 
 /* Where the parts of an instruction are. */
@@ -203,14 +206,15 @@ static bool same_otherwise(const struct insn *i, const struct layout *l, uint8_t
 	return !memcmp(&other, i, sizeof(other));
 }
 
-static void entry_make(struct entry *e, uint64_t key, uint8_t imm, const struct insn *i, const struct layout *l)
+static void entry_try(struct entry *e, const struct layout *l)
 {
-	bool is_signed = false;
+	const struct insn *i = &e->insn;
+	bool is_signed = false, good;
 
-	*e = (struct entry){ .key = key, .imm = imm, .mode = i->mode, .insn = *i };
-	e->never = i->len != l->disp_at + l->disp_len + l->imm_len || (i->disp_len && i->disp_at != l->disp_at) ||
-		   i->disp_len != l->disp_len || i->imm_len != l->imm_len || (l->disp_len && !(i->flags & INSN_MEM)) ||
-		   !same_otherwise(i, l, 0xff, &is_signed) || !same_otherwise(i, l, 0, &is_signed);
+	good = i->len == l->disp_at + l->disp_len + l->imm_len && (!i->disp_len || i->disp_at == l->disp_at) &&
+	       i->disp_len == l->disp_len && i->imm_len == l->imm_len && (!l->disp_len || i->flags & INSN_MEM) &&
+	       same_otherwise(i, l, 0xff, &is_signed) && same_otherwise(i, l, 0, &is_signed);
+	e->state = good ? ENTRY_TRUSTED : ENTRY_NEVER;
 	e->imm_signed = is_signed;
 }
 
@@ -235,10 +239,12 @@ enum insn_status insn_decode_memo(struct insn_memo *m, struct insn *out, const u
 	if (unlikely(e->key != key || e->imm != imm || e->mode != mode || e->insn.len != len)) {
 		status = insn_decode(out, bytes, available, mode);
 		if (status == INSN_OK)
-			entry_make(e, key, imm, out, &l);
+			*e = (struct entry){ .key = key, .imm = imm, .mode = (uint8_t)mode, .insn = *out };
 		return status;
 	}
-	if (unlikely(e->never))
+	if (unlikely(e->state == ENTRY_NEW))
+		entry_try(e, &l);
+	if (unlikely(e->state == ENTRY_NEVER))
 		return insn_decode(out, bytes, available, mode);
 	*out = e->insn;
 	if (l.disp_len)

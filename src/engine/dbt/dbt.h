@@ -107,6 +107,7 @@ struct code_page {
 
 struct region {
 	uint32_t start, used, size;
+	uint32_t present; /* so much of it has been asked of the host */
 	struct block **blocks; /* in order of their code */
 	unsigned nblocks, room;
 	struct chunk *chunks, *spare; /* memory of what describes its blocks */

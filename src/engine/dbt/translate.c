@@ -11,7 +11,7 @@
 #define BLOCK_ROOM 16384u /* more than a block ever takes */
 #define COLD_BYTES 48u /* of one piece of out-of-line code, about */
 #define INSN_ROOM 2048u
-#define SIDE_EXITS 10u /* conditional jumps a block runs on after */
+#define SIDE_EXITS 4u /* conditional jumps a block runs on after */
 
 void tr_flags_save(struct tr *t)
 {
@@ -142,6 +142,9 @@ static void decode(struct tr *t, unsigned at)
 		at = (unsigned)next;
 		if (t->n && at == (t->b->va & 0xfff))
 			break; /* round a loop: link to our own start */
+		if (t->n && t->insn[t->n - 1].class == CLASS_BRANCH &&
+		    block_find(t->d, t->b->page, NO_PAGE, t->page_va | at, t->mode))
+			break;
 		s = insn_decode_memo(t->d->memo, i, t->code + at, 4096 - at, MODE_64);
 		if (s == INSN_TRUNCATED)
 			break;

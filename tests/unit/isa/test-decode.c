@@ -177,7 +177,7 @@ static void test_memo(void **state)
 		}
 		b[at + 1] &= 0xdb; /* fewer ModRM bytes, so that entries are met again */
 		want = insn_decode(&j, b, 15, mode);
-		for (unsigned twice = 0; twice < 2; twice++) {
+		for (unsigned times = 0; times < 3; times++) {
 			s = insn_decode_memo(m, &i, b, 15, mode);
 			assert_int_equal(s, want);
 			assert_memory_equal(&i, &j, sizeof(i));
