@@ -191,10 +191,8 @@ static void follow(struct plan *p, struct tr *t, unsigned idx)
 		forget_all(p);
 		return;
 	}
-	for (unsigned n = 0; n < 16; n++) {
-		if (w & BIT(n))
-			p->reg[n] = value_new(p);
-	}
+	for (w &= 0xffff; w; w &= w - 1)
+		p->reg[__builtin_ctz(w)] = value_new(p);
 }
 
 /* How the instruction uses the operand its ModRM names. */
@@ -259,10 +257,12 @@ static bool access_of(const struct plan *p, struct tr *t, unsigned idx, struct a
 
 static bool joins(const struct plan *p, struct candidate *c, const struct access *a)
 {
-	int64_t lo = MIN(c->lo, a->rel), hi = MAX(c->hi, a->rel + a->size);
+	int64_t lo, hi;
 
 	if (c->key.base.id != a->base.id || c->key.index.id != a->index.id || c->key.scale != a->scale)
 		return false;
+	lo = MIN(c->lo, a->rel);
+	hi = MAX(c->hi, a->rel + a->size);
 	if (p->stepwise && hi - lo > MAX(c->size, a->size))
 		return false;
 	if (hi - lo > (a->stack ? SPAN_STACK : SPAN_OBJECT))
