@@ -18,6 +18,7 @@
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/pc-devices.h"
+#include "display/vga.h"
 #include "backend/block.h"
 #include "pci/ide.h"
 #include "pci/chipset.h"
@@ -40,7 +41,7 @@ struct pc {
 	struct vm *vm;
 	const struct pc_config *config;
 	struct lapic_bus *lapic_bus;
-	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg, *i8042;
+	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg, *i8042, *vga;
 	struct chr *debug;
 	struct pc_disks disks;
 	struct acpi_config acpi_config;
@@ -380,6 +381,34 @@ static int pc_timers(struct pc *pc, struct device_env *env, struct err *e)
 	return add(pc, pc->hpet);
 }
 
+/* ---- display */
+
+#define VGA_BIOS_MAX (256u << 10)
+
+static int pc_display(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct vga_config vga = { .env = env, .bus = pc->pci };
+	struct boot_bytes rom = { 0 };
+	int r = 0;
+
+	if (!pc->config->vga_bios)
+		return 0;
+	if (*pc->config->vga_bios)
+		r = boot_bytes_read(&rom, "VGA BIOS", pc->config->vga_bios, VGA_BIOS_MAX, e);
+	if (r)
+		return r;
+	if (rom.size)
+		vga.rom = rom.data, vga.rom_size = rom.size;
+	pc->vga = vga_create(&vga, e);
+	boot_bytes_dispose(&rom);
+	return add(pc, pc->vga);
+}
+
+const struct screen *pc_screen(struct pc *pc)
+{
+	return pc->vga ? vga_screen(pc->vga) : NULL;
+}
+
 /* ---- firmware */
 
 static int pc_debug(struct pc *pc, struct device_env *env, struct err *e)
@@ -429,7 +458,8 @@ static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 		return -1;
 	pc->acpi_pm = acpi_pm_create(env, pc_irq(pc, 9, 0), &pc->power, e);
 	pc->reset_port = reset_port_create(env, &pc->power, e);
-	if (add(pc, pc->acpi_pm) || add(pc, pc->reset_port) || pc_pci(pc, env, e))
+	if (add(pc, pc->acpi_pm) || add(pc, pc->reset_port) || pc_pci(pc, env, e) ||
+	    pc_display(pc, env, e))
 		return -1;
 	pc->i8042 = i8042_create(env, pc_irq(pc, 1, 0), pc_irq(pc, 12, 0), &pc->power, e);
 	if (add(pc, pc->i8042) || pc_debug(pc, env, e) || pc_firmware(pc, env, e))

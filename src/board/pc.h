@@ -29,6 +29,7 @@ struct pc_config {
 	const char *serial[4]; /* NULL: absent; see chr.h */
 	unsigned nserial;
 	int exit_port;         /* -1: none */
+	const char *vga_bios; /* the display adapter's firmware, a file; NULL: there is no display adapter */
 	const char *debug_console; /* where ports 0xe9 and 0x402 write to; NULL: nowhere */
 	struct pc_disk disk[PC_DISKS];
 	unsigned ndisks;
@@ -44,9 +45,12 @@ struct pc_config {
  * that uses its back-ends; after a failed pc_create too.
  */
 struct pc;
+struct screen;
 int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, struct err *e);
 /* The power button is pressed. Any thread. */
 void pc_power_button(struct pc *pc);
+/* What the display adapter shows; NULL: there is none. */
+const struct screen *pc_screen(struct pc *pc);
 
 struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
 /*

@@ -153,6 +153,17 @@ static const char *usual_firmware(void)
 	return NULL;
 }
 
+/* The display adapter's BIOS, from the same package; "" when there is none: a display without text modes. */
+static const char *usual_vga_bios(void)
+{
+	static const char *const path[] = { "/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/vgabios-stdvga.bin" };
+
+	for (unsigned i = 0; i < ARRAY_LEN(path); i++)
+		if (!access(path[i], R_OK))
+			return path[i];
+	return "";
+}
+
 /* "bus=..." is ours, at the end or the beginning; the rest is the back-end's. */
 static int disk_add(struct run_options *o, const char *value, bool cdrom, struct err *e)
 {
@@ -328,6 +339,8 @@ static int options_check(struct run_options *o, struct err *e)
 		return err_set(e, EINVAL, "--kernel and --firmware exclude each other: give one");
 	if (o->pc.firmware && (o->pc.initrd || o->pc.append || o->pc.nmodules))
 		return err_set(e, EINVAL, "--initrd, --append and --module are for --kernel, not for --firmware");
+	if (o->pc.firmware)
+		o->pc.vga_bios = usual_vga_bios();
 	if (!o->pc.nserial)
 		o->pc.serial[o->pc.nserial++] = "stdio";
 	return 0;

@@ -8,14 +8,14 @@
 
 #define VBE_VERSION 0xb0c5
 
-static unsigned bits(const struct vga *v)
+static unsigned depth_bits(const struct vga *v)
 {
 	return v->hw.vbe[VBE_DEPTH] == 15 ? 16 : v->hw.vbe[VBE_DEPTH];
 }
 
 unsigned vga_vbe_pitch(const struct vga *v)
 {
-	return (unsigned)v->hw.vbe[VBE_VIRTUAL_WIDTH] * bits(v) / 8;
+	return (unsigned)v->hw.vbe[VBE_VIRTUAL_WIDTH] * depth_bits(v) / 8;
 }
 
 static bool depth_known(uint16_t depth)

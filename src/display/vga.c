@@ -8,6 +8,7 @@
 #include <string.h>
 #include "base/err.h"
 #include "display/vga-private.h"
+#include "pci/regs.h"
 
 #define WINDOW 0xa0000u
 #define WINDOW_SIZE 0x20000u
@@ -218,7 +219,7 @@ static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 
 static const struct io_ops ports_ops = { .read = ports_read, .write = ports_write, .min = 1, .max = 1 };
 
-/* The index at 0x1ce; the data at 0x1cf, one byte on, and at 0x1d0 for those who want it aligned. */
+/* The index at 0x1ce; the data at 0x1cf, odd as that is, and at 0x1d0. Whole words only, so one mapping holds them all. */
 static uint64_t vbe_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct vga *v = opaque;
@@ -234,6 +235,8 @@ static void vbe_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 {
 	struct vga *v = opaque;
 
+	if (size != 2)
+		return;
 	pthread_mutex_lock(&v->lock);
 	if (offset)
 		vga_vbe_write(v, v->hw.vbe_index, (uint16_t)value);
@@ -242,20 +245,7 @@ static void vbe_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 	pthread_mutex_unlock(&v->lock);
 }
 
-static uint64_t vbe_data_read(void *opaque, uint64_t offset, unsigned size)
-{
-	return offset ? 0xffff : vbe_read(opaque, 1, size);
-}
-
-static void vbe_data_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-	if (!offset)
-		vbe_write(opaque, 1, value, size);
-}
-
-/* Words that begin at odd ports are one access, so both kinds take any size and look at the offset alone. */
-static const struct io_ops vbe_index_ops = { .read = vbe_read, .write = vbe_write, .min = 1, .max = 2 };
-static const struct io_ops vbe_data_ops = { .read = vbe_data_read, .write = vbe_data_write, .min = 1, .max = 2 };
+static const struct io_ops vbe_ops = { .read = vbe_read, .write = vbe_write, .min = 1, .max = 2 };
 
 static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size)
 {
@@ -363,10 +353,13 @@ static int vga_attach(struct vga *v, const struct vga_config *c, struct err *e)
 	pci_add_bar(&v->pci, 2, PCI_BAR_MEM32, MMIO_SIZE, &mmio_ops, v, "vga registers");
 	if (c->rom && pci_add_rom(&v->pci, c->env->mem, c->rom, c->rom_size, "vga bios", e))
 		return -1;
-	/* ports and window are decoded while the command register says so; nothing else ever claims them here */
+	/*
+	 * Firmware takes an adapter whose ports and memory are both enabled for the one that shows. The old ports and the window are
+	 * decoded whatever it says: nothing else claims them.
+	 */
+	v->pci.writable[PCI_COMMAND] |= PCI_COMMAND_IO | PCI_COMMAND_MEMORY;
 	if (ports_map(ports, 0x3b0, 0x30, &ports_ops, v, "vga", e) ||
-	    ports_map(ports, 0x1ce, 2, &vbe_index_ops, v, "vga extension", e) ||
-	    ports_map(ports, 0x1d0, 2, &vbe_data_ops, v, "vga extension", e) ||
+	    ports_map(ports, 0x1ce, 4, &vbe_ops, v, "vga extension", e) ||
 	    mem_map_io(c->env->mem, WINDOW, WINDOW_SIZE, &vga_window_ops, v, "vga window", e))
 		return -1;
 	return pci_attach(c->bus, &v->pci, -1, e);
