@@ -5,7 +5,7 @@
  * exchanges them, every way out exchanges them back, only the jump to its own start (b->inner) does not.
  *
  * Who looks at the registers while the block runs knows: dbt_slow exchanges them in cpu->s before anything else and goes back
- * through b->swap_in; the signal handlers exchange them when they send the thread out of the block.
+ * through b->swap_in; signal handlers exchange them when they send the thread out of the block.
  */
 #include "engine/dbt/translate.h"
 
@@ -112,7 +112,7 @@ void plan_swaps(struct tr *t)
 	struct block *b = t->b;
 
 	b->nswaps = 0;
-	if (t->d->watch || may_straddle(b->va) || !loops(t))
+	if (may_straddle(b->va) || !loops(t))
 		return;
 	for (unsigned idx = 0; idx < t->n; idx++) {
 		if (!references(t, idx, uses))

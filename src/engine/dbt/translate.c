@@ -241,6 +241,7 @@ static void log_full_emit(struct tr *t, const struct cold *k)
 	struct emit *e = &t->e;
 
 	emit_label_here(e, k->from);
+	swap_out(t);
 	emit_imm(e, S0, t->b->va);
 	emit_store(e, opnd_gs(OFF_RIP), S0);
 	emit_imm(e, S0, EXIT_LOG);
@@ -294,8 +295,6 @@ static void s1_after(struct tr *t, enum lowered r, bool live_checked)
 static void lower_all(struct tr *t)
 {
 	t->fl = t->live[0] ? FL_H : FL_DEAD;
-	if (unlikely(t->d->watch))
-		log_entry(t);
 	t->shadow = false;
 	t->swapped = t->b->nswaps;
 	if (t->swapped) {
@@ -303,6 +302,8 @@ static void lower_all(struct tr *t)
 		emit_align(&t->e, 32);
 		t->b->inner = (uint32_t)(t->e.p - t->d->rw);
 	}
+	if (unlikely(t->d->watch))
+		log_entry(t); /* each time round */
 	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || room_left(t)); t->idx++) {
 		const struct insn *i = &t->insn[t->idx];
 		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;
