@@ -457,7 +457,8 @@ struct device *ide_create(struct pci_bus *bus, struct device_env *env, const str
 	}
 	pci_function_init(&ide->f, &id, NULL, NULL);
 	pci_add_bar(&ide->f, 4, PCI_BAR_IO, 16, &bm_io, ide, "ide-dma");
-	pci_set_register(&ide->f, 0x40, 4, 0, 0xf3fff3ff); /* timing, decoding: kept, and mean nothing */
+	/* timing and decoding: kept, and mean nothing; both channels are on, for kernels that no firmware has switched them on for */
+	pci_set_register(&ide->f, 0x40, 4, 0x80008000, 0xf3fff3ff);
 	pci_set_register(&ide->f, 0x44, 1, 0, 0xff);
 	ide_reset(&ide->device, RESET_COLD);
 	if (pci_attach(bus, &ide->f, PCI_DEVFN(1, 1), e) || ports_init(ide, env, e)) {
