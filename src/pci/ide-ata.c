@@ -510,6 +510,7 @@ void ata_command(struct ide_channel *c, uint8_t command)
 	c->hw->phase = PHASE_NONE;
 	c->hw->dma = false;
 	c->hw->error = 0;
+	c->hw->pos = c->hw->end = c->hw->filled = 0;
 	if (common_command(c, command))
 		return;
 	if (ide_selected(c)->cdrom)

@@ -79,7 +79,7 @@ void dma_go(struct ide_channel *c)
 		bool good = dma_copy(c, h->buffer, h->filled, true);
 
 		dma_end(c, !good);
-		h->pos = h->filled;
+		h->pos = h->end = h->filled;
 		atapi_finish(c);
 		break;
 	}

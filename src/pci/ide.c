@@ -291,8 +291,7 @@ static const struct io_ops bm_io = { bm_read, bm_write, 1, 4 };
 static int channel_check(const struct ide_channel_hw *h, struct err *e)
 {
 	bool bad = h->phase >= PHASE_COUNT || h->filled > IDE_BUFFER || h->end > IDE_BUFFER || h->pos > h->end ||
-		   (h->phase == PHASE_PACKET && h->end > sizeof(h->packet)) || h->block > IDE_BUFFER || h->at >> 60 ||
-		   (h->phase != PHASE_PACKET && h->end > MAX(h->filled, h->block));
+		   (h->phase == PHASE_PACKET && h->end > sizeof(h->packet)) || h->block > IDE_BUFFER || h->at >> 60;
 
 	for (unsigned i = 0; i < 2; i++)
 		bad |= h->drive[i].multiple > 16;
