@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backend/import.h"
 #include "backend/nbd.h"
 #include "backend/qcow2.h"
 #include "base/clock.h"
@@ -354,8 +355,7 @@ int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, un
 	}
 	if (!strcmp(s->format, "qcow2"))
 		return qcow2_open(out, a, store, s, depth, e);
-	node_close(store);
-	return err_set(e, ENOTSUP, "format %s is not known", s->format);
+	return import_open(out, a, store, s, e);
 }
 
 static int open_as(struct block **out, const char *spec, bool read_only, bool alone, struct err *e)

@@ -11,6 +11,8 @@
 #include <time.h>
 #include "backend/qcow2.h"
 
+#define LIST_MAX (64u << 20) /* bytes; no list has nearly as many */
+
 struct disk_snapshot {
 	uint64_t l1_offset;
 	uint32_t l1_size;
@@ -84,6 +86,8 @@ int snapshots_load(struct qcow2 *q, struct err *e)
 		int r = snapshot_load(q, &at, &q->snapshots[i]);
 
 		q->nsnapshots = i + 1;
+		if (at - be64toh(header_of(q)->snapshots_offset) > LIST_MAX)
+			return err_set(e, EFBIG, "%s: its list of snapshots is too long", q->file->path);
 		if (r)
 			return err_set(e, -r, "%s: cannot read snapshot %u", q->file->path, i + 1);
 	}

@@ -121,6 +121,23 @@ if command -v qemu-img >/dev/null && command -v qemu-io >/dev/null; then
 	run $image snapshot qz.qcow2 --delete one
 	run qemu-img snapshot -d two qz.qcow2
 	run $image check qz.qcow2
+	# other programs' formats
+	truncate -s 60M big.raw
+	dd if=from.raw of=big.raw conv=notrunc status=none
+	dd if=from.raw of=big.raw bs=1M seek=50 conv=notrunc status=none
+	for i in vmdk: vmdk:-osubformat=streamOptimized vdi: vdi:-ostatic=on vhdx: vhdx:-osubformat=fixed vhdx:-oblock_size=1M; do
+		format=${i%%:*}
+		options=${i#*:}
+		rm -f other
+		run qemu-img convert -f raw -O "$format" ${options:+"$options"} big.raw other
+		run $image compare big.raw other --to-format "$format"
+		run $image convert other new.qcow2 --format "$format" --force
+		run $image compare big.raw new.qcow2
+		refuses 'only be read' $image resize other --format "$format" --size +1G
+	done
+	run qemu-img convert -f raw -O vmdk -o subformat=monolithicFlat from.raw flat.vmdk
+	refuses 'names other files' $image info flat.vmdk
+	refuses 'no VDI' $image info from.raw --format vdi
 	# refused clearly
 	run qemu-img create -q -f qcow2 -o extended_l2=on q.qcow2 1M
 	refuses 'extended L2' $image info q.qcow2
