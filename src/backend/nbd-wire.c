@@ -171,8 +171,10 @@ int nbd_write(int fd, const struct iovec *from, unsigned n)
 
 		for (; first < n && skip >= from[first].iov_len; first++)
 			skip -= from[first].iov_len;
-		for (; first < n && m.msg_iovlen < ARRAY_LEN(iov); first++, m.msg_iovlen++) {
-			iov[m.msg_iovlen] = (struct iovec){ (uint8_t *)from[first].iov_base + skip, from[first].iov_len - skip };
+		for (; first < n && m.msg_iovlen < ARRAY_LEN(iov); first++) {
+			if (from[first].iov_len)
+				iov[m.msg_iovlen++] =
+					(struct iovec){ (uint8_t *)from[first].iov_base + skip, from[first].iov_len - skip };
 			skip = 0;
 		}
 		r = sendmsg(fd, &m, MSG_NOSIGNAL);
