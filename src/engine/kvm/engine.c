@@ -11,6 +11,7 @@
 #include "base/kick.h"
 #include "engine/kvm/engine.h"
 #include "engine/kvm/kvm.h"
+#include "x86/pv.h"
 
 static int kvm_open(struct err *e)
 {
@@ -80,17 +81,25 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 	struct kvm_enable_cap msr_exits = { .cap = KVM_CAP_X86_USER_SPACE_MSR,
 					    .args = { KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL |
 						      KVM_MSR_EXIT_REASON_FILTER } };
-	/* The APIC base and the TSC deadline are our local APIC's; KVM would swallow them. */
+	/*
+	 * The APIC base and the TSC deadline are our local APIC's; KVM would swallow them. The TSC's offset, and the pages that
+	 * tell the time, are kept by x86/ as under every engine, so that the guest's time survives pauses and exchanges.
+	 */
 	static uint8_t deny[1];
+	const uint32_t r = KVM_MSR_FILTER_READ, w = KVM_MSR_FILTER_WRITE;
 	struct kvm_msr_filter filter = {
 		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
 		.ranges = {
-			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x1b, .nmsrs = 1, .bitmap = deny },
-			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x6e0, .nmsrs = 1, .bitmap = deny },
+			{ .flags = r | w, .base = 0x1b, .nmsrs = 1, .bitmap = deny },
+			{ .flags = r | w, .base = 0x6e0, .nmsrs = 1, .bitmap = deny },
+			{ .flags = w, .base = MSR_TSC, .nmsrs = 1, .bitmap = deny },
+			{ .flags = r | w, .base = MSR_KVM_WALL_CLOCK_OLD, .nmsrs = 2, .bitmap = deny },
+			{ .flags = r | w, .base = MSR_TSC_ADJUST, .nmsrs = 1, .bitmap = deny },
+			{ .flags = r | w, .base = MSR_KVM_WALL_CLOCK, .nmsrs = 8, .bitmap = deny },
 		},
 	};
 
-	int r;
+	int rc;
 
 	vm->run_size = ioctl(vm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (vm->run_size < (int)sizeof(struct kvm_run))
@@ -104,8 +113,8 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 		return err_errno(e, "KVM_CAP_X86_USER_SPACE_MSR");
 	if (ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
 		return err_errno(e, "KVM_X86_SET_MSR_FILTER");
-	r = kvm_cpuid_attach(vm, e);
-	return r ? r : kvm_state_probe(vm, e);
+	rc = kvm_cpuid_attach(vm, e);
+	return rc ? rc : kvm_state_probe(vm, e);
 }
 
 static int kvm_vm_attach(struct machine *m, struct err *e)
@@ -150,7 +159,7 @@ static int kvm_cpu_create(struct cpu *c, struct err *e)
 	if (!k)
 		return err_set(e, ENOMEM, "no memory for vCPU %u", c->id);
 	k->vm = vm;
-	k->in_struct = true;
+	k->in_struct = k->tsc_stale = true;
 	c->engine_data = k;
 	k->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)c->id);
 	if (k->fd < 0) {
@@ -163,6 +172,7 @@ static int kvm_cpu_create(struct cpu *c, struct err *e)
 		r = err_errno(e, "mapping the run page of vCPU %u", c->id);
 		goto fail;
 	}
+	kvm_tsc_probe(k);
 	r = kvm_cpuid_set(c, e);
 	if (!r)
 		return 0;

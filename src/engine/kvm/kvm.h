@@ -9,6 +9,8 @@
 #include "engine/engine.h"
 
 #define KVM_SLOTS 64
+#define MSR_TSC 0x10
+#define MSR_TSC_ADJUST 0x3b
 
 /* Of a machine, in machine->engine_data. */
 struct kvm_vm {
@@ -21,6 +23,8 @@ struct kvm_vm {
 	uint32_t xsave_offset[10]; /* of each state component in the standard format, 0 if the host has none */
 	uint32_t *msrs; /* those of x86_state that this KVM knows */
 	unsigned nmsrs;
+	bool tsc_by_offset; /* KVM takes the offset itself, so that all CPUs agree to the tick */
+	bool tsc_fixed;     /* a KVM without hardware behind it: the guest sees the host's counter, whatever is set */
 };
 
 /* Of a vCPU, in cpu->engine_data. The guest's state is either in KVM or in cpu->s, never half and half. */
@@ -29,7 +33,9 @@ struct kvm_cpu {
 	int fd;
 	struct kvm_run *run;
 	bool in_struct; /* cpu->s is the truth and has to be loaded before the next entry */
-	bool interrupt_window; /* we asked for an exit as soon as an interrupt can be taken */
+	bool tsc_stale;  /* the guest's counter has been set since KVM was told */
+	int64_t tsc_offset; /* to the host's, as KVM was told last */
+	uint64_t cr8; /* at the last entry */
 	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, entries;
 };
 
@@ -41,6 +47,8 @@ void kvm_slots_detach(struct kvm_vm *vm);
 int kvm_state_probe(struct kvm_vm *vm, struct err *e);
 int kvm_state_load(struct cpu *c, struct err *e);  /* cpu->s into KVM */
 int kvm_state_store(struct cpu *c, struct err *e); /* KVM into cpu->s */
+void kvm_tsc_probe(struct kvm_cpu *k);
+int kvm_tsc_load(struct cpu *c, struct err *e);    /* only if KVM's differs from what cpu->s says */
 
 /* cpuid.c: the machine's model, refused when this host cannot hold it; model host is cut to what it can */
 int kvm_cpuid_attach(struct kvm_vm *vm, struct err *e);

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include "engine/kvm/kvm.h"
 #include "x86/event.h"
+#include "x86/pv.h"
 #include "x86/segment.h"
 
 #define XSTATE_X87 BIT(0)
@@ -21,7 +22,7 @@
 #define XSTATE_HIGH_ZMM BIT(7)
 #define XSTATE_OURS (XSTATE_X87 | XSTATE_SSE | XSTATE_AVX | XSTATE_OPMASK | XSTATE_ZMM_HIGH | XSTATE_HIGH_ZMM)
 
-/* MSRs that are plain members of x86_state. The TSC goes separately: it moves. */
+/* MSRs that are plain members of x86_state and kept by KVM while it runs. The TSC goes separately: it moves. */
 #define M(index, member) { index, offsetof(struct x86_state, member) }
 static const struct {
 	uint32_t index;
@@ -29,7 +30,7 @@ static const struct {
 } msr_fields[] = {
 	M(0xc0000081, star), M(0xc0000082, lstar), M(0xc0000083, cstar), M(0xc0000084, sfmask),
 	M(0xc0000102, kernel_gs_base), M(0xc0000103, tsc_aux), M(0x174, sysenter_cs), M(0x175, sysenter_esp),
-	M(0x176, sysenter_eip), M(0x277, pat), M(0x3b, tsc_adjust), M(0x1a0, misc_enable), M(0x48, spec_ctrl),
+	M(0x176, sysenter_eip), M(0x277, pat), M(0x1a0, misc_enable), M(0x48, spec_ctrl),
 	M(0xda0, xss), M(0x2ff, mtrr_def_type), M(0x250, mtrr_fixed[0]), M(0x258, mtrr_fixed[1]),
 	M(0x259, mtrr_fixed[2]), M(0x268, mtrr_fixed[3]), M(0x269, mtrr_fixed[4]), M(0x26a, mtrr_fixed[5]),
 	M(0x26b, mtrr_fixed[6]), M(0x26c, mtrr_fixed[7]), M(0x26d, mtrr_fixed[8]), M(0x26e, mtrr_fixed[9]),
@@ -37,15 +38,13 @@ static const struct {
 	M(0x203, mtrr_mask[1]), M(0x204, mtrr_base[2]), M(0x205, mtrr_mask[2]), M(0x206, mtrr_base[3]),
 	M(0x207, mtrr_mask[3]), M(0x208, mtrr_base[4]), M(0x209, mtrr_mask[4]), M(0x20a, mtrr_base[5]),
 	M(0x20b, mtrr_mask[5]), M(0x20c, mtrr_base[6]), M(0x20d, mtrr_mask[6]), M(0x20e, mtrr_base[7]),
-	M(0x20f, mtrr_mask[7]), M(0x17a, mcg_status), M(0x4b564d01, pv_clock), M(0x4b564d00, pv_wall_clock),
-	M(0x4b564d04, pv_eoi), M(0x4b564d03, pv_steal), M(0x4b564d05, pv_poll_control),
+	M(0x20f, mtrr_mask[7]), M(0x17a, mcg_status),
 };
 #undef M
-#define MSR_TSC 0x10
 
 struct msr_batch { /* struct kvm_msrs with its entries */
 	uint32_t nmsrs, pad;
-	struct kvm_msr_entry entry[ARRAY_LEN(msr_fields) + 1];
+	struct kvm_msr_entry entry[ARRAY_LEN(msr_fields)];
 };
 _Static_assert(offsetof(struct msr_batch, entry) == sizeof(struct kvm_msrs), "as the kernel has it");
 
@@ -278,7 +277,6 @@ static int msrs_load(struct kvm_cpu *k, struct cpu *c, struct err *e)
 		if (msr_known(k->vm, m.index))
 			b.entry[b.nmsrs++] = m;
 	}
-	b.entry[b.nmsrs++] = (struct kvm_msr_entry){ .index = MSR_TSC, .data = cpu_tsc(c) };
 	done = ioctl(k->fd, KVM_SET_MSRS, &b);
 	if (done == (int)b.nmsrs)
 		return 0;
@@ -303,11 +301,51 @@ static int msrs_store(struct kvm_cpu *k, struct cpu *c, struct err *e)
 		if (ioctl(k->fd, KVM_GET_MSRS, &one) == 1)
 			memcpy((char *)&c->s + msr_fields[i].offset, &one.entry[0].data, 8);
 	}
-	struct msr_batch tsc = { .nmsrs = 1, .entry[0].index = MSR_TSC };
+	return 0;
+}
 
-	if (ioctl(k->fd, KVM_GET_MSRS, &tsc) != 1)
-		return err_errno(e, "reading the TSC of vCPU %u", c->id);
-	c->s.tsc_offset = (int64_t)(tsc.entry[0].data - clock_tsc(c->machine->clock));
+/* Says nothing wrong, does nothing: seen with a KVM that executes guests in software. */
+void kvm_tsc_probe(struct kvm_cpu *k)
+{
+	int64_t offset = 1ll << 60;
+	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET,
+					.addr = (uintptr_t)&offset };
+	struct msr_batch now = { .nmsrs = 1, .entry[0] = { .index = MSR_TSC, .data = 1ull << 60 } };
+	int r;
+
+	k->vm->tsc_by_offset = ioctl(k->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
+	r = k->vm->tsc_by_offset ? ioctl(k->fd, KVM_SET_DEVICE_ATTR, &attr) : ioctl(k->fd, KVM_SET_MSRS, &now);
+	if (r < 0 || ioctl(k->fd, KVM_GET_MSRS, &now) != 1)
+		return;
+	k->vm->tsc_fixed = now.entry[0].data < 1ull << 59;
+}
+
+/*
+ * The guest's TSC is the machine's clock plus cpu->s.tsc_offset, here as everywhere: KVM is told, never asked. Where it takes the
+ * offset to the host's counter, that is exact; else the value is set, which KVM may round to what another CPU was given.
+ */
+int kvm_tsc_load(struct cpu *c, struct err *e)
+{
+	struct kvm_cpu *k = c->engine_data;
+	int64_t offset = clock_tsc_host_offset(c->machine->clock) + c->s.tsc_offset;
+	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET,
+					.addr = (uintptr_t)&offset };
+	struct msr_batch value = { .nmsrs = 1, .entry[0].index = MSR_TSC };
+
+	if (!k->tsc_stale && offset == k->tsc_offset)
+		return 0;
+	if (k->vm->tsc_fixed) { /* then it is the guest that jumps; its clock page is right again at once */
+		k->tsc_stale = false;
+		k->tsc_offset = 0;
+		c->s.tsc_offset = -clock_tsc_host_offset(c->machine->clock);
+		pv_system_time_update(c);
+		return 0;
+	}
+	value.entry[0].data = cpu_tsc(c);
+	if (k->vm->tsc_by_offset ? ioctl(k->fd, KVM_SET_DEVICE_ATTR, &attr) < 0 : ioctl(k->fd, KVM_SET_MSRS, &value) != 1)
+		return err_errno(e, "setting the TSC of vCPU %u", c->id);
+	k->tsc_offset = offset;
+	k->tsc_stale = false;
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "engine/kvm/kvm.h"
 #include "x86/event.h"
 #include "x86/msr.h"
+#include "x86/pv.h"
 
 static enum cpu_stop stop(struct cpu *c, enum cpu_stop why)
 {
@@ -20,18 +21,41 @@ static enum cpu_stop stop(struct cpu *c, enum cpu_stop why)
 	return why;
 }
 
+/* The bytes at rip as text, as far as they are RAM. KVM walks the guest's tables. */
+static void code_bytes(struct cpu *c, char *text, size_t size)
+{
+	struct kvm_cpu *k = c->engine_data;
+	uint64_t at = c->s.rip + c->s.seg[SEG_CS].base;
+	size_t used = 0;
+
+	text[0] = 0;
+	for (unsigned i = 0; i < 15 && used + 4 < size; i++) {
+		struct kvm_translation t = { .linear_address = at + i };
+		const uint8_t *p;
+
+		if (ioctl(k->fd, KVM_TRANSLATE, &t) < 0 || !t.valid)
+			return;
+		p = mem_ram_ptr(c->mem, t.physical_address);
+		if (!p)
+			return;
+		used += (size_t)snprintf(text + used, size - used, " %02x", *p);
+	}
+}
+
 /* The engine cannot go on: say where the guest was. */
 static enum cpu_stop fail(struct cpu *c, const char *what)
 {
 	struct kvm_cpu *k = c->engine_data;
+	char code[64];
 
 	if (!k->in_struct && kvm_state_store(c, NULL) == 0)
 		k->in_struct = true;
+	code_bytes(c, code, sizeof(code));
 	log_msg(LOG_ERROR, "kvm",
 		"vCPU %u: %s; rip=%" PRIx64 " cs=%x rflags=%" PRIx64 " cr0=%" PRIx64 " cr3=%" PRIx64 " cr4=%" PRIx64
-		" efer=%" PRIx64 " rsp=%" PRIx64,
+		" efer=%" PRIx64 " rsp=%" PRIx64 " code%s",
 		c->id, what, c->s.rip, c->s.seg[SEG_CS].selector, c->s.rflags, c->s.cr0, c->s.cr3, c->s.cr4, c->s.efer,
-		c->s.gpr[RSP]);
+		c->s.gpr[RSP], code[0] ? code : " unreadable");
 	c->error = what;
 	return stop(c, STOP_ERROR);
 }
@@ -66,14 +90,26 @@ static void serve_mmio(struct cpu *c, struct kvm_run *run)
 	}
 }
 
+/*
+ * What KVM does not know or was told to leave to us. A value that it knows and refuses is not for us to accept, the x2APIC's
+ * registers excepted: it knows them, and refuses because it has no local APIC.
+ */
 static void serve_msr(struct cpu *c, struct kvm_run *run)
 {
+	struct kvm_cpu *k = c->engine_data;
 	uint64_t v = run->msr.data;
-	int r = run->exit_reason == KVM_EXIT_X86_RDMSR ? c->bus->msr_read(c->ctx, run->msr.index, &v) :
-							 c->bus->msr_write(c->ctx, run->msr.index, v);
+	int r;
 
+	if (run->msr.reason == KVM_MSR_EXIT_REASON_INVAL && run->msr.index >> 8 != 0x8)
+		r = CPU_FAULT;
+	else if (run->exit_reason == KVM_EXIT_X86_RDMSR)
+		r = msr_read(c, run->msr.index, &v);
+	else
+		r = msr_write(c, run->msr.index, v);
+	if (run->exit_reason == KVM_EXIT_X86_WRMSR && (run->msr.index == MSR_TSC || run->msr.index == MSR_TSC_ADJUST))
+		k->tsc_stale = true;
 	run->msr.data = v;
-	run->msr.error = r != 0; /* #GP */
+	run->msr.error = r == CPU_FAULT; /* #GP */
 }
 
 /* INIT, SIPI and waking from a halt work on the struct, through the same code as in the software engines. */
@@ -105,7 +141,7 @@ static int inject(struct cpu *c)
 	if ((att & ATT_NMI) && ioctl(k->fd, KVM_NMI) < 0)
 		return -errno;
 	k->run->request_interrupt_window = 0;
-	k->run->cr8 = c->bus->cr8_read(c->ctx);
+	k->run->cr8 = k->cr8 = c->bus->cr8_read(c->ctx);
 	if (c->bus->irq_pending(c->ctx) < 0)
 		return 0;
 	if (k->run->ready_for_interrupt_injection && k->run->if_flag) {
@@ -122,6 +158,34 @@ static int inject(struct cpu *c)
 	}
 	k->run->request_interrupt_window = 1;
 	return 0;
+}
+
+/*
+ * The state stays with KVM: most halts end by an interrupt that is injected into it. What ends the halt depends on IF and on
+ * NMIs being masked, so these two are brought up to date.
+ */
+static enum cpu_stop halt(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+	struct kvm_vcpu_events ev;
+
+	if (ioctl(k->fd, KVM_GET_VCPU_EVENTS, &ev) < 0)
+		return fail(c, "its events cannot be read");
+	c->s.nmi_mask = ev.nmi.masked;
+	c->s.rflags = (c->s.rflags & ~(uint64_t)FLAG_IF) | (k->run->if_flag ? FLAG_IF : 0);
+	c->s.activity = ACTIVITY_HLT;
+	return STOP_NONE; /* the loop sees the activity */
+}
+
+/* True if an interrupt or NMI has ended the halt, and can be injected. */
+static bool halt_ends(struct cpu *c, uint32_t att)
+{
+	if (c->s.activity != ACTIVITY_HLT)
+		return false;
+	if (!((att & ATT_NMI) && !c->s.nmi_mask) && !((c->s.rflags & FLAG_IF) && c->bus->irq_pending(c->ctx) >= 0))
+		return false;
+	c->s.activity = ACTIVITY_RUN;
+	return true;
 }
 
 /* One exit. STOP_NONE goes on. */
@@ -155,16 +219,13 @@ static enum cpu_stop serve(struct cpu *c)
 		return STOP_NONE;
 	case KVM_EXIT_HLT:
 		k->exits_hlt++;
-		if (kvm_state_store(c, NULL))
-			return fail(c, "its state cannot be read");
-		k->in_struct = true;
-		c->s.activity = ACTIVITY_HLT;
-		return STOP_NONE; /* the loop sees the activity */
+		return halt(c);
 	case KVM_EXIT_SHUTDOWN:
 		return stop(c, STOP_SHUTDOWN);
 	case KVM_EXIT_DEBUG:
 		return stop(c, STOP_DEBUG);
-	case KVM_EXIT_SYSTEM_EVENT:
+	case KVM_EXIT_SYSTEM_EVENT: /* a crash or a reset by a hypervisor's interface that we do not offer */
+		log_guest("kvm", "vCPU %u: system event %u", c->id, run->system_event.type);
 		return stop(c, STOP_SHUTDOWN);
 	case KVM_EXIT_FAIL_ENTRY:
 		log_msg(LOG_ERROR, "kvm", "entry failed: hardware reason 0x%" PRIx64,
@@ -199,55 +260,102 @@ static bool needs_completion(const struct kvm_run *run)
 	       run->exit_reason == KVM_EXIT_X86_RDMSR || run->exit_reason == KVM_EXIT_X86_WRMSR;
 }
 
+/* Requests, INIT and halts, before an entry. STOP_NONE: enter. */
+static enum cpu_stop attend(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+	uint32_t att = atomic_load(&c->attention);
+
+	if ((att & (ATT_CALLER | ATT_INIT | ATT_SIPI | ATT_DEBUG)) && !k->in_struct && needs_completion(k->run))
+		complete_io(k);
+	if (att & ATT_CALLER) {
+		atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER);
+		return stop(c, STOP_KICK);
+	}
+	if (att & (ATT_INIT | ATT_SIPI | ATT_DEBUG))
+		return attend_idle(c);
+	if (att & (ATT_FLUSH | ATT_SMI)) /* nothing of ours is to be flushed */
+		atomic_fetch_and(&c->attention, ~(uint32_t)(ATT_FLUSH | ATT_SMI));
+	if (c->s.activity == ACTIVITY_RUN)
+		return STOP_NONE;
+	if (c->s.activity == ACTIVITY_HLT && !k->in_struct) {
+		if (halt_ends(c, att))
+			return STOP_NONE;
+		atomic_fetch_and(&c->attention, ~(uint32_t)ATT_IRQ); /* looked at */
+		return c->bus->irq_pending(c->ctx) >= 0 && (c->s.rflags & FLAG_IF) ? STOP_NONE : stop(c, STOP_HLT);
+	}
+	return attend_idle(c);
+}
+
+/* Everything is with KVM and nothing is left to serve: into the guest. False: something came up, look again. */
+static bool enter(struct cpu *c, int *result)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	/* from here on who posts a request has to kick; what was posted before is seen */
+	atomic_store(&c->run_state, CPU_RUNNING);
+	if (atomic_load(&c->attention)) {
+		atomic_store(&c->run_state, CPU_READY);
+		return false;
+	}
+	k->entries++;
+	*result = ioctl(k->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+	atomic_store(&c->run_state, CPU_READY);
+	__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
+	if (k->run->cr8 != k->cr8)
+		c->bus->cr8_write(c->ctx, k->run->cr8);
+	return true;
+}
+
+static int state_to_kvm(struct cpu *c, struct err *e)
+{
+	struct kvm_cpu *k = c->engine_data;
+	int r = kvm_tsc_load(c, e);
+
+	if (r || !k->in_struct)
+		return r;
+	r = kvm_state_load(c, e);
+	if (r)
+		return r;
+	k->in_struct = false;
+	/* run's copies of IF and readiness are of an earlier exit */
+	k->run->if_flag = !!(c->s.rflags & FLAG_IF);
+	k->run->ready_for_interrupt_injection = (c->s.rflags & FLAG_IF) && !c->s.shadow;
+	k->run->exit_reason = KVM_EXIT_INTR;
+	return 0;
+}
+
 enum cpu_stop kvm_cpu_run(struct cpu *c)
 {
 	struct kvm_cpu *k = c->engine_data;
-	enum cpu_stop why;
 
+	/* CPU_READY but in the guest: what is posted while we serve an exit is seen before the next entry, without a signal */
+	atomic_store(&c->run_state, CPU_READY);
 	for (;;) {
-		uint32_t att = atomic_load(&c->attention);
+		enum cpu_stop why = attend(c);
+		struct err e;
 		int r;
 
-		if (att & ATT_CALLER) {
-			if (!k->in_struct && needs_completion(k->run))
-				complete_io(k);
-			atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER);
-			return stop(c, STOP_KICK);
+		if (why != STOP_NONE)
+			return why;
+		if (c->s.activity != ACTIVITY_RUN)
+			continue;
+		if (state_to_kvm(c, &e)) {
+			log_msg(LOG_ERROR, "kvm", "%s", e.text);
+			return fail(c, "its state cannot be loaded");
 		}
-		if (c->s.activity != ACTIVITY_RUN || (att & (ATT_INIT | ATT_SIPI))) {
-			if (!k->in_struct && needs_completion(k->run))
-				complete_io(k);
-			why = attend_idle(c);
-			if (why != STOP_NONE)
-				return why;
-		}
-		if (k->in_struct) {
-			struct err e;
-
-			if (kvm_state_load(c, &e)) {
-				log_msg(LOG_ERROR, "kvm", "%s", e.text);
-				return fail(c, "its state cannot be loaded");
-			}
-			k->in_struct = false;
-			/* run's copies of IF and readiness are of an earlier exit */
-			k->run->if_flag = !!(c->s.rflags & FLAG_IF);
-			k->run->ready_for_interrupt_injection = (c->s.rflags & FLAG_IF) && !c->s.shadow;
-		}
+		pv_steal_tick(c);
 		if (inject(c))
 			return fail(c, "an interrupt cannot be injected");
-		k->entries++;
-		r = ioctl(k->fd, KVM_RUN, 0);
-		__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
-		if (r < 0) {
-			if (errno == EINTR || errno == EAGAIN) {
-				k->exits_signal++;
-				k->run->exit_reason = KVM_EXIT_INTR;
-				c->bus->cr8_write(c->ctx, k->run->cr8);
-				continue;
-			}
-			return fail(c, strerror(errno));
+		if (!enter(c, &r))
+			continue;
+		if (r == -EINTR || r == -EAGAIN) {
+			k->exits_signal++;
+			k->run->exit_reason = KVM_EXIT_INTR;
+			continue;
 		}
-		c->bus->cr8_write(c->ctx, k->run->cr8);
+		if (r)
+			return fail(c, strerror(-r));
 		why = serve(c);
 		if (why != STOP_NONE)
 			return why;
