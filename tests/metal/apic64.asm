@@ -256,7 +256,7 @@ timers:
 	shr rdx, 32
 	mov ecx, 0x6e0
 	wrmsr
-	mov rbx, rax
+	mov ebx, eax
 	rdmsr
 	EQ "deadline reads back", rax, rbx
 	sti
