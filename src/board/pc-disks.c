@@ -92,6 +92,9 @@ static void add_paths(const struct pc_disks *d, enum pc_boot_kind kind, char *te
 		size_t used = strlen(text);
 		int place = d->drive[i].ide;
 
+		if (d->drive[i].slot && kind == PC_BOOT_DISK)
+			snprintf(text + used, size - used, "%s/pci@i0cf8/scsi@%x/disk@0,0", used ? "\n" : "",
+				 (unsigned)d->drive[i].slot);
 		if (place >= 0 && d->config->disk[i].cdrom == (kind == PC_BOOT_CDROM) && kind != PC_BOOT_NETWORK)
 			snprintf(text + used, size - used, "%s/pci@i0cf8/ide@1,1/drive@%d/disk@%d", used ? "\n" : "",
 				 place >> 1, place & 1);

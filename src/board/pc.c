@@ -299,6 +299,7 @@ static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 {
 	struct pci_bus_config bus = { .env = *env, .msi = pci_msi, .add = pci_add, .opaque = pc };
+	struct virtio_board virtio = { .env = env, .add = pci_add, .opaque = pc, .cpus = pc->vm->machine.ncpus };
 	struct irq_line ide_irq[2] = { pc_irq(pc, 14, 0), pc_irq(pc, 15, 0) };
 	struct piix_config piix = { .isa = pci_isa, .opaque = pc, .pm_moved = pm_moved, .pm_base = ACPI_PM_PORT };
 
@@ -307,6 +308,7 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	pc->pci = pci_bus_create(&bus, e);
 	if (!pc->pci)
 		return -1;
+	virtio.pci = pc->pci;
 	vm_add_device(pc->vm, pci_bus_device(pc->pci));
 	pc->host = i440fx_create(pc->pci, env->mem, pc->rom_offset, e);
 	if (add(pc, pc->host))
@@ -316,7 +318,9 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	pc->piix = piix_create(pc->pci, env, &piix, e);
 	if (add(pc, pc->piix) || pc_disks_ide(&pc->disks, pc->pci, env, ide_irq, e))
 		return -1;
-	return pc->disks.ide ? add(pc, pc->disks.ide) : 0;
+	if (pc->disks.ide && add(pc, pc->disks.ide))
+		return -1;
+	return pc_virtio(&pc->disks, &virtio, e);
 }
 
 struct device *pc_keyboard(struct pc *pc)

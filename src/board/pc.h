@@ -17,6 +17,8 @@ struct pc_disk {
 	const char *spec; /* of the back-end, see backend/block.h; NULL: an empty CD-ROM drive */
 	enum pc_disk_bus bus;
 	bool cdrom;
+	unsigned queues;       /* virtio: 0 is one for each CPU, up to 4 */
+	char serial[21];       /* virtio: empty is a default one */
 };
 
 /* What the firmware tries, in this order; each kind once. */
@@ -34,6 +36,7 @@ struct pc_config {
 	struct pc_disk disk[PC_DISKS];
 	unsigned ndisks;
 	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
+	bool rng;              /* a virtio entropy device */
 	bool boot_menu;        /* the firmware is to ask what to start */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */

@@ -177,6 +177,7 @@ struct pci_bus;
 struct pc_drive {
 	struct block *block; /* NULL: no medium */
 	int ide;	     /* channel * 2 + unit; -1: not there */
+	int slot;	     /* virtio: of the PCI bus; 0: not there */
 };
 struct pc_disks {
 	const struct pc_config *config;
@@ -189,6 +190,15 @@ void pc_disks_close(struct pc_disks *d); /* after the devices are gone */
 /* The IDE controller with what is on it. NULL in d->ide when nothing is. */
 int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],
 		 struct err *e);
+/* What is on virtio, disks and others, each a PCI function. `add` puts a device on the machine's list. */
+struct virtio_board {
+	struct pci_bus *pci;
+	struct device_env *env;
+	void (*add)(void *opaque, struct device *d);
+	void *opaque;
+	unsigned cpus, count; /* count: devices so far */
+};
+int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 /* OpenFirmware paths of what can be started, in the order asked for. */
 void pc_disks_boot_order(const struct pc_disks *d, char *text, size_t size);
 

@@ -164,11 +164,57 @@ static const char *usual_vga_bios(void)
 	return "";
 }
 
-/* "bus=..." is ours, at the end or the beginning; the rest is the back-end's. */
+/* Take "KEY=..." out of a disk's description: ours, not the back-end's. The value in `value`; false: not there. */
+static bool disk_key(char *spec, const char *key, char *value, size_t size)
+{
+	size_t len = strlen(key);
+
+	for (char *at = spec; *at;) {
+		char *end = strchrnul(at, ',');
+
+		while (*end && end[1] == ',') /* doubled: within the value */
+			end = strchrnul(end + 2, ',');
+		if (!strncmp(at, key, len) && at[len] == '=') {
+			snprintf(value, size, "%.*s", (int)(end - at - (ptrdiff_t)len - 1), at + len + 1);
+			if (*end)
+				memmove(at, end + 1, strlen(end));
+			else
+				*(at > spec ? at - 1 : at) = 0;
+			return true;
+		}
+		at = *end ? end + 1 : end;
+	}
+	return false;
+}
+
+static int disk_keys(struct pc_disk *d, char *spec, struct err *e)
+{
+	char value[64];
+	uint64_t n;
+
+	if (disk_key(spec, "bus", value, sizeof(value))) {
+		if (!strcmp(value, "virtio"))
+			d->bus = PC_DISK_VIRTIO;
+		else if (strcmp(value, "ide"))
+			return err_set(e, EINVAL, "bus=%s does not exist; there are ide and virtio", value);
+	}
+	if (disk_key(spec, "serial", value, sizeof(value))) {
+		if (strlen(value) >= sizeof(d->serial) || d->bus != PC_DISK_VIRTIO)
+			return err_set(e, EINVAL, "serial=%s: 20 characters at most, for bus=virtio", value);
+		strcpy(d->serial, value);
+	}
+	if (disk_key(spec, "queues", value, sizeof(value))) {
+		if (parse_number(value, 1, 16, &n, e))
+			return err_prefix(e, "queues=%s", value);
+		d->queues = (unsigned)n;
+	}
+	return 0;
+}
+
 static int disk_add(struct run_options *o, const char *value, bool cdrom, struct err *e)
 {
 	struct pc_disk *d = &o->pc.disk[o->pc.ndisks];
-	char *spec, *bus;
+	char *spec;
 
 	if (o->pc.ndisks == PC_DISKS)
 		return err_set(e, E2BIG, "there can be %d disks", PC_DISKS);
@@ -177,15 +223,10 @@ static int disk_add(struct run_options *o, const char *value, bool cdrom, struct
 		return err_set(e, ENOMEM, "out of memory");
 	o->disk_text[o->pc.ndisks] = spec;
 	*d = (struct pc_disk){ .spec = spec, .cdrom = cdrom };
-	bus = strncmp(spec, "bus=", 4) ? strstr(spec, ",bus=") : spec;
-	if (bus) {
-		char *name = bus + (*bus == ',' ? 5 : 4), *end = strchrnul(name, ',');
-		size_t len = (size_t)(end - name);
-
-		if (len != 3 || strncmp(name, "ide", 3))
-			return err_set(e, EINVAL, "bus=%.*s does not exist; there is ide", (int)len, name);
-		memmove(bus, *bus == ',' || !*end ? end : end + 1, strlen(end) + (*bus == ',' || !*end ? 1 : 0));
-	}
+	if (disk_keys(d, spec, e))
+		return -1;
+	if (cdrom && d->bus == PC_DISK_VIRTIO)
+		return err_set(e, EINVAL, "a CD-ROM drive is on bus=ide; a read-only image is --disk file=...,readonly,bus=virtio");
 	if (!*spec)
 		return err_set(e, EINVAL, "needs a file");
 	o->pc.ndisks++;
@@ -266,6 +307,7 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 
 SET_FLAG(set_no_reboot, vm.no_reboot)
 SET_FLAG(set_boot_menu, pc.boot_menu)
+SET_FLAG(set_rng, pc.rng)
 SET_FLAG(set_stats, stats)
 SET_FLAG(set_require_kvm, require_kvm)
 
@@ -274,8 +316,9 @@ static const struct option_def run_options[] = {
 	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd },
 	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append },
 	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module },
-	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,...", set_disk },
+	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,bus=virtio", set_disk },
 	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom },
+	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "the firmware without --kernel [Debian's SeaBIOS]", set_firmware },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },

@@ -22,6 +22,12 @@ struct device_ops {
 	void (*reset)(struct device *d, enum reset_kind kind);
 	void (*saving)(struct device *d); /* bring hw up to date before it is read */
 	void (*loaded)(struct device *d); /* hw has been replaced: re-derive lines and timers */
+	/*
+	 * The machine's CPUs have stopped for a while: finish what is underway and touch guest memory no more, until resume. A device
+	 * is made paused. For those that work on their own account; no lock of the machine is held.
+	 */
+	void (*pause)(struct device *d);
+	void (*resume)(struct device *d);
 	void (*destroy)(struct device *d);
 };
 

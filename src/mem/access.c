@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 #include "base/err.h"
 #include "base/trace.h"
 #include "mem/io.h"
@@ -222,6 +223,53 @@ int mem_dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len)
 	r = dma_write(m, at, buf, len, false);
 	pthread_rwlock_unlock(&m->lock);
 	return r;
+}
+
+int mem_dma_map(struct mem *m, gpa_t at, uint64_t len, struct iovec *iov, unsigned max)
+{
+	int n = 0;
+
+	pthread_rwlock_rdlock(&m->lock);
+	if (!dma_check(m, at, len, false))
+		n = -EFAULT;
+	while (len && n >= 0) {
+		const struct mem_range *r = mem_find(m, at);
+		uint64_t part = MIN(len, r->start + r->size - at);
+
+		if ((unsigned)n == max) {
+			n = -E2BIG;
+			break;
+		}
+		iov[n].iov_base = r->host + (at - r->start);
+		iov[n++].iov_len = part;
+		at += part;
+		len -= part;
+	}
+	pthread_rwlock_unlock(&m->lock);
+	return n;
+}
+
+/* Under engine=verify nobody may write while the gate is closed. */
+bool mem_dma_direct(const struct mem *m)
+{
+	return !__atomic_load_n(&m->watch, __ATOMIC_RELAXED);
+}
+
+void mem_dma_done(struct mem *m, const void *host, uint64_t len)
+{
+	mem_written(m, (uint64_t)((const uint8_t *)host - m->base), len);
+}
+
+void mem_dma_store(struct mem *m, void *host, const void *data, uint64_t len)
+{
+	struct watch *w = m->watch;
+
+	if (unlikely(w))
+		pthread_mutex_lock(&w->gate);
+	copy_bytes(host, data, len);
+	mem_dma_done(m, host, len);
+	if (unlikely(w))
+		pthread_mutex_unlock(&w->gate);
 }
 
 int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len)

@@ -97,6 +97,17 @@ uint64_t mem_read(struct mem *m, gpa_t at, unsigned size);
 void mem_write(struct mem *m, gpa_t at, uint64_t value, unsigned size);
 int mem_dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len);
 int mem_dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len);
+/*
+ * For devices that move data themselves: the host addresses of [at, +len), all of it RAM, as pieces in iov. The number of
+ * pieces, -EFAULT, or -E2BIG for more than max. Reading there is always fine. What writes there (a read from a disk) asks
+ * mem_dma_direct first and calls mem_dma_done for every byte afterwards; mem_dma_store does all of that. Addresses given once
+ * stay RAM of this machine for ever, whatever the map says later. Any thread.
+ */
+struct iovec;
+int mem_dma_map(struct mem *m, gpa_t at, uint64_t len, struct iovec *iov, unsigned max);
+bool mem_dma_direct(const struct mem *m);
+void mem_dma_done(struct mem *m, const void *host, uint64_t len);
+void mem_dma_store(struct mem *m, void *host, const void *data, uint64_t len);
 /* Like mem_dma_write, but may also fill ROM: loaders and firmware set-up only. */
 int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
 

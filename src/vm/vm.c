@@ -246,6 +246,29 @@ static void env_when_stopped(void *vm, struct stop_work *w)
 	vm_when_stopped(vm, w);
 }
 
+/* Devices that work on their own account. Not under vm->lock: they may interrupt CPUs, and wait for threads that do. */
+static void vm_devices_pause(struct vm *vm)
+{
+	for (struct device *d = vm->devices; d; d = d->next)
+		if (d->ops->pause)
+			d->ops->pause(d);
+}
+
+static void vm_devices_resume(struct vm *vm)
+{
+	for (struct device *d = vm->devices; d; d = d->next)
+		if (d->ops->resume)
+			d->ops->resume(d);
+}
+
+/* vm->lock held, vm->pausing set. */
+static void vm_wait_parked(struct vm *vm)
+{
+	while (vm->state == VM_RUNNING &&
+	       (vm->stopped_vcpus < vm->machine.ncpus || vm->resetting || vm->reset_wanted || vm->works))
+		pthread_cond_wait(&vm->changed, &vm->lock);
+}
+
 int vm_pause(struct vm *vm, struct err *e)
 {
 	int r = 0;
@@ -262,9 +285,11 @@ int vm_pause(struct vm *vm, struct err *e)
 		pthread_mutex_unlock(&vm->lock);
 		vm_call_in(vm);
 		pthread_mutex_lock(&vm->lock);
-		while (vm->state == VM_RUNNING &&
-		       (vm->stopped_vcpus < vm->machine.ncpus || vm->resetting || vm->reset_wanted || vm->works))
-			pthread_cond_wait(&vm->changed, &vm->lock);
+		vm_wait_parked(vm);
+		pthread_mutex_unlock(&vm->lock);
+		vm_devices_pause(vm);
+		pthread_mutex_lock(&vm->lock);
+		vm_wait_parked(vm); /* a reset may have come meanwhile */
 		vm->pausing = false;
 		if (vm->state == VM_RUNNING) {
 			clock_pause(vm->clock);
@@ -282,12 +307,14 @@ int vm_pause(struct vm *vm, struct err *e)
 
 int vm_resume(struct vm *vm, struct err *e)
 {
+	bool resumed = false;
 	int r = 0;
 
 	pthread_mutex_lock(&vm->lock);
 	while (vm->resetting)
 		pthread_cond_wait(&vm->changed, &vm->lock);
 	if (vm->state == VM_PAUSED) {
+		resumed = true;
 		vm->debug_stop = false;
 		vm->state = VM_RUNNING;
 		clock_resume(vm->clock);
@@ -299,6 +326,8 @@ int vm_resume(struct vm *vm, struct err *e)
 			    vm->state == VM_STOPPED ? "has ended" : "has not been started");
 	}
 	pthread_mutex_unlock(&vm->lock);
+	if (resumed)
+		vm_devices_resume(vm);
 	return r;
 }
 
@@ -387,6 +416,8 @@ int vm_start(struct vm *vm, struct err *e)
 	r = vm_start_threads(vm, e);
 	if (r)
 		return r;
+	if (!vm->start_paused)
+		vm_devices_resume(vm);
 	/* whatever the loop calls and asks for the machine's state finds it started */
 	pthread_mutex_lock(&vm->lock);
 	r = evloop_start(vm->loop, e);

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The board's virtio devices: disks first, in the order they were given, so that their names in the guest do not hang on what
+ * else there is. Each is a PCI function of its own, also for drivers from before virtio 1.0 where those know it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include "board/private.h"
+#include "pci/pci.h"
+#include "virtio/devices.h"
+
+#define QUEUES_USUAL 4u /* more CPUs than that share */
+
+static int attach(struct virtio_board *b, struct virtio *v, bool transitional, int *slot, struct err *e)
+{
+	int r;
+
+	if (!v)
+		return -1;
+	b->count++;
+	b->add(b->opaque, &v->device);
+	r = virtio_pci_attach(b->pci, v, -1, transitional, slot, e);
+	return r ? err_prefix(e, "%s", v->name) : 0;
+}
+
+static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
+{
+	for (unsigned i = 0; i < d->config->ndisks; i++) {
+		const struct pc_disk *disk = &d->config->disk[i];
+		struct virtio_block_config c = { .block = d->drive[i].block, .serial = disk->serial };
+		char serial[21];
+
+		if (disk->bus != PC_DISK_VIRTIO)
+			continue;
+		c.queues = disk->queues ? disk->queues : MIN(b->cpus, QUEUES_USUAL);
+		snprintf(serial, sizeof(serial), "disk%u", i);
+		if (!disk->serial[0])
+			c.serial = serial;
+		if (attach(b, virtio_block_create(b->env, b->count, &c, e), true, &d->drive[i].slot, e))
+			return -1;
+	}
+	return 0;
+}
+
+int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
+{
+	const struct pc_config *config = d->config;
+
+	if (disks(d, b, e))
+		return -1;
+	if (config->rng && attach(b, virtio_rng_create(b->env, b->count, 0, e), true, NULL, e))
+		return -1;
+	return 0;
+}
