@@ -128,11 +128,12 @@ apt_host() { # ARCH COMMAND...: the same with the host's lists
 	"$apt_tool" -q -o APT::Sandbox::User=root "$@"
 }
 
-# fetch_image ARCH METAPACKAGE: the kernel image this metapackage depends on; sets $kernel to its vmlinuz.
+# fetch_image ARCH METAPACKAGE: the kernel image this metapackage depends on; sets $kernel to its vmlinuz. Its drivers for
+# virtio, and what those need, go to the folder "modules" beside it.
 fetch_image() {
 	dest=$cache/$2
 	kernel=$(echo "$dest"/vmlinuz-*)
-	[ ! -s "$kernel" ] || return 0
+	[ ! -s "$kernel" ] || [ ! -d "$dest/modules" ] || return 0
 	say "fetching Debian's kernel ($2)"
 	apt=apt_private
 	[ "$1" != "$(dpkg --print-architecture)" ] || apt=apt_host
@@ -155,10 +156,15 @@ fetch_image() {
 			die "cannot download $image (see above); check the network"
 		}
 	fi
-	dpkg-deb --fsys-tarfile "$dest.new"/*.deb | (cd "$dest.new" && tar -x --wildcards './boot/vmlinuz-*') ||
-		die "cannot unpack $image; is the disk full?"
+	dpkg-deb --fsys-tarfile "$dest.new"/*.deb |
+		(cd "$dest.new" && tar -x --wildcards './boot/vmlinuz-*' './lib/modules/*virtio*' './lib/modules/*/vsock*.ko*' \
+			'./lib/modules/*/vmw_vsock_*' './lib/modules/*/fuse.ko*' './lib/modules/*/9p*' \
+			'./lib/modules/*/net_failover.ko*' './lib/modules/*/failover.ko*' 2>/dev/null)
+	[ -s "$(echo "$dest.new"/boot/vmlinuz-*)" ] || die "cannot unpack $image; is the disk full?"
 	mv "$dest.new"/boot/vmlinuz-* "$dest.new"/
-	rm -rf "$dest.new/boot" "$dest.new"/*.deb "$dest"
+	mkdir "$dest.new/modules"
+	find "$dest.new/lib" -name '*.ko*' -exec mv {} "$dest.new/modules/" \;
+	rm -rf "$dest.new/boot" "$dest.new/lib" "$dest.new"/*.deb "$dest"
 	mv "$dest.new" "$dest"
 	kernel=$(echo "$dest"/vmlinuz-*)
 }
