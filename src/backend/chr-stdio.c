@@ -18,10 +18,15 @@
 #define CTRL_A 1
 
 static struct termios saved_terminal;
-static _Atomic bool terminal_raw;
+static _Atomic bool terminal_raw, terminal_full;
 
 void chr_restore_terminal(void)
 {
+	static const char leave[] = "\033[0m\033[?25h\033[?1049l";
+
+	if (atomic_exchange(&terminal_full, false) && write(STDOUT_FILENO, leave, sizeof(leave) - 1) < 0) {
+		/* it is gone: nothing to restore */
+	}
 	if (atomic_exchange(&terminal_raw, false))
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_terminal);
 }
@@ -50,14 +55,18 @@ static void escaped(struct chr *c, uint8_t b)
 	switch (b) {
 	case 'x':
 	case 'X':
-		say(c, "\r\n");
+		if (!c->config.full_screen)
+			say(c, "\r\n");
 		if (c->config.leave)
 			c->config.leave(c->config.opaque);
 		break;
 	case 'h':
 	case 'H':
 	case '?':
-		help(c);
+		if (c->config.help)
+			c->config.help(c->config.help_opaque);
+		else
+			help(c);
 		break;
 	case 's':
 	case 'S':
@@ -145,6 +154,10 @@ int chr_open_stdio(struct chr *c, struct err *e)
 	if (r)
 		return r;
 	output_open(c);
+	if (c->terminal && c->config.full_screen) {
+		atomic_store(&terminal_full, true);
+		say(c, "\033[?1049h");
+	}
 	c->in = fcntl(STDIN_FILENO, F_GETFD) < 0 ? -1 : STDIN_FILENO;
 	return 0;
 }

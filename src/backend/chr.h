@@ -28,6 +28,10 @@ struct chr_config {
 	void *opaque;
 	void (*save)(void *opaque); /* Ctrl-A S; NULL: there is no such key */
 	void *save_opaque;
+	/* stdio on a terminal: the whole screen is ours, and what was on it comes back at the end */
+	bool full_screen;
+	void (*help)(void *opaque); /* Ctrl-A H; NULL: it is written out */
+	void *help_opaque;
 };
 struct chr *chr_open(struct evloop *loop, const struct chr_config *config, struct err *e);
 /* After the loop has stopped. Flushes what is buffered, restores a terminal. */

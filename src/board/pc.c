@@ -18,6 +18,7 @@
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/pc-devices.h"
+#include "display/terminal.h"
 #include "display/vga.h"
 #include "backend/block.h"
 #include "pci/ide.h"
@@ -43,6 +44,7 @@ struct pc {
 	struct lapic_bus *lapic_bus;
 	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg, *i8042, *vga;
 	struct chr *debug;
+	struct terminal *terminal;
 	struct pc_disks disks;
 	struct acpi_config acpi_config;
 	struct firmware_config firmware;
@@ -69,6 +71,7 @@ static void pc_device_destroy(struct device *d)
 	}
 	if (pc->debug)
 		chr_close(pc->debug);
+	terminal_close(pc->terminal);
 	pc_disks_close(&pc->disks);
 	if (pc->lapic_bus)
 		lapic_bus_destroy(pc->lapic_bus);
@@ -413,6 +416,38 @@ const struct screen *pc_screen(struct pc *pc)
 	return pc->vga ? vga_screen(pc->vga) : NULL;
 }
 
+void pc_key(struct pc *pc, unsigned code, bool down)
+{
+	i8042_key(pc->i8042, code, down);
+}
+
+static void keyboard_key(void *opaque, unsigned code, bool down)
+{
+	pc_key(opaque, code, down);
+}
+
+static void terminal_save(void *opaque)
+{
+	struct pc *pc = opaque;
+
+	pc->config->save(pc->config->save_opaque);
+}
+
+/* Where the screen is shown; after the devices it shows and types to. */
+static int pc_show(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct terminal_config t = { .loop = env->loop, .keyboard = { keyboard_key, pc }, .leave = console_leave,
+				     .save = pc->config->save ? terminal_save : NULL, .opaque = pc };
+
+	if (!pc->config->display || strcmp(pc->config->display, "text"))
+		return 0;
+	if (!pc->vga)
+		return err_set(e, EINVAL, "--display text: this machine has no screen, as it starts a kernel without firmware");
+	t.screen = vga_screen(pc->vga);
+	pc->terminal = terminal_open(&t, e);
+	return pc->terminal ? 0 : err_prefix(e, "--display text");
+}
+
 /* ---- firmware */
 
 static int pc_debug(struct pc *pc, struct device_env *env, struct err *e)
@@ -471,7 +506,7 @@ static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 	if (pc->config->exit_port >= 0 &&
 	    add(pc, exit_port_create(env, (uint16_t)pc->config->exit_port, &pc->power, e)))
 		return -1;
-	return 0;
+	return pc_show(pc, env, e);
 }
 
 /* ---- boot ---- */

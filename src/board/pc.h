@@ -32,6 +32,7 @@ struct pc_config {
 	unsigned nserial;
 	int exit_port;         /* -1: none */
 	const char *vga_bios; /* the display adapter's firmware, a file; NULL: there is no display adapter */
+	const char *display;  /* where the screen is shown: "none" (or NULL), "text" */
 	const char *debug_console; /* where ports 0xe9 and 0x402 write to; NULL: nowhere */
 	struct pc_disk disk[PC_DISKS];
 	unsigned ndisks;
@@ -54,6 +55,8 @@ int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, st
 void pc_power_button(struct pc *pc);
 /* What the display adapter shows; NULL: there is none. */
 const struct screen *pc_screen(struct pc *pc);
+/* A key of the machine's keyboard, KEY_* of <linux/input-event-codes.h>. Any thread. */
+void pc_key(struct pc *pc, unsigned code, bool down);
 
 struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
 /*

@@ -142,6 +142,14 @@ static int set_serial(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+static int set_display(void *into, const char *value, struct err *e)
+{
+	static const char *const names[] = { "none", "text" };
+
+	((struct run_options *)into)->pc.display = value;
+	return one_of(value, names, ARRAY_LEN(names), "none and text", e);
+}
+
 /* The firmware Debian's packages install; the first that is there. */
 static const char *usual_firmware(void)
 {
@@ -326,6 +334,7 @@ static const struct option_def run_options[] = {
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
 	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
+	{ "display", "WHERE", "text: the screen in this terminal; none [none]", set_display },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial },
 	{ "debug-console", "WHERE", "where firmware's messages go, as for --serial", set_debug_console },
 	{ "boot-menu", NULL, "let the firmware ask what to start", set_boot_menu },
@@ -384,8 +393,8 @@ static int options_check(struct run_options *o, struct err *e)
 		return err_set(e, EINVAL, "--initrd, --append and --module are for --kernel, not for --firmware");
 	if (o->pc.firmware)
 		o->pc.vga_bios = usual_vga_bios();
-	if (!o->pc.nserial)
-		o->pc.serial[o->pc.nserial++] = "stdio";
+	if (!o->pc.nserial) /* a screen takes the terminal */
+		o->pc.serial[o->pc.nserial++] = o->pc.display && !strcmp(o->pc.display, "text") ? "null" : "stdio";
 	return 0;
 }
 
