@@ -302,6 +302,7 @@ uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param);
 #define SLOW_WRITE 2u
 #define SLOW_STACK 3u
 #define SLOW_FP 4u
+#define SLOW_FAR 6u /* the size code is an enum far_kind and the instruction's length - 2 */
 #define SLOW_RUN 5u /* the size code is the run's number */
 #define SLOW_PARAM(block, idx, kind, size) \
 	((uint64_t)(uintptr_t)(block) | (uint64_t)(idx) << 48 | (uint64_t)(kind) << 56 | (uint64_t)(size_code(size)) << 60)
@@ -309,6 +310,10 @@ static inline unsigned size_code(unsigned size) /* of sizes that the inline chec
 {
 	return size == 10 ? 7 : (unsigned)__builtin_ctz(size);
 }
+
+/* far.c. next: the address behind the instruction; value: of FAR_CR3's operand. *resume: host address to go on at, 0: leave. False: not done. */
+enum far_kind { FAR_SYSCALL, FAR_SYSRET, FAR_IRET, FAR_CR3 };
+bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value, uint64_t *resume);
 
 /* fpstate.c */
 void fp_release(struct cpu *c); /* host's vector and x87 registers to cpu->s, and the host's own settings back */

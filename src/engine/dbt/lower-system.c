@@ -101,7 +101,7 @@ static enum lowered lower_pushf(struct tr *t)
 	return LOWERED;
 }
 
-static void slow_popf_emit(struct tr *t, const struct cold *k)
+static void interp_emit(struct tr *t, const struct cold *k)
 {
 	emit_label_here(&t->e, k->from);
 	emit_imm(&t->e, S1, SLOW_PARAM(t->b, k->idx, SLOW_INTERP, 1));
@@ -122,7 +122,7 @@ static enum lowered lower_popf(struct tr *t)
 	enc(e, 0, X_XOR, S1, &rflags);
 	enc(e, 0, 0xf7, 0, &s1); /* test */
 	emit32(e, (uint32_t)(FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID));
-	tr_cold(t, slow_popf_emit, emit_jcc(e, CC_NE));
+	tr_cold(t, interp_emit, emit_jcc(e, CC_NE));
 	commit(t);
 	emit_lea(e, RSP, opnd_mem(RSP, 8));
 	emit_alu_imm(e, 0, 4, s0, 0x3f7fd5);
@@ -210,13 +210,82 @@ static enum lowered lower_mov_sreg(struct tr *t, const struct insn *i)
 	struct emit *e = &t->e;
 	struct opnd m, to = opnd_guest(i->rm);
 
-	if (i->opcode != 0x8c || i->flags & INSN_MEM || (i->modrm >> 3 & 7) > 5 || i->opsize < 4)
+	if (i->opcode != 0x8c || i->flags & INSN_MEM || (i->modrm >> 3 & 7) > 5)
 		return LOWER_HELPER;
 	commit(t);
 	m = opnd_gs((int32_t)(offsetof(struct cpu, s.seg) + sizeof(struct x86_segment) * (i->modrm >> 3 & 7) +
 			      offsetof(struct x86_segment, selector)));
 	enc(e, ENC_0F, 0xb7, S0, &m);
-	emit_store(e, to, S0);
+	if (i->opsize == 2)
+		enc(e, ENC_66, X_MOV_STORE, S0, &to);
+	else
+		emit_store(e, to, S0);
+	return LOWERED;
+}
+
+/* RDFSBASE and kin, where CR4 allows them and the address is canonical with 48 bits; else the interpreter. */
+static enum lowered lower_base(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	bool fs = i->op == OP_RDFSBASE || i->op == OP_WRFSBASE, writes = i->op == OP_WRFSBASE || i->op == OP_WRGSBASE;
+	struct opnd base = opnd_gs(OFF_SEG_BASE(fs ? SEG_FS : SEG_GS)), cr4 = opnd_gs((int32_t)offsetof(struct cpu, s.cr4));
+	struct opnd reg = opnd_guest(i->rm), s1 = opnd_reg(S1);
+
+	if (i->opsize != 8)
+		return LOWER_HELPER;
+	enc(e, 0, 0xf7, 0, &cr4); /* test */
+	emit32(e, (uint32_t)CR4_FSGSBASE);
+	tr_cold(t, interp_emit, emit_jcc(e, CC_E));
+	if (!writes) {
+		commit(t);
+		emit_load(e, S0, base);
+		emit_store(e, reg, S0);
+		return LOWERED;
+	}
+	emit_load(e, S0, reg);
+	emit_mov(e, S1, S0);
+	enc(e, ENC_W, 0xc1, 4, &s1); /* shl, sar */
+	emit8(e, 16);
+	enc(e, ENC_W, 0xc1, 7, &s1);
+	emit8(e, 16);
+	enc(e, ENC_W, X_CMP, S0, &s1);
+	tr_cold(t, interp_emit, emit_jcc(e, CC_NE));
+	commit(t);
+	emit_store(e, base, S0);
+	return LOWERED;
+}
+
+/* In C, but without leaving: far.c. */
+static enum lowered lower_far(struct tr *t, const struct insn *i, enum far_kind kind)
+{
+	if (i->len > 4)
+		return LOWER_HELPER;
+	if (t->fl == FL_H) {
+		tr_flags_save(t);
+		t->fl = FL_M;
+	}
+	if (kind == FAR_CR3)
+		emit_load(&t->e, S0, opnd_guest(i->rm));
+	emit_imm(&t->e, S1, SLOW_PARAM(t->b, t->idx, SLOW_FAR, 1) | (uint64_t)(kind | (i->len - 2u) << 2) << 60);
+	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+	t->ended = true;
+	return LOWERED;
+}
+
+/* MOV r, CRn: those that are only state. */
+static enum lowered lower_mov_cr(struct tr *t, const struct insn *i)
+{
+	static const int32_t where[] = { offsetof(struct cpu, s.cr0), 0, offsetof(struct cpu, s.cr2), offsetof(struct cpu, s.cr3),
+					 offsetof(struct cpu, s.cr4) };
+
+	if (ring0(t) && i->form == FORM_REG_RM && i->reg == 3 && !(i->flags & INSN_LOCK) && t->at[t->idx] + i->len < 4096u) {
+		return lower_far(t, i, FAR_CR3);
+	}
+	if (!ring0(t) || i->form != FORM_RM_REG || i->reg > 4 || i->reg == 1 || i->flags & INSN_LOCK)
+		return LOWER_HELPER;
+	commit(t);
+	emit_load(&t->e, S0, opnd_gs(where[i->reg]));
+	emit_store(&t->e, opnd_guest(i->rm), S0);
 	return LOWERED;
 }
 
@@ -246,6 +315,19 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 		return lower_ac(t, i->op == OP_STAC);
 	case OP_MOV_SREG:
 		return lower_mov_sreg(t, i);
+	case OP_RDFSBASE:
+	case OP_RDGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE:
+		return lower_base(t, i);
+	case OP_MOV_CR:
+		return lower_mov_cr(t, i);
+	case OP_SYSCALL:
+		return lower_far(t, i, FAR_SYSCALL);
+	case OP_SYSRET:
+		return i->opsize == 8 && ring0(t) ? lower_far(t, i, FAR_SYSRET) : LOWER_HELPER;
+	case OP_IRETQ:
+		return ring0(t) ? lower_far(t, i, FAR_IRET) : LOWER_HELPER;
 	case OP_INVALID:
 		return LOWER_LEAVE;
 	default:

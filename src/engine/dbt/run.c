@@ -314,7 +314,7 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 }
 
 /* Translated code until something needs a boundary. CPU_STOP or CPU_BOUNDARY. */
-static int run_blocks(struct cpu *c, uint32_t mode)
+static int run_blocks(struct cpu *c)
 {
 	struct exit *x = NULL;
 	struct block *b;
@@ -322,7 +322,7 @@ static int run_blocks(struct cpu *c, uint32_t mode)
 	int r;
 
 	for (;;) {
-		r = find(c, mode, x, &b);
+		r = find(c, dbt_cpu(c)->mode, x, &b); /* may have changed on the way: far.c */
 		if (r || !b)
 			watch_stop(c, WATCH_LEFT);
 		if (r) {
@@ -361,7 +361,7 @@ enum cpu_stop dbt_run(struct cpu *c)
 			r = run_legacy(c);
 		} else {
 			chain_check(c, mode);
-			r = run_blocks(c, mode);
+			r = run_blocks(c);
 		}
 		if (r == CPU_STOP && (c->stop != STOP_HLT || c->s.activity == ACTIVITY_RUN))
 			break;

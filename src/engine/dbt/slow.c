@@ -180,6 +180,13 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 	c->s.rip = block_rip(b, idx);
 	/* behind STI a kick must not be answered before this instruction: it is not tried again */
 	once = b->map[idx].shadowed;
+	if (kind == SLOW_FAR) {
+		uint64_t resume;
+
+		if (far_quick(c, (enum far_kind)(code & 3), c->s.rip + 2 + (code >> 2), ea, &resume))
+			return resume;
+		return slow_interp(c, b, idx);
+	}
 	if (kind == SLOW_FP) {
 		load_fp(c, code);
 		if (once)
@@ -209,8 +216,8 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 		return slow(c, ea, param);
 	block_swap(c, b);
 	resume = slow(c, ea, param);
-	if (!resume)
-		return 0;
+	if (!resume || (param >> 56 & 15) == SLOW_FAR) /* that is not in this block any more */
+		return resume;
 	dbt_hot(c)->reenter = resume;
 	return (uint64_t)(uintptr_t)dbt_exec(dbt_cpu(c)->d, b->swap_in);
 }

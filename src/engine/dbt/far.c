@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From one privilege level to another without leaving translated code: SYSCALL, SYSRET and IRET as operating systems use
+ * them; and to another address space. The vector registers stay where they are, and the way on is looked up in the jump cache. What does not fit
+ * (an interrupt that waits, an address met for the first time, another mode) leaves as if the interpreter had done it.
+ */
+#include "engine/dbt/dbt.h"
+#include "x86/segment.h"
+
+/* MOV CR3 in 64-bit code: another address space. */
+static bool cr3_write_quick(struct cpu *c, uint64_t value)
+{
+	bool noflush = c->s.cr4 & CR4_PCIDE && value & BIT(63);
+
+	if (noflush)
+		value &= ~BIT(63);
+	if (!c->tlb.address || value & ~(c->tlb.address | 0xfff))
+		return false;
+	c->s.cr3 = value;
+	tlb_switch(c, value, noflush);
+	return true;
+}
+
+/* The instruction has been executed. */
+static uint64_t go_on(struct cpu *c)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	struct dbt_hot *h = dbt_hot(c);
+	uint64_t flags = c->s.rflags;
+	const struct jc_entry *j;
+	uint32_t mode;
+
+	h->flags = flags_to_m(flags);
+	h->exit_code = EXIT_BOUNDARY;
+	if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->s.shadow || flags & FLAG_RF ||
+	    (flags & FLAG_IF && h->irq_check))
+		return 0;
+	mode = mode_of(c);
+	if (mode == MODE_NONE)
+		return 0;
+	chain_check(c, mode);
+	j = &h->jc[jc_index(c->s.rip)];
+	if (__atomic_load_n(&j->key, __ATOMIC_ACQUIRE) == ((c->s.rip & ~0xfffull) | h->jc_id))
+		return __atomic_load_n(&j->host, __ATOMIC_RELAXED);
+	dc->indirect = true;
+	return 0;
+}
+
+bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value, uint64_t *resume)
+{
+	struct dbt_hot *h = dbt_hot(c);
+
+	if (dbt_of(c)->watch || !(c->s.efer & EFER_SCE) || !x86_64bit(&c->s))
+		return false;
+	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
+	switch (kind) {
+	case FAR_SYSCALL:
+		c->s.rip = next;
+		seg_syscall(c);
+		break;
+	case FAR_SYSRET:
+		if (c->s.cpl)
+			return false;
+		c->s.rip = next;
+		seg_sysret(c, 8);
+		break;
+	case FAR_IRET:
+		if (!seg_iret_quick(c))
+			return false;
+		break;
+	case FAR_CR3:
+		if (!cr3_write_quick(c, value))
+			return false;
+		c->s.rip = next;
+		break;
+	}
+	*resume = go_on(c);
+	return true;
+}
