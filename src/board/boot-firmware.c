@@ -10,7 +10,7 @@
 #define FIRMWARE_MAX (16ull << 20)
 #define LOW_WINDOW 0x20000ull
 
-int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, struct err *e)
+int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, uint64_t *start, struct err *e)
 {
 	struct boot_bytes file;
 	uint64_t size, offset = 0;
@@ -29,6 +29,7 @@ int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, s
 		r = mem_map_read_only(mem, PC_HIGH_RAM - size, offset, size, "firmware", e);
 	}
 	*rom_offset = offset + size - LOW_WINDOW;
+	*start = PC_HIGH_RAM - size;
 	if (r)
 		err_prefix(e, "firmware '%s'", path);
 	boot_bytes_dispose(&file);

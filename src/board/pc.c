@@ -14,6 +14,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "board/private.h"
+#include "dev/flash.h"
 #include "dev/fw-cfg.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
@@ -54,6 +55,7 @@ struct pc {
 	struct power_ops power;
 	struct boot_map map;
 	struct boot_image *boot;
+	uint64_t rom_start; /* of the firmware */
 	uint64_t rom_offset; /* RAM offset of the firmware's last 128 KiB, ~0: none */
 	uint8_t acpi[ACPI_SIZE];
 	uint64_t rsdp;
@@ -474,9 +476,12 @@ static void acpi_update(void *opaque, struct acpi_config *acpi)
 static int pc_firmware(struct pc *pc, struct device_env *env, struct err *e)
 {
 	struct firmware_config *f = &pc->firmware;
+	struct flash_config flash = { .path = pc->config->firmware_vars, .initial = pc->config->firmware_vars_initial };
 
 	if (!pc->config->firmware)
 		return 0;
+	if ((flash.path || flash.initial) && add(pc, flash_create(env, &flash, pc->rom_start, e)))
+		return err_prefix(e, "--firmware-vars");
 	pc->fw_cfg = fw_cfg_create(env, e);
 	if (add(pc, pc->fw_cfg))
 		return -1;
@@ -576,7 +581,7 @@ static int pc_boot(struct pc *pc, struct err *e)
 	if (r)
 		return r;
 	if (config->firmware)
-		return boot_firmware_map(pc->vm->machine.mem, config->firmware, &pc->rom_offset, e);
+		return boot_firmware_map(pc->vm->machine.mem, config->firmware, &pc->rom_offset, &pc->rom_start, e);
 	if (config->restoring && !config->kernel)
 		return 0;
 	r = acpi_build(pc->acpi, &pc->acpi_config, &pc->rsdp, e);

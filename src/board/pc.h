@@ -26,6 +26,8 @@ enum pc_boot_kind { PC_BOOT_NONE, PC_BOOT_DISK, PC_BOOT_CDROM, PC_BOOT_NETWORK }
 
 struct pc_config {
 	const char *kernel, *initrd, *append, *firmware;
+	/* Flash for the firmware's variables, below it: the file, and what it is made from; both NULL: there is none. */
+	const char *firmware_vars, *firmware_vars_initial;
 	const struct pc_module *modules;
 	unsigned nmodules;
 	const char *serial[4]; /* NULL: absent; see chr.h */

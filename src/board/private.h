@@ -163,8 +163,8 @@ int boot_place_initrd(const struct boot_input *in, struct boot_plan *p, struct b
 uint64_t boot_map_mib(const struct boot_map *map);
 
 /* ---- firmware (boot-firmware.c) ---- */
-/* rom_offset: RAM offset of its last 128 KiB */
-int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, struct err *e);
+/* rom_offset: RAM offset of its last 128 KiB; start: where it begins */
+int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, uint64_t *start, struct err *e);
 
 /* ---- disks (pc-disks.c) ---- */
 

@@ -50,6 +50,7 @@ SET_STRING(set_name, vm.name)
 SET_STRING(set_kernel, pc.kernel)
 SET_STRING(set_initrd, pc.initrd)
 SET_STRING(set_firmware, pc.firmware)
+SET_STRING(set_firmware_vars, pc.firmware_vars)
 SET_STRING(set_debug_console, pc.debug_console)
 SET_STRING(set_log, log)
 SET_STRING(set_trace, trace)
@@ -328,7 +329,7 @@ static const struct option_def run_options[] = {
 	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom },
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
-	{ "firmware", "FILE", "the firmware without --kernel [Debian's SeaBIOS]", set_firmware },
+	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
 	{ "cpus", "N", "virtual CPUs, 1 to 64 [1]", set_cpus },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
@@ -336,6 +337,7 @@ static const struct option_def run_options[] = {
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: the screen in this terminal; none [none]", set_display },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial },
+	{ "firmware-vars", "FILE", "keeps what UEFI remembers; made when not there", set_firmware_vars },
 	{ "debug-console", "WHERE", "where firmware's messages go, as for --serial", set_debug_console },
 	{ "boot-menu", NULL, "let the firmware ask what to start", set_boot_menu },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
@@ -373,6 +375,28 @@ static int show_trace_help(void)
 	return 0;
 }
 
+#define UEFI_VARS "/usr/share/OVMF/OVMF_VARS_4M.fd"
+
+/* "bios" and "uefi" are what Debian's packages install. */
+static int firmware_find(struct pc_config *pc, struct err *e)
+{
+	if (pc->firmware && !strcmp(pc->firmware, "uefi")) {
+		pc->firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+		pc->firmware_vars_initial = UEFI_VARS;
+		if (access(pc->firmware, R_OK) || access(UEFI_VARS, R_OK))
+			return err_set(e, ENOENT, "--firmware uefi: install the package ovmf, or give a file");
+	} else if (pc->firmware && !strcmp(pc->firmware, "bios")) {
+		pc->firmware = usual_firmware();
+		if (!pc->firmware)
+			return err_set(e, ENOENT, "--firmware bios: install the package seabios, or give a file");
+	} else if (pc->firmware_vars && !access(UEFI_VARS, R_OK)) {
+		pc->firmware_vars_initial = UEFI_VARS;
+	}
+	if (pc->firmware_vars && !pc->firmware)
+		return err_set(e, EINVAL, "--firmware-vars is for --firmware");
+	return 0;
+}
+
 /* What no single option can tell. */
 static int options_check(struct run_options *o, struct err *e)
 {
@@ -387,6 +411,8 @@ static int options_check(struct run_options *o, struct err *e)
 			return err_set(e, ENOENT,
 				       "no firmware to start from disk: install the package seabios, or give --firmware FILE");
 	}
+	if (firmware_find(&o->pc, e))
+		return -1;
 	if (o->pc.kernel && o->pc.firmware)
 		return err_set(e, EINVAL, "--kernel and --firmware exclude each other: give one");
 	if (o->pc.firmware && (o->pc.initrd || o->pc.append || o->pc.nmodules))
