@@ -130,7 +130,8 @@ static struct prefixes prefixes_scan(const uint8_t *b, unsigned len, enum insn_m
 	struct prefixes p = { .segment = REG_NONE };
 	unsigned at = 0;
 
-	for (; at < len && is_legacy_prefix(b[at]); at++) {
+	/* a REX in front of another prefix counts for nothing */
+	for (; at < len && (is_legacy_prefix(b[at]) || (mode == MODE_64 && (b[at] & 0xf0) == 0x40)); at++) {
 		switch (b[at]) {
 		case 0xf2:
 		case 0xf3:
@@ -154,10 +155,6 @@ static struct prefixes prefixes_scan(const uint8_t *b, unsigned len, enum insn_m
 			p.segment = SEG_FS + (b[at] & 1);
 			break;
 		}
-	}
-	if (mode == MODE_64) {
-		while (at < len && ((b[at] & 0xf0) == 0x40 || is_legacy_prefix(b[at])))
-			at++;
 	}
 	p.end = (uint8_t)at;
 	return p;

@@ -62,12 +62,15 @@ static void show_block(FILE *out, struct verify *v, const struct block *b, int m
 	fprintf(out, "block at %#llx (page %#llx, mode %#x, %u instructions):\n", (ull)b->va, (ull)b->page, b->mode,
 		b->ninsns);
 	for (unsigned n = 0; n < b->ninsns; n++) {
-		char text[128] = "?";
+		char text[128] = "?", bytes[2 * MAX_INSN + 1] = "";
 		struct insn i;
 
-		if (code_at(v, block_rip(b, n), &i))
+		if (code_at(v, block_rip(b, n), &i)) {
 			insn_format(&i, block_rip(b, n), text, sizeof(text));
-		fprintf(out, "%s %#llx  %s\n", (int)n == mark ? "=>" : "  ", (ull)block_rip(b, n), text);
+			for (unsigned k = 0; k < i.len; k++)
+				snprintf(bytes + 2 * k, 3, "%02x", i.bytes[k]);
+		}
+		fprintf(out, "%s %#llx  %-20s %s\n", (int)n == mark ? "=>" : "  ", (ull)block_rip(b, n), bytes, text);
 	}
 }
 
