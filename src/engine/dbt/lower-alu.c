@@ -4,6 +4,7 @@
  * register or their place in memory. What does not fit says LOWER_HELPER and is interpreted.
  */
 #include "engine/dbt/translate.h"
+#include "x86/cpuid.h"
 
 enum { A_NONE = ROLE_NONE, A_R = ROLE_READ, A_W = ROLE_WRITE, A_RW = ROLE_BOTH };
 
@@ -456,6 +457,9 @@ enum lowered lower_alu(struct tr *t, const struct insn *i)
 	struct roles r;
 	struct opnd m;
 
+	/* what a model without BMI has not, the interpreter refuses, or takes for BSR and BSF */
+	if ((i->flags & INSN_VEX || i->op == OP_LZCNT || i->op == OP_TZCNT) && !t->d->machine->cpuid->has_avx2)
+		return LOWER_HELPER;
 	if (i->flags & INSN_VEX)
 		return lower_vex_gpr(t, i);
 	if (i->op == OP_LEA)

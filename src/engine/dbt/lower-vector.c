@@ -8,6 +8,7 @@
 #include <string.h>
 #include <Zydis/Zydis.h>
 #include "engine/dbt/translate.h"
+#include "x86/cpuid.h"
 
 static bool is_gpr(ZydisRegister r)
 {
@@ -73,7 +74,41 @@ static bool whole_state(ZydisMnemonic m)
 	}
 }
 
-static bool shape_of(const struct insn *i, struct shape *s)
+/* What the CPU model lacks is #UD, whatever the host could do: the interpreter sees to it. */
+static bool offered(const struct cpuid_model *m, ZydisISASet set)
+{
+	switch (set) {
+	case ZYDIS_ISA_SET_AVX:
+		return m->has_avx;
+	case ZYDIS_ISA_SET_AVX2:
+	case ZYDIS_ISA_SET_AVX2GATHER:
+		return m->has_avx2;
+	case ZYDIS_ISA_SET_AES:
+	case ZYDIS_ISA_SET_AVXAES:
+		return m->has_aes;
+	case ZYDIS_ISA_SET_VAES:
+		return m->has_vaes;
+	case ZYDIS_ISA_SET_PCLMULQDQ:
+		return m->has_pclmul;
+	case ZYDIS_ISA_SET_VPCLMULQDQ:
+		return m->has_vpclmul;
+	case ZYDIS_ISA_SET_GFNI:
+	case ZYDIS_ISA_SET_AVX_GFNI:
+		return m->has_gfni;
+	case ZYDIS_ISA_SET_FMA:
+		return m->has_fma;
+	case ZYDIS_ISA_SET_F16C:
+		return m->has_f16c;
+	case ZYDIS_ISA_SET_SHA:
+		return m->has_sha;
+	case ZYDIS_ISA_SET_SSE4A:
+		return m->has_sse4a;
+	default:
+		return true;
+	}
+}
+
+static bool shape_of(const struct cpuid_model *m, const struct insn *i, struct shape *s)
 {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
@@ -83,7 +118,7 @@ static bool shape_of(const struct insn *i, struct shape *s)
 	if (!ZYAN_SUCCESS(ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
 	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, i->bytes, i->len, &z, o)))
 		return false;
-	if (whole_state(z.mnemonic) || z.meta.category == ZYDIS_CATEGORY_XSAVE ||
+	if (!offered(m, z.meta.isa_set) || whole_state(z.mnemonic) || z.meta.category == ZYDIS_CATEGORY_XSAVE ||
 	    z.meta.category == ZYDIS_CATEGORY_XSAVEOPT || z.meta.isa_set == ZYDIS_ISA_SET_FXSAVE ||
 	    z.meta.isa_set == ZYDIS_ISA_SET_FXSAVE64)
 		return false;
@@ -100,7 +135,7 @@ const struct shape *vector_shape(struct tr *t, unsigned idx)
 	struct shape *s = &t->shape[idx];
 
 	if (!s->seen) {
-		s->known = shape_of(&t->insn[idx], s);
+		s->known = shape_of(t->d->machine->cpuid, &t->insn[idx], s);
 		s->seen = true;
 	}
 	return s;

@@ -119,6 +119,26 @@ static bool fill(struct cpu *c, uint64_t ea, unsigned size, bool write)
 	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where) == CPU_OK;
 }
 
+/* The block goes on as if they had been loaded for this instruction. */
+static void fp_assume(struct fp_was *was, const struct insn *i)
+{
+	was->vec |= i && i->class == CLASS_VECTOR;
+	was->x87 |= i && (i->class == CLASS_X87 || i->flags & INSN_MMX);
+}
+
+/* An instruction that must not be tried again after a look at hot->kick. */
+static uint64_t slow_once(struct cpu *c, const struct block *b, unsigned idx)
+{
+	struct fp_was was = fp_put_by(c);
+	const struct insn *i = insn_of(dbt_cpu(c), b, idx);
+	uint64_t resume = slow_interp(c, b, idx);
+
+	fp_assume(&was, i);
+	if (resume)
+		fp_take_up(c, was);
+	return resume;
+}
+
 /* After so many the block is made again without runs: a walk over small structures crosses a page now and then. */
 #define CROSSINGS 32u
 
@@ -153,9 +173,7 @@ static uint64_t slow_run(struct cpu *c, struct block *b, unsigned idx, uint64_t 
 		resume = slow_interp(c, b, n);
 		if (!resume)
 			return 0;
-		/* the block goes on as if they had been loaded for this one */
-		was.vec |= i && i->class == CLASS_VECTOR;
-		was.x87 |= i && (i->class == CLASS_X87 || i->flags & INSN_MMX);
+		fp_assume(&was, i);
 	}
 	fp_take_up(c, was);
 	return resume;
@@ -188,9 +206,9 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 		return slow_interp(c, b, idx);
 	}
 	if (kind == SLOW_FP) {
-		load_fp(c, code);
 		if (once)
-			return slow_interp(c, b, idx);
+			return slow_once(c, b, idx);
+		load_fp(c, code);
 	} else if (kind == SLOW_RUN) {
 		const struct run *r = &b->runs[code];
 
@@ -200,7 +218,9 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 		dc->counters.slow_fills++;
 	} else {
 		dc->counters.slow_paths++;
-		if (once || kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))
+		if (once && kind != SLOW_INTERP)
+			return slow_once(c, b, idx);
+		if (kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))
 			return slow_interp(c, b, idx);
 		dc->counters.slow_fills++;
 	}

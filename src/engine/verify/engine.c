@@ -67,6 +67,16 @@ static void take_state(struct verify *v)
 	tlb_select(ref);
 }
 
+/*
+ * Pages written are noted when they are first. The translator checks the accesses of several instructions at once, so in the
+ * middle of a block all that were noted stay so: stores to them may follow without another look.
+ */
+static void written_clear(struct verify *v)
+{
+	mem_watch_clear(v->c->mem);
+	tlb_revoke_writes(v->c);
+}
+
 /* What has been written since the last comparison. */
 static void take_memory(struct verify *v)
 {
@@ -77,10 +87,6 @@ static void take_memory(struct verify *v)
 
 	for (unsigned n = 0; n < count; n++)
 		memcpy(to + page[n] * GUEST_PAGE, from + page[n] * GUEST_PAGE, GUEST_PAGE);
-	if (!count)
-		return;
-	mem_watch_clear(v->c->mem);
-	tlb_revoke_writes(v->c);
 	v->counters.taken_over += count;
 }
 
@@ -102,8 +108,7 @@ static void take_map(struct verify *v)
 
 static void take_all(struct verify *v)
 {
-	mem_watch_clear(v->c->mem);
-	tlb_revoke_writes(v->c);
+	written_clear(v);
 	mem_shadow_copy(v->ref->mem, v->c->mem);
 	v->flush = true;
 	v->taken = true;
@@ -132,6 +137,8 @@ static void begin(struct verify *v, const struct block *b, unsigned idx)
 	if (!v->taken)
 		take_all(v);
 	take_memory(v);
+	if (!b)
+		written_clear(v);
 	take_state(v);
 	v->undefined = v->loose = 0;
 	v->start = b;
@@ -167,9 +174,9 @@ static void end(struct verify *v)
 		else
 			fail(v);
 	}
-	mem_watch_clear(v->c->mem);
+	if (!v->helped)
+		written_clear(v);
 	mem_watch_clear(v->ref->mem);
-	tlb_revoke_writes(v->c);
 	tlb_revoke_writes(v->ref);
 	mem_gate(v->c->mem, false);
 }

@@ -51,6 +51,9 @@ PROGRAM(prog_fp_run, "mov ebx, 0x20ff4\n mov dword ptr [rbx+8], 0x3fc00000\n mov
 		     "addss xmm1, xmm4\n cvtss2si r8d, xmm1\n cvtps2pi mm3, xmm1\n paddd mm3, mm3\n stmxcsr [rbx+16]\n hlt\n"
 		     "sti\n movss xmm2, xmm1\n addss xmm2, xmm1\n sti\n mov [rbx], rax\n mov [rbx+8], rcx\n mov [rbx+4], rax\n hlt\n");
 
+/* The host can, the model cannot. */
+PROGRAM(prog_not_offered, "mov eax, 7\n vaesenc xmm1, xmm2, xmm3\n mov eax, 8\n hlt\n");
+
 /* A function written to 400 places, called each time: more than a small cache holds. */
 PROGRAM(prog_many, "mov rdi, 0x400000\n mov r12d, 3\n 0: mov rbx, rdi\n mov ecx, 400\n"
 		   "1: mov dword ptr [rbx], 0xc0ff48\n mov dword ptr [rbx+3], 0xc3c0ff48\n mov byte ptr [rbx+7], 0xc3\n"
@@ -222,6 +225,11 @@ static void fp_in_runs(void **state)
 	compare_again(prog_fp_run, prog_fp_run_end, false, 2);
 }
 
+static void not_offered(void **state)
+{
+	compare(prog_not_offered, prog_not_offered_end, true);
+}
+
 static void mixed(void **state)
 {
 	compare(prog_mixed, prog_mixed_end, false);
@@ -376,7 +384,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(mixed),
-		cmocka_unit_test(fp_in_runs),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
+		cmocka_unit_test(fp_in_runs),
+		cmocka_unit_test(not_offered),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),

@@ -74,10 +74,12 @@ __asm__(".pushsection .rodata\n.global stub, stub_end\nstub:\n.intel_syntax nopr
 	"push 0x10\n push 0x380000\n push 2\n push 8\n push r9\n iretq\n"
 	"4: push 0x2b\n push 0x380000\n push 0x202\n jne 5f\n push 0x33\n push r9\n iretq\n"
 	"5: push 0x23\n push r9\n iretq\n"
-	/* Entry r11 & 7 of the aliases := r11 & ~0xfff | r11 >> 3 & 7, from ring 0, and its TLB entry with it. */
+	/* Entry r11 & 7 of the aliases := r11 & ~0xfff | r11 >> 3 & 7, from ring 0. INVLPG comes first, because a single step may end all this between
+	 * the two; nothing reads there meanwhile.
+	 */
 	".org stub + 0x800\n mov eax, cs\n test al, 3\n jnz 6f\n mov eax, r11d\n and eax, 7\n mov edx, r11d\n shr edx, 3\n"
 	"and edx, 7\n and r11d, 0xfffff000\n or r11d, edx\n mov edx, eax\n shl edx, 12\n add edx, 0x40000000\n"
-	"mov [0x63000+rax*8], r11\n invlpg [rdx]\n 6: ret\n"
+	"invlpg [rdx]\n mov [0x63000+rax*8], r11\n 6: ret\n"
 	"\n.att_syntax\nstub_end:\n.popsection\n");
 
 struct code {
@@ -261,8 +263,9 @@ static void mapping(struct rng *r, struct code *c)
 
 	switch (below(r, 4)) {
 	case 0:
-		memcpy(c->b + c->n, "\x0f\x20\xd8\x0f\x22\xd8", 6); /* CR3 again */
-		c->n += 6;
+		/* CR3 again; and nobody keeps the address of the tables: writes there without INVLPG are open */
+		memcpy(c->b + c->n, "\x0f\x20\xd8\x0f\x22\xd8\x31\xc0", 8);
+		c->n += 8;
 		break;
 	case 1: /* invlpg [alias] */
 		memcpy(c->b + c->n, "\x0f\x01\x3c\x25", 4);
