@@ -188,6 +188,7 @@ static void test_protocol(void **state)
 			{ "{\"execute\":\"a\\u0000b\"}", "not JSON" },
 			{ "{\"execute\":\"\xff\"}", "not JSON" },
 			{ "{\"execute\":\"system_powerdown\"}", "no power button" },
+			{ "{\"execute\":\"ospite-change-engine\",\"arguments\":{\"engine\":\"warp\"}}", "no engine" },
 			{ "{\"execute\":\"ospite-suspend\"}", "no place to be saved to" },
 		};
 
