@@ -251,7 +251,7 @@ timers:
 	rdtsc
 	shl rdx, 32
 	or rax, rdx
-	add rax, 3000000
+	add rax, 30000000 ; 10 ms: not over before it is read back
 	mov rdx, rax
 	shr rdx, 32
 	mov ecx, 0x6e0
