@@ -2,6 +2,7 @@
 /* The saved machine's file: see file.h. Nothing in it is trusted: lengths are bounded by the file's own size. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,23 +192,66 @@ static int read_all(struct state_reader *r, uint64_t at, void *buf, size_t len, 
 	return 0;
 }
 
-static int check_contents(struct state_reader *r, const struct section_header *h, uint64_t at, struct err *e)
+/* The checksum of a large section is computed in parts by several threads. */
+#define PARTS_MAX 8
+#define PART_MIN (8u << 20)
+
+struct part {
+	struct state_reader *reader;
+	uint64_t at, length;
+	uint32_t crc;
+	pthread_t thread;
+	int result;
+	struct err error;
+};
+
+static void *part_check(void *opaque)
 {
-	enum { STEP = 1 << 20 };
+	enum { STEP = 1 << 18 };
+	struct part *p = opaque;
 	uint8_t *buf _free_ = malloc(STEP);
-	uint32_t crc = 0;
 
 	if (!buf)
-		return err_set(e, ENOMEM, "no memory to read %s", r->path);
-	for (uint64_t done = 0; done < h->length;) {
-		size_t n = (size_t)MIN(h->length - done, (uint64_t)STEP);
-		int rc = read_all(r, at + done, buf, n, e);
+		p->result = err_set(&p->error, ENOMEM, "no memory to read %s", p->reader->path);
+	for (uint64_t done = 0; done < p->length && !p->result;) {
+		size_t n = (size_t)MIN(p->length - done, (uint64_t)STEP);
 
-		if (rc)
-			return rc;
-		crc = (uint32_t)crc32_z(crc, buf, n);
+		p->result = read_all(p->reader, p->at + done, buf, n, &p->error);
+		if (!p->result)
+			p->crc = (uint32_t)crc32_z(p->crc, buf, n);
 		done += n;
 	}
+	return NULL;
+}
+
+static int check_contents(struct state_reader *r, const struct section_header *h, uint64_t at, struct err *e)
+{
+	struct part part[PARTS_MAX] = { 0 };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t n = MIN(MIN((uint64_t)MAX(cpus, 1), h->length / PART_MIN + 1), (uint64_t)PARTS_MAX);
+	uint64_t each = h->length / n, threads = 1;
+	uint32_t crc = 0;
+	int rc = 0;
+
+	for (uint64_t i = 0; i < n; i++)
+		part[i] = (struct part){ .reader = r, .at = at + i * each,
+					 .length = i + 1 < n ? each : h->length - i * each };
+	while (threads < n && !pthread_create(&part[threads].thread, NULL, part_check, &part[threads]))
+		threads++;
+	for (uint64_t i = 0; i < n; i++) {
+		if (!i || i >= threads)
+			part_check(&part[i]);
+		else
+			pthread_join(part[i].thread, NULL);
+		if (part[i].result && !rc) {
+			rc = part[i].result;
+			if (e)
+				*e = part[i].error;
+		}
+		crc = i ? (uint32_t)crc32_combine(crc, part[i].crc, (off_t)part[i].length) : part[0].crc;
+	}
+	if (rc)
+		return rc;
 	if (crc != h->crc)
 		return err_set(e, EINVAL, "%s is damaged: section %.8s does not match its checksum", r->path, h->tag);
 	return 0;
