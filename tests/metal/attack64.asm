@@ -22,6 +22,8 @@ main:
 	call straddles
 	call middles
 	call after_kernel
+	call aliasing
+	call locks
 	mov rax, 0x5ec4e75ec4e75ec4
 	EQ "the secret is as it was", [secret], rax
 	EQ "the kernel's page too", [TEST_PHYS], rax
@@ -213,6 +215,66 @@ middles:
 	EQ "at the CLI", [ex_rip], middles.imm + 2 + USER
 	ret
 
+; What ring 3 sees of the machine is what the bare machine shows: its ring, CR0, the tables, and flags it cannot change.
+aliasing:
+	TRY
+	mov rax, .look + USER
+	jmp enter_user
+.look:	mov ecx, cs
+	mov [abs TEST_VA + 0x1200], rcx
+	mov ecx, ss
+	mov [abs TEST_VA + 0x1208], rcx
+	smsw rcx
+	mov [abs TEST_VA + 0x1210], rcx
+	sgdt [abs TEST_VA + 0x1220]
+	sidt [abs TEST_VA + 0x1230]
+	pushfq
+	pop rcx
+	mov rdx, rcx
+	xor rdx, 0x3200 ; IF and IOPL the other way
+	push rdx
+	popfq
+	pushfq
+	pop rdx
+	xor rcx, rdx
+	mov [abs TEST_VA + 0x1240], rcx
+	int 0x80
+	END_TRY
+	CHECK_FAULT "a look around from ring 3", 0x80, 0
+	mov eax, [TEST_PHYS + 0x1200]
+	and eax, 3
+	EQ "CS shows ring 3", rax, 3
+	mov eax, [TEST_PHYS + 0x1208]
+	and eax, 3
+	EQ "SS shows ring 3", rax, 3
+	mov rcx, cr0
+	EQ "SMSW shows CR0", [TEST_PHYS + 0x1210], rcx
+	sgdt [room]
+	mov rcx, [room + 2]
+	EQ "SGDT shows the GDT", [TEST_PHYS + 0x1222], rcx
+	sidt [room]
+	mov rcx, [room + 2]
+	EQ "SIDT shows the IDT", [TEST_PHYS + 0x1232], rcx
+	EQ "POPF changes neither IF nor IOPL", [TEST_PHYS + 0x1240], 0
+	ret
+
+; LOCK where it is illegal: with a register, with what only reads, with what is never locked.
+locks:
+	UFAULTS "lock add register", 6, 0, db 0xf0, 0x01, 0xc1
+	UFAULTS "lock mov", 6, 0, db 0xf0, 0x89, 0x0c, 0x25, 0, 0x10, 0x20, 0
+	UFAULTS "lock cmp", 6, 0, db 0xf0, 0x39, 0x0c, 0x25, 0, 0x10, 0x20, 0
+	UFAULTS "lock nop", 6, 0, db 0xf0, 0x90
+	UFAULTS "lock ret", 6, 0, db 0xf0, 0xc3
+	UFAULTS "lock jmp", 6, 0, db 0xf0, 0xeb, 0
+	UFAULTS "lock stosb", 6, 0, db 0xf0, 0xaa
+	UFAULTS "lock movups", 6, 0, db 0xf0, 0x0f, 0x10, 0x00
+	UFAULTS "lock bt", 6, 0, db 0xf0, 0x0f, 0xba, 0x20, 1
+	UFAULTS "lock push", 6, 0, db 0xf0, 0x50
+	UFAULTS "lock syscall", 6, 0, db 0xf0, 0x0f, 0x05
+	UFAULTS "lock fld", 6, 0, db 0xf0, 0xd9, 0x00
+	UFAULTS "lock before a stale REX and add", 6, 0, db 0x48, 0xf0, 0x01, 0xc1
+	ret
+
 ; The kernel has just read, written and executed there: its translations are fresh.
 after_kernel:
 	xor r13d, r13d
@@ -261,6 +323,7 @@ after_kernel:
 	section .data
 	align 8
 secret:	dq 0
+room:	dq 0, 0
 code:	dq 0
 addresses:
 	dq 0, 8, 0x1000, secret, TEST_PHYS, TEST_VA + 0x10, TEST_VA + 0xff0, TEST_VA + 0x5000

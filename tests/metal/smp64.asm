@@ -20,6 +20,7 @@ main:
 	call ipis
 	call shootdown
 	call modify
+	call rewrite
 .end:	ret
 
 ; RUN job: on all CPUs at once; waits for all
@@ -512,6 +513,76 @@ modify:
 	je .run
 	ret
 
+; A page of functions that all CPUs rewrite, each its own, while all call any: who wrote sees the new one at once, the others a
+; whole one, and never an older one than before.
+REWRITES equ 400
+rewrite:
+	mov dword [stale], 0
+	xor ecx, ecx
+.fill:	mov eax, ecx
+	call .encode
+	mov [r10], r8
+	inc ecx
+	cmp ecx, 64
+	jb .fill
+	RUN .work
+	EQ "functions rewritten by all while all call them", [stale], 0
+	ret
+; ecx: number of a function, eax: its version. r10: where it is, r8: mov eax, number << 16 | version; ret; edi: that value
+.encode:
+	mov edi, ecx
+	shl edi, 16
+	or edi, eax
+	mov r8d, edi
+	shl r8, 8
+	or r8, 0xb8
+	mov r9, 0xc30000000000
+	or r8, r9
+	mov r10d, ecx
+	shl r10d, 6
+	add r10, functions
+	ret
+.work:	mov r12d, REWRITES
+.round:	mov ecx, r12d
+	and ecx, 15
+	shl ecx, 2
+	add ecx, r14d
+	mov eax, REWRITES + 1
+	sub eax, r12d
+	call .encode
+	mov [r10], r8 ; aligned: all or nothing
+	call r10
+	cmp eax, edi
+	jne .bad
+.other:	imul esi, r12d, 0x9e3779b1
+	imul r11d, r14d, 0x85ebca6b
+	xor esi, r11d
+	shr esi, 13
+	and esi, 63
+	xor eax, eax
+	cpuid ; serialises
+	mov r10d, esi
+	shl r10d, 6
+	add r10, functions
+	call r10
+	mov edx, eax
+	shr edx, 16
+	cmp edx, esi
+	jne .bad2
+	mov r11d, r14d
+	shl r11d, 6
+	add r11d, esi
+	cmp eax, [versions + r11 * 4]
+	jb .bad2
+	mov [versions + r11 * 4], eax
+.on:	dec r12d
+	jnz .round
+	ret
+.bad:	lock inc dword [stale]
+	jmp .other
+.bad2:	lock inc dword [stale]
+	jmp .on
+
 	section .text
 	align 64
 	times 59 nop
@@ -554,6 +625,9 @@ seen:	times 8 dd 0
 	alignb 4096
 split_page: resb 8192
 split_line: resb 128
+versions: resd 256
+	alignb 4096
+functions: resb 4096
 	alignb 4096
 ap_stacks: resb 4096 * 8
 	METAL_END
