@@ -87,6 +87,24 @@ static uint64_t bytes_left(const struct cpu *c, const struct string *s)
 	return MIN(count, 4096u) * s->size;
 }
 
+/*
+ * Host addresses of plain memory within a page, the TLB filled if need be; NULL: not plain, or a fault, which the slow
+ * way meets again.
+ */
+static uint8_t *plain_source(struct cpu *c, gva_t at, unsigned n)
+{
+	uint8_t *p = tlb_read_hit(c->tlb.data, at, n);
+
+	return p || cpu_probe(c, at, n, ACCESS_READ) ? p : tlb_read_hit(c->tlb.data, at, n);
+}
+
+static uint8_t *plain_target(struct cpu *c, gva_t at, unsigned n)
+{
+	uint8_t *p = tlb_write_hit(c->tlb.data, at, n);
+
+	return p || cpu_probe(c, at, n, ACCESS_WRITE) ? p : tlb_write_hit(c->tlb.data, at, n);
+}
+
 /* MOVS: as much as possible through two host pointers. Bytes done, 0: take the slow way for one
  * iteration. */
 static uint64_t movs_piece(struct cpu *c, const struct string *s)
@@ -104,9 +122,13 @@ static uint64_t movs_piece(struct cpu *c, const struct string *s)
 	if (!n || string_linear(c, s, (enum x86_seg)s->source, si, (unsigned)n, false, &a) ||
 	    string_linear(c, s, SEG_ES, di, (unsigned)n, true, &b))
 		return 0;
-	from = tlb_read_hit(c->tlb.data, a, (unsigned)n);
-	to = tlb_write_hit(c->tlb.data, b, (unsigned)n);
-	if (!from || !to)
+	/*
+	 * The target last: both may want the same entry of the TLB, and while we write the entry must be there, for others
+	 * to find that we do (tlb_revoke_page).
+	 */
+	from = plain_source(c, a, (unsigned)n);
+	to = from ? plain_target(c, b, (unsigned)n) : NULL;
+	if (!to)
 		return 0;
 	if (to > from &&
 	    (uint64_t)(to - from) < n) { /* each byte is copied before it is overwritten */
@@ -180,7 +202,7 @@ static uint64_t stos_piece(struct cpu *c, const struct string *s)
 	n -= n % s->size;
 	if (!n || string_linear(c, s, SEG_ES, di, (unsigned)n, true, &b))
 		return 0;
-	to = tlb_write_hit(c->tlb.data, b, (unsigned)n);
+	to = plain_target(c, b, (unsigned)n);
 	if (!to)
 		return 0;
 	switch (s->size) { /* constant sizes: the loops become vector stores */
