@@ -162,6 +162,20 @@ static int small_items(struct firmware_config *c, struct err *e)
 	return r;
 }
 
+static int smbios_files(struct firmware_config *c, struct err *e)
+{
+	uint8_t *tables = malloc(SMBIOS_SIZE), anchor[SMBIOS_ANCHOR];
+	uint32_t size;
+	int r = tables ? smbios_build(tables, anchor, &size, 0, c->smbios, e) : err_set(e, ENOMEM, "no memory for SMBIOS");
+
+	if (!r)
+		r = fw_cfg_add_file(c->device, "etc/smbios/smbios-tables", tables, size, e);
+	if (!r)
+		r = fw_cfg_add_file(c->device, "etc/smbios/smbios-anchor", anchor, sizeof(anchor), e);
+	free(tables);
+	return r;
+}
+
 int firmware_config_fill(struct firmware_config *c, struct err *e)
 {
 	int r = memory_files(c, e);
@@ -170,6 +184,8 @@ int firmware_config_fill(struct firmware_config *c, struct err *e)
 		r = small_items(c, e);
 	if (!r)
 		r = acpi_files(c, e);
+	if (!r)
+		r = smbios_files(c, e);
 	if (!r)
 		fw_cfg_set_refresh(c->device, acpi_refresh, c);
 	return r;

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include "base/log.h"
 #include "board/private.h"
 #include "dev/flash.h"
@@ -48,6 +49,8 @@ struct pc {
 	struct terminal *terminal;
 	struct pc_disks disks;
 	struct acpi_config acpi_config;
+	struct smbios_config smbios_config;
+	uint8_t smbios[32 + SMBIOS_SIZE]; /* anchor and tables */
 	struct firmware_config firmware;
 	struct pci_bus *pci;
 	struct chr *serial[UARTS];
@@ -487,6 +490,7 @@ static int pc_firmware(struct pc *pc, struct device_env *env, struct err *e)
 		return -1;
 	f->device = pc->fw_cfg;
 	f->acpi = &pc->acpi_config;
+	f->smbios = &pc->smbios_config;
 	f->update = acpi_update;
 	f->opaque = pc;
 	f->memory = pc->vm->config->memory;
@@ -540,7 +544,7 @@ static void pc_reset(void *opaque)
 	struct err e = { 0 };
 	int r;
 
-	if (!pc->boot && pc->config->restoring)
+	if (!pc->boot && pc->config->restoring && !pc->config->firmware)
 		vm_request_end(vm, VM_END_RESET, 0, "the guest reset, and there is no --kernel to start again");
 	if (!pc->boot)
 		return; /* firmware: the reset vector */
@@ -550,6 +554,8 @@ static void pc_reset(void *opaque)
 	piix_set_routing(pc->piix, pirq_irq);
 	pci_bus_assign(pc->pci, pirq_irq);
 	r = mem_load(vm->machine.mem, ACPI_BASE, pc->acpi, ACPI_SIZE);
+	if (!r)
+		r = mem_load(vm->machine.mem, SMBIOS_BASE, pc->smbios, sizeof(pc->smbios));
 	if (!r)
 		r = boot_image_load(pc->boot, vm->machine.mem, &pc->map, pc->rsdp, &vm->vcpus[0].cpu.s, &e);
 	if (r)
@@ -571,12 +577,28 @@ static void pc_acpi_config(struct pc *pc)
 	acpi->pci_high_end = bus.high_end;
 }
 
+/* The machine's own identity: given, or new. */
+static void pc_smbios_config(struct pc *pc)
+{
+	static const uint8_t none[16];
+	struct smbios_config *c = &pc->smbios_config;
+
+	*c = (struct smbios_config){ .cpus = pc->vm->machine.ncpus, .memory = pc->vm->config->memory };
+	memcpy(c->uuid, pc->config->uuid, sizeof(c->uuid));
+	if (memcmp(c->uuid, none, sizeof(none)) || getrandom(c->uuid, sizeof(c->uuid), GRND_NONBLOCK) < 0)
+		return;
+	c->uuid[7] = (uint8_t)((c->uuid[7] & 0x0f) | 0x40); /* random, by the bytes' order in these tables */
+	c->uuid[8] = (uint8_t)((c->uuid[8] & 0x3f) | 0x80);
+}
+
 static int pc_boot(struct pc *pc, struct err *e)
 {
 	const struct pc_config *config = pc->config;
+	uint32_t size;
 	int r;
 
 	pc_acpi_config(pc);
+	pc_smbios_config(pc);
 	r = pc_disks_open(&pc->disks, config, e);
 	if (r)
 		return r;
@@ -585,6 +607,8 @@ static int pc_boot(struct pc *pc, struct err *e)
 	if (config->restoring && !config->kernel)
 		return 0;
 	r = acpi_build(pc->acpi, &pc->acpi_config, &pc->rsdp, e);
+	if (!r)
+		r = smbios_build(pc->smbios + 32, pc->smbios, &size, SMBIOS_BASE + 32, &pc->smbios_config, e);
 	if (!r)
 		r = boot_image_open(&pc->boot, config, &pc->map, e);
 	return r;

@@ -32,6 +32,7 @@ struct pc_config {
 	unsigned nmodules;
 	const char *serial[4]; /* NULL: absent; see chr.h */
 	unsigned nserial;
+	uint8_t uuid[16];      /* the machine's, as SMBIOS has it; all zero: a new one */
 	int exit_port;         /* -1: none */
 	const char *vga_bios; /* the display adapter's firmware, a file; NULL: there is no display adapter */
 	const char *display;  /* where the screen is shown: "none" (or NULL), "text" */

@@ -203,10 +203,12 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 void pc_disks_boot_order(const struct pc_disks *d, char *text, size_t size);
 
 struct acpi_config;
+struct smbios_config;
 /* What the firmware is told (firmware-config.c); lives as long as the device. */
 struct firmware_config {
 	struct device *device;
 	struct acpi_config *acpi;
+	const struct smbios_config *smbios;
 	void (*update)(void *opaque, struct acpi_config *acpi); /* what the firmware has changed since */
 	void *opaque;
 	uint64_t memory;
@@ -247,6 +249,20 @@ struct acpi_links {
 };
 int acpi_build_movable(uint8_t *buf, uint8_t rsdp[RSDP_SIZE], struct acpi_links *links, const struct acpi_config *config,
 		       struct err *e);
+
+/* ---- SMBIOS (smbios.c) ---- */
+
+struct smbios_config {
+	unsigned cpus;
+	uint64_t memory;
+	uint8_t uuid[16];
+};
+#define SMBIOS_ANCHOR 31
+#define SMBIOS_SIZE 0x4000u
+#define SMBIOS_BASE 0xf0000ull /* of the anchor, for kernels without firmware; the tables follow 32 bytes later */
+/* Tables for address `at` into SMBIOS_SIZE bytes. */
+int smbios_build(uint8_t *tables, uint8_t anchor[SMBIOS_ANCHOR], uint32_t *size, uint32_t at,
+		 const struct smbios_config *c, struct err *e);
 
 #define AML_MAX 0x8000
 struct aml {

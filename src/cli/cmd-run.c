@@ -400,7 +400,7 @@ static int firmware_find(struct pc_config *pc, struct err *e)
 /* What no single option can tell. */
 static int options_check(struct run_options *o, struct err *e)
 {
-	if (o->restore && (o->sized || o->pc.firmware || o->pc.nmodules))
+	if (o->restore && (o->sized || o->pc.nmodules))
 		return err_set(e, EINVAL, "--restore takes memory, CPUs and CPU model from the file; leave these options out");
 	if (!o->pc.kernel && !o->pc.firmware && !o->restore) {
 		if (!o->pc.ndisks && !o->pc.boot_menu)

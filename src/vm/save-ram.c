@@ -218,7 +218,8 @@ int save_ram_read(struct mem *m, struct state_reader *r, struct err *e)
 	if (!rc)
 		rc = state_reader_get(r, 0, &h, sizeof(h), e);
 	if (!rc && h.size != mem_ram_size(m))
-		rc = err_set(e, EINVAL, "saved with %llu bytes of memory, this machine has %llu",
+		rc = err_set(e, EINVAL, "saved with %llu bytes of memory, firmware and device memory included, this machine has %llu; "
+			     "give the same --firmware, --disk and so on as before",
 			     (unsigned long long)h.size, (unsigned long long)mem_ram_size(m));
 	if (!rc)
 		rc = list_chunks(&u, length, h.size, e);
