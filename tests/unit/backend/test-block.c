@@ -166,7 +166,7 @@ static void test_limits(void **state)
 	b = open_spec("file=%s,iops=100,iops-burst=10", d.path);
 	start = clock_host_now();
 	for (unsigned i = 0; i < ARRAY_LEN(slots); i++) {
-		slots[i].buf = aligned_alloc(4096, 512);
+		slots[i].buf = aligned_alloc(4096, 4096);
 		slots[i].iov[0] = (struct iovec){ slots[i].buf, 512 };
 		slots[i].r = (struct block_request){ .op = BLOCK_READ, .offset = i * 512, .length = 512, .iov = slots[i].iov,
 						     .iovcnt = 1, .done = slot_done, .opaque = &slots[i] };
