@@ -31,12 +31,13 @@ enum tlb_mode { TLB_USER, TLB_SUPER, TLB_SUPER_AC, TLB_MODES };
 enum tlb_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
 /*
- * The tag of an empty entry: a page that belongs into the neighbouring entry. No constant would do: an access within 4 KiB
- * above it, in the one entry where that address belongs, would pass for a hit.
+ * The tag of an empty entry: an address that is not canonical and belongs into the neighbouring entry. Who looks into the entry where
+ * an address belongs never takes it for a hit, whatever the address. Who looks into another (the translator may guess
+ * which it is) does so only for addresses that are not canonical, and those stay so when the entry's addend is added.
  */
 static inline uint64_t tlb_none(unsigned entry)
 {
-	return (uint64_t)(entry ^ 1) << 12;
+	return 1ull << 63 | (uint64_t)(entry ^ 1) << 12;
 }
 
 #define TLB_TABLE_ALIGN 0x10000ull /* generated code makes use of the zeros */

@@ -20,6 +20,7 @@ enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 #define LINK_SLOTS 131072u
 #define WATCH_LOG 1024u
 #define BLOCK_RUNS 16u
+#define GUESSES 512u
 
 /* Jump cache: where translated code of a guest address begins (entry for flags state M). */
 struct jc_entry {
@@ -46,6 +47,7 @@ struct dbt_hot {
 	uint32_t irq_check; /* with IF clear: the interrupt controller may have one for us */
 	int64_t tsc_host;   /* the guest's TSC before its own offset - the host's */
 	uint64_t reenter;   /* where b->swap_in goes on */
+	uint32_t guess[GUESSES]; /* TLB index that an access had last */
 	uint64_t run[BLOCK_RUNS]; /* addends of runs */
 	uint8_t vec_live, x87_live;
 	uint8_t pad[6];

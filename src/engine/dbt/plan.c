@@ -390,6 +390,31 @@ static void find_slots(struct tr *t)
 	}
 }
 
+/* The index comes from a MOVZX of a byte or an AND with a constant just before. */
+bool index_is_small(const struct tr *t, unsigned idx)
+{
+	const struct insn *i = &t->insn[idx];
+	uint32_t w;
+
+	if (i->index == REG_NONE || i->flags & INSN_VSIB)
+		return false;
+	for (unsigned n = idx; n-- > 0 && idx - n <= 8;) {
+		const struct insn *by = &t->insn[n];
+
+		if (by->class == CLASS_BRANCH && by->flags & INSN_COND)
+			continue;
+		if (by->class != CLASS_PLAIN || !plain_writes(by, &w))
+			return false;
+		if (!(w & BIT(i->index)))
+			continue;
+		if (by->op == OP_MOVZX)
+			return by->opcode == 0xb6 && by->opsize >= 4;
+		return by->op == OP_AND && (by->form == FORM_RM_IMM || by->form == FORM_REG_IMM) && by->opsize >= 4 &&
+		       by->imm <= 4095u >> i->scale;
+	}
+	return false;
+}
+
 void plan_runs(struct tr *t)
 {
 	struct plan p;

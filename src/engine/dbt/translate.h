@@ -132,6 +132,7 @@ void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct
 /* plan.c */
 void plan_runs(struct tr *t);
 bool run_keeps_s1(struct tr *t, unsigned idx);
+bool index_is_small(const struct tr *t, unsigned idx); /* what it indexes surely fits a page */
 
 /* swap.c */
 void plan_swaps(struct tr *t);

@@ -131,6 +131,19 @@ PROGRAM(prog_swap_divide, "mov r15d, 40\n mov r13d, 1\n mov r8d, 8\n mov r9d, 9\
 PROGRAM(prog_swap_forever, "mov r11d, 11\n mov r10d, 10\n xor r13d, r13d\n xor r14d, r14d\n"
 			   "1: inc r13\n add r14, 2\n lea rax, [r13+r13]\n mov [rsp-8], r14\n jmp 1b\n");
 
+/*
+ * Tables by small index, whose TLB entry is guessed: the same instruction in one page for long, then in others, next to it and far
+ * away, reads and writes, at page ends.
+ */
+PROGRAM(prog_guess, "mov r12d, 3000\n mov ebx, 0x20000\n xor eax, eax\n mov edx, 0x9e3779b9\n"
+		    "1: imul edx, edx, 0x19660d\n add edx, 0x3c6ef35f\n mov ecx, edx\n shr ecx, 24\n"
+		    "xor eax, [rbx+rcx*4]\n add eax, edx\n movzx esi, al\n mov [rbx+rsi*8+0x1fc], eax\n mov edi, edx\n"
+		    "and edi, 0x1ff\n add [rbx+rdi*8+4], rdi\n movzx edi, dh\n adc rax, [rdi*2+0x21f00]\n test r12d, 15\n jnz 2f\n"
+		    "mov ebx, edx\n and ebx, 0x7ff0\n add ebx, 0x20000\n 2: test r12d, 127\n jnz 3f\n xor ebx, 0x401000\n"
+		    "3: dec r12d\n jnz 1b\n hlt\n");
+PROGRAM(prog_guess_wild, "mov ecx, 6\n mov rbx, 0x20000\n 1: movzx esi, cl\n mov [rbx+rsi*8], rcx\n mov rax, [rbx+rsi*8+8]\n"
+			 "dec ecx\n jnz 1b\n btc rbx, 63\n xor rbx, 0x1000\n mov ecx, 2\n jmp 1b\n hlt\n");
+
 /* A page fault in the middle of a block. */
 PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
 		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
@@ -270,6 +283,12 @@ static void swaps(void **state)
 	compare(prog_swap_divide, prog_swap_divide_end, true);
 }
 
+static void guesses(void **state)
+{
+	compare(prog_guess, prog_guess_end, false);
+	compare(prog_guess_wild, prog_guess_wild_end, true);
+}
+
 static void deep_stack(void **state)
 {
 	compare(prog_deep, prog_deep_end, false);
@@ -391,6 +410,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(swaps),
 		cmocka_unit_test(kicked_swapped),
+		cmocka_unit_test(guesses),
 	};
 	struct err e;
 
