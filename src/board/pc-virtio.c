@@ -19,6 +19,8 @@ static int attach(struct virtio_board *b, struct virtio *v, bool transitional, i
 		return -1;
 	b->count++;
 	b->add(b->opaque, &v->device);
+	if (v->own)
+		b->add(b->opaque, v->own);
 	r = virtio_pci_attach(b->pci, v, -1, transitional, slot, e);
 	return r ? err_prefix(e, "%s", v->name) : 0;
 }
@@ -42,6 +44,24 @@ static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 	return 0;
 }
 
+/* Consoles, and lines the guest finds by name. The back-ends are the board's. */
+static int ports(struct virtio_board *b, const struct pc_config *config, struct err *e)
+{
+	struct virtio_port_config port[VIRTIO_PORTS] = { 0 };
+
+	for (unsigned i = 0; i < config->nports; i++) {
+		struct chr_config chr = { .spec = config->port[i].where, .leave = b->leave, .opaque = b->opaque,
+					  .save = config->save, .save_opaque = config->save_opaque };
+
+		b->chr[i] = chr_open(b->env->loop, &chr, e);
+		if (!b->chr[i])
+			return err_prefix(e, "--port %s", chr.spec);
+		port[i] = (struct virtio_port_config){ .chr = b->chr[i], .name = config->port[i].name,
+						       .console = !config->port[i].name };
+	}
+	return attach(b, virtio_console_create(b->env, b->count, port, config->nports, e), true, NULL, e);
+}
+
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 {
 	const struct pc_config *config = d->config;
@@ -50,5 +70,12 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		return -1;
 	if (config->rng && attach(b, virtio_rng_create(b->env, b->count, 0, e), true, NULL, e))
 		return -1;
+	if (config->nports && ports(b, config, e))
+		return -1;
+	if (config->balloon) {
+		b->balloon = virtio_balloon_create(b->env, b->count, e);
+		if (attach(b, b->balloon, true, NULL, e))
+			return -1;
+	}
 	return 0;
 }

@@ -48,6 +48,7 @@ struct pc {
 	struct chr *debug;
 	struct terminal *terminal;
 	struct pc_disks disks;
+	struct virtio_board virtio;
 	struct acpi_config acpi_config;
 	struct smbios_config smbios_config;
 	uint8_t smbios[32 + SMBIOS_SIZE]; /* anchor and tables */
@@ -76,6 +77,10 @@ static void pc_device_destroy(struct device *d)
 	}
 	if (pc->debug)
 		chr_close(pc->debug);
+	for (unsigned i = 0; i < PC_PORTS; i++) {
+		if (pc->virtio.chr[i])
+			chr_close(pc->virtio.chr[i]);
+	}
 	terminal_close(pc->terminal);
 	pc_disks_close(&pc->disks);
 	if (pc->lapic_bus)
@@ -307,7 +312,6 @@ static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 {
 	struct pci_bus_config bus = { .env = *env, .msi = pci_msi, .add = pci_add, .opaque = pc };
-	struct virtio_board virtio = { .env = env, .add = pci_add, .opaque = pc, .cpus = pc->vm->machine.ncpus };
 	struct irq_line ide_irq[2] = { pc_irq(pc, 14, 0), pc_irq(pc, 15, 0) };
 	struct piix_config piix = { .isa = pci_isa, .opaque = pc, .pm_moved = pm_moved, .pm_base = ACPI_PM_PORT };
 
@@ -316,7 +320,6 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	pc->pci = pci_bus_create(&bus, e);
 	if (!pc->pci)
 		return -1;
-	virtio.pci = pc->pci;
 	vm_add_device(pc->vm, pci_bus_device(pc->pci));
 	pc->host = i440fx_create(pc->pci, env->mem, pc->rom_offset, e);
 	if (add(pc, pc->host))
@@ -328,7 +331,9 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 		return -1;
 	if (pc->disks.ide && add(pc, pc->disks.ide))
 		return -1;
-	return pc_virtio(&pc->disks, &virtio, e);
+	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
+					    .cpus = pc->vm->machine.ncpus };
+	return pc_virtio(&pc->disks, &pc->virtio, e);
 }
 
 struct device *pc_keyboard(struct pc *pc)

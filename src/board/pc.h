@@ -24,6 +24,12 @@ struct pc_disk {
 /* What the firmware tries, in this order; each kind once. */
 enum pc_boot_kind { PC_BOOT_NONE, PC_BOOT_DISK, PC_BOOT_CDROM, PC_BOOT_NETWORK };
 
+#define PC_PORTS 8
+struct pc_port { /* of the virtio console */
+	const char *name;  /* NULL: a console */
+	const char *where; /* see chr.h */
+};
+
 struct pc_config {
 	const char *kernel, *initrd, *append, *firmware;
 	/* Flash for the firmware's variables, below it: the file, and what it is made from; both NULL: there is none. */
@@ -40,7 +46,9 @@ struct pc_config {
 	struct pc_disk disk[PC_DISKS];
 	unsigned ndisks;
 	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
-	bool rng;              /* a virtio entropy device */
+	bool rng, balloon;     /* virtio devices */
+	struct pc_port port[PC_PORTS];
+	unsigned nports;
 	bool boot_menu;        /* the firmware is to ask what to start */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */

@@ -172,6 +172,7 @@ struct device;
 struct device_env;
 struct ide_drive_config;
 struct pci_bus;
+struct virtio;
 
 /* Where a disk of the configuration went. */
 struct pc_drive {
@@ -196,7 +197,10 @@ struct virtio_board {
 	struct device_env *env;
 	void (*add)(void *opaque, struct device *d);
 	void *opaque;
+	void (*leave)(void *opaque); /* a terminal's Ctrl-A X */
 	unsigned cpus, count; /* count: devices so far */
+	struct chr *chr[PC_PORTS];
+	struct virtio *balloon; /* NULL: none */
 };
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 /* OpenFirmware paths of what can be started, in the order asked for. */

@@ -32,7 +32,7 @@ struct run_options {
 	struct pc_config pc;
 	struct pc_module module[MODULES_MAX];
 	char *module_text[MODULES_MAX];
-	char *disk_text[PC_DISKS];
+	char *disk_text[PC_DISKS], *port_text[PC_PORTS];
 	bool append_given, stats, require_kvm, sized;
 	const char *log, *trace, *gdb, *save_to, *restore, *control;
 };
@@ -277,6 +277,29 @@ static int set_boot(void *into, const char *value, struct err *e)
 	return n ? 0 : err_set(e, EINVAL, "needs a value");
 }
 
+/* WHERE as for --serial. What stands before '=' is a name when it is no path. */
+static int set_port(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+	struct pc_port *p = &o->pc.port[o->pc.nports];
+	const char *equals = strchr(value, '='), *colon = strpbrk(value, ":/");
+
+	if (o->pc.nports == PC_PORTS)
+		return err_set(e, E2BIG, "there can be %d ports", PC_PORTS);
+	p->where = value;
+	if (equals && (!colon || equals < colon)) {
+		if (equals == value || equals - value > 60)
+			return err_set(e, EINVAL, "a port's name has 1 to 60 characters");
+		o->port_text[o->pc.nports] = strndup(value, (size_t)(equals - value));
+		if (!o->port_text[o->pc.nports])
+			return err_set(e, ENOMEM, "out of memory");
+		p->name = o->port_text[o->pc.nports];
+		p->where = equals + 1;
+	}
+	o->pc.nports++;
+	return 0;
+}
+
 static int set_module(void *into, const char *value, struct err *e)
 {
 	struct run_options *o = into;
@@ -317,6 +340,7 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 SET_FLAG(set_no_reboot, vm.no_reboot)
 SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_rng, pc.rng)
+SET_FLAG(set_balloon, pc.balloon)
 SET_FLAG(set_stats, stats)
 SET_FLAG(set_require_kvm, require_kvm)
 
@@ -328,6 +352,8 @@ static const struct option_def run_options[] = {
 	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,bus=virtio", set_disk },
 	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom },
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
+	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
+	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
@@ -652,6 +678,8 @@ static void run_dispose(struct run *run)
 		free(run->options.module_text[i]);
 	for (unsigned i = 0; i < PC_DISKS; i++)
 		free(run->options.disk_text[i]);
+	for (unsigned i = 0; i < PC_PORTS; i++)
+		free(run->options.port_text[i]);
 }
 
 int cmd_run(int argc, char **argv)

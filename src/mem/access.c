@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include "base/err.h"
 #include "base/trace.h"
@@ -270,6 +271,15 @@ void mem_dma_store(struct mem *m, void *host, const void *data, uint64_t len)
 	mem_dma_done(m, host, len);
 	if (unlikely(w))
 		pthread_mutex_unlock(&w->gate);
+}
+
+void mem_dma_discard(struct mem *m, void *host, uint64_t len)
+{
+	uintptr_t from = ((uintptr_t)host + GUEST_PAGE - 1) & ~(uintptr_t)(GUEST_PAGE - 1);
+	uintptr_t to = ((uintptr_t)host + len) & ~(uintptr_t)(GUEST_PAGE - 1);
+
+	if (to > from && mem_dma_direct(m) && !madvise((void *)from, to - from, MADV_REMOVE))
+		mem_dma_done(m, (void *)from, to - from);
 }
 
 int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len)

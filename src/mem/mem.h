@@ -108,6 +108,8 @@ int mem_dma_map(struct mem *m, gpa_t at, uint64_t len, struct iovec *iov, unsign
 bool mem_dma_direct(const struct mem *m);
 void mem_dma_done(struct mem *m, const void *host, uint64_t len);
 void mem_dma_store(struct mem *m, void *host, const void *data, uint64_t len);
+/* The guest has no use for these bytes: whole pages among them go back to the host and read as zeroes, or stay as they are. */
+void mem_dma_discard(struct mem *m, void *host, uint64_t len);
 /* Like mem_dma_write, but may also fill ROM: loaders and firmware set-up only. */
 int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
 

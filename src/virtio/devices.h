@@ -23,4 +23,25 @@ void virtio_block_resized(struct virtio *v);
 /* Random bytes from the host's getrandom; bytes a second at most, 0: no limit. */
 struct virtio *virtio_rng_create(const struct device_env *env, unsigned instance, uint64_t rate, struct err *e);
 
+/* Console (port 0, if it is one) and ports that the guest finds by name. */
+#define VIRTIO_PORTS 8
+struct virtio_port_config {
+	struct chr *chr; /* the caller's, until the device is gone */
+	const char *name; /* NULL: none */
+	bool console;
+};
+struct virtio *virtio_console_create(const struct device_env *env, unsigned instance, const struct virtio_port_config *ports,
+				     unsigned n, struct err *e);
+
+/* Balloon, with the guest's statistics, and pages it reports as free given back at once. */
+struct virtio *virtio_balloon_create(const struct device_env *env, unsigned instance, struct err *e);
+struct virtio_balloon_info {
+	uint64_t target, actual; /* bytes the guest is to give, and has given */
+	uint64_t given_back;     /* bytes so far, reported ones too */
+	bool has[16];
+	uint64_t stat[16]; /* by the tags of virtio 1.2, 5.5.6.3; as of the last answer */
+};
+void virtio_balloon_set(struct virtio *v, uint64_t bytes); /* any thread */
+void virtio_balloon_get(struct virtio *v, struct virtio_balloon_info *info); /* asks for newer statistics as well */
+
 #endif

@@ -91,6 +91,7 @@ struct virtio {
 	unsigned config_len;
 	unsigned nqueues;
 	struct virtqueue queue[VIRTIO_QUEUES];
+	struct device *own; /* what the model saves beside this; the board adds it too; may be NULL */
 	const struct virtio_transport *transport;
 	void *transport_opaque;
 };
