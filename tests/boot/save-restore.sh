@@ -3,11 +3,13 @@
 # A stock kernel under load is saved and restored again and again, each time under another engine, and must not notice: the guest
 # checks what it computes, counts its rounds without a gap, and powers off.
 #
-# usage: save-restore.sh OSPITE KERNEL-PACKAGE ROUNDS CPUS ENGINE...      (engines take turns)
+# usage: save-restore.sh OSPITE KERNEL-PACKAGE[+disk] ROUNDS CPUS ENGINE...      (engines take turns)
+# With +disk the files are on a virtio disk in use, read from it each round, beside a virtio console and an entropy device.
 # By hand: tests/boot/save-restore.sh build/ospite linux-image-cloud-amd64 100 1 dbt interp
 set -u
 ospite=$(realpath "$1")
-package=$2
+package=${2%+disk}
+disk=${2#"$package"}
 rounds=$3
 cpus=$4
 shift 4
@@ -31,11 +33,28 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/root/bin" "$work/root/tmp" "$work/root/dev"
 cp "$busybox" "$work/root/bin/busybox"
+if [ -n "$disk" ]; then
+	modules=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ospite/$package/modules
+	[ -s "$modules/virtio.ko" ] || skip "no modules of $package in the cache (./check fetches them)"
+	mkdir "$work/root/m" "$work/root/proc"
+	cp "$modules"/virtio*.ko "$work/root/m/"
+	truncate -s 32M "$work/disk"
+fi
 cat >"$work/root/init" <<'INIT'
 #!/bin/busybox sh
 b=/bin/busybox
 $b mount -t devtmpfs d /dev
-$b mount -t tmpfs t /tmp
+if [ -d /m ]; then
+	$b mount -t proc p /proc
+	for m in virtio_ring virtio virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk \
+		virtio-rng virtio_console; do
+		$b insmod /m/$m.ko 2>/dev/null
+	done
+	$b sleep 0.5
+	$b mke2fs /dev/vda >/dev/null && $b mount -t ext4 /dev/vda /tmp || echo "BAD disk"
+else
+	$b mount -t tmpfs t /tmp
+fi
 $b dd if=/dev/urandom of=/tmp/a bs=1k count=64 2>/dev/null
 sum=$($b md5sum </tmp/a)
 $b head -n 1 </dev/console >/tmp/stop &
@@ -43,6 +62,11 @@ n=0
 while [ ! -s /tmp/stop ]; do
 	n=$((n + 1))
 	$b cp /tmp/a /tmp/b && $b gzip -f /tmp/b && $b gunzip -f /tmp/b.gz
+	if [ -d /m ]; then
+		$b sync
+		echo 3 >/proc/sys/vm/drop_caches
+		[ "$($b head -c 32 /dev/hwrng | $b wc -c)" = 32 ] || echo "BAD entropy in round $n"
+	fi
 	[ "$($b md5sum </tmp/b)" = "$sum" ] || echo "BAD round $n"
 	echo "round $n"
 	$b sleep 0.01
@@ -54,6 +78,8 @@ chmod +x "$work/root/init"
 (cd "$work/root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$work/initrd"
 
 mkfifo "$work/in"
+devices=
+[ -z "$disk" ] || devices="--rng --port file:$work/hvc --disk file=$work/disk,bus=virtio"
 : >"$work/text"
 n=0
 while [ $n -le "$rounds" ]; do
@@ -65,10 +91,10 @@ while [ $n -le "$rounds" ]; do
 	holder=$!
 	if [ $n = 0 ]; then
 		timeout 300 "$ospite" run --engine "$engine" --cpus "$cpus" --memory 256M --kernel "$kernel" --initrd "$work/initrd" \
-			--append "console=ttyS0 loglevel=4 panic=-1" --no-reboot --save-to "$work/next" \
+			--append "console=ttyS0 loglevel=4 panic=-1" --no-reboot --save-to "$work/next" $devices \
 			<"$work/in" >"$work/out" 2>"$work/err" &
 	else
-		timeout 300 "$ospite" run --engine "$engine" --restore "$work/saved" --no-reboot --save-to "$work/next" \
+		timeout 300 "$ospite" run --engine "$engine" --restore "$work/saved" --no-reboot --save-to "$work/next" $devices \
 			<"$work/in" >"$work/out" 2>"$work/err" &
 	fi
 	vm=$!
