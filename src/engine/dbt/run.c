@@ -164,7 +164,7 @@ static int fetch(struct cpu *c, gva_t rip, gpa_t *page, bool *global)
 
 /*
  * The block at rip; the exit that led here, if any, is linked to it. The epoch is odd from before x was read and stays so if
- * a block is returned. NULL with CPU_OK: interpret. Translating may wait for others, so x is forgotten there.
+ * a block is returned. NULL with CPU_OK: interpret. Translating may wait for others, then x is forgotten.
  */
 static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out)
 {
@@ -190,10 +190,14 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	if (b && x) {
 		link_exit(d, c, x, b, global);
 	} else if (!b) {
+		uint64_t drops = d->drops, evictions = d->counters.evictions;
+
 		epoch_even(c);
 		fp_by(c);
 		watch_stop(c, WATCH_LEFT); /* this may free blocks */
 		b = translate_timed(d, c, c->s.rip, page, page2, mode);
+		if (b && x && d->drops == drops && d->counters.evictions == evictions && !d->watch)
+			link_exit(d, c, x, b, global); /* which nobody can have freed meanwhile */
 	}
 	if (b) {
 		epoch_odd(c);
