@@ -649,6 +649,7 @@ static int run_machine(struct run *run, struct err *e)
 	run->saver.vm = run->vm;
 	if (control_open(run, e))
 		return -e->code;
+	run->vm->machine.sample = o->stats;
 	say_engine(run);
 	if (o->gdb)
 		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));

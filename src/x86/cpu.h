@@ -76,6 +76,7 @@ struct machine {
 	struct cpu *cpus[MAX_CPUS];
 	unsigned ncpus;
 	struct trace *trace; /* NULL when nothing is traced */
+	bool sample; /* engines may spend a little on finding out where the time goes: --stats */
 	/* An instruction that must exclude all other CPUs (split locks) runs under this; see x86/access.h. */
 	_Atomic uint32_t exclusive;
 };

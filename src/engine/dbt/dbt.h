@@ -10,6 +10,7 @@
 #define ENGINE_DBT_DBT_H
 
 #include <pthread.h>
+#include <time.h>
 #include "engine/dbt/abi.h"
 #include "engine/dbt/watch.h"
 #include "engine/engine.h"
@@ -116,7 +117,8 @@ struct region {
 #define DBT_COUNTERS(X) \
 	X(blocks) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
 	X(interp_helpers) X(interp_steps) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
-	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets)
+	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) \
+	X(samples_guest_code) X(samples_helpers) X(samples_translating) X(samples_halted)
 
 struct dbt_counters {
 #define X(name) uint64_t name;
@@ -192,6 +194,8 @@ struct dbt_cpu {
 		struct insn insn;
 	} insns[INSN_CACHE];
 	struct dbt_counters counters;
+	timer_t sampler; /* sample.c */
+	bool sampling, translating;
 	uint64_t helped[OP_COUNT]; /* instructions interpreted within blocks */
 };
 
@@ -321,6 +325,10 @@ void fp_load_vec(struct cpu *c);
 void fp_load_x87(struct cpu *c);
 
 extern const struct engine_ops engine_dbt;
+
+/* sample.c */
+void sample_start(struct dbt_cpu *dc);
+void sample_stop(struct dbt_cpu *dc);
 
 /* signals.c */
 int signals_install(struct err *e);

@@ -156,7 +156,10 @@ static int cpu_create(struct cpu *c, struct err *e)
 			h->slot[n] = (uint64_t)(uintptr_t)(d->rx + d->slot_of[n]->stub);
 	}
 	pthread_mutex_unlock(&d->lock);
-	return signals_attach(dc, e);
+	if (signals_attach(dc, e))
+		return -(e->code ? e->code : EIO);
+	sample_start(dc);
+	return 0;
 }
 
 static void cpu_destroy(struct cpu *c)
@@ -165,6 +168,7 @@ static void cpu_destroy(struct cpu *c)
 
 	if (!dc)
 		return;
+	sample_stop(dc);
 	signals_detach(dc);
 	pthread_mutex_lock(&dc->d->lock);
 	c->engine_data = NULL;
@@ -207,8 +211,10 @@ struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_
 	struct timespec a, b;
 	struct block *block;
 
+	dbt_cpu(c)->translating = true;
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	block = translate(d, c, va, page, page2, mode);
+	dbt_cpu(c)->translating = false;
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	d->counters.translate_ns += (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000u + (uint64_t)(b.tv_nsec - a.tv_nsec);
 	if (block && d->perf_map)
