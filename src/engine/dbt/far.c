@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From one privilege level to another without leaving translated code: SYSCALL, SYSRET and IRET as operating systems use
- * them; and to another address space. The vector registers stay where they are, and the way on is looked up in the jump cache. What does not fit
- * (an interrupt that waits, an address met for the first time, another mode) leaves as if the interpreter had done it.
+ * them; and to another address space. The vector registers stay where they are, and the way on is looked up in the jump
+ * cache. What does not fit (an interrupt that waits, an address met for the first time, another mode) leaves as if the
+ * interpreter had done it.
  */
 #include "engine/dbt/dbt.h"
 #include "x86/segment.h"
