@@ -101,8 +101,8 @@ static void *ring_main(void *opaque)
 		io_uring_cqe_seen(&g->uring, cqe);
 		if (!it)
 			return NULL; /* ring_destroy's */
-		done = *it;
 		pthread_mutex_lock(&g->lock);
+		done = *it;
 		it->next = g->free;
 		g->free = it;
 		g->underway--;

@@ -84,9 +84,13 @@ static int l2_make(struct qcow2 *q, uint64_t i, struct table **out)
 			pthread_mutex_lock(&q->map);
 			memcpy(t->data, from->data, q->cluster_size);
 			pthread_mutex_unlock(&q->map);
-			r = clusters_free_later(q, (old & OFFSET_MASK) >> q->cluster_bits, 1);
 		}
 	}
+	/* now, not at the next flush, so that a full disk is noticed by the write and not by what was written before */
+	if (!r)
+		r = node_write(q->file, cluster << q->cluster_bits, t->data, q->cluster_size);
+	if (!r && old & OFFSET_MASK)
+		r = clusters_free_later(q, (old & OFFSET_MASK) >> q->cluster_bits, 1);
 	if (r) {
 		table_drop(q, &q->l2, cluster << q->cluster_bits);
 		(void)refcount_add(q, cluster, 1, -1);
