@@ -143,11 +143,15 @@ static void test_device_writes(void **state)
 
 static void test_one_cpu(void **state)
 {
-	struct guest g;
+	struct guest g = { 0 };
 	struct err e = { 0 };
 
 	assert_true(guest_create(&g, 2, &engine_verify, &e));
 	assert_non_null(strstr(e.text, "--cpus 1"));
+	clock_destroy(g.machine.clock);
+	ports_destroy(g.machine.ports);
+	mem_destroy(g.machine.mem);
+	free(g.cpus);
 }
 
 int main(void)
