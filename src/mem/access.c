@@ -372,16 +372,40 @@ static void dirty_clear(struct mem *m)
 			atomic_fetch_and(&m->flags[i], (uint8_t)~MEM_DIRTY);
 }
 
+static void dirty_log(struct mem *m, bool on)
+{
+	struct mem_listener *l, *next;
+
+	for (l = m->listeners; l; l = next) {
+		next = l->next;
+		if (l->dirty_log)
+			l->dirty_log(l->opaque, on);
+	}
+}
+
+static void dirty_collect(struct mem *m)
+{
+	struct mem_listener *l, *next;
+
+	for (l = m->listeners; l; l = next) {
+		next = l->next;
+		if (l->dirty_collect)
+			l->dirty_collect(l->opaque);
+	}
+}
+
 void mem_dirty_start(struct mem *m)
 {
 	dirty_clear(m);
 	atomic_store(&m->tracking, true);
+	dirty_log(m, true);
 	writes_revoked(m);
 }
 
 void mem_dirty_stop(struct mem *m)
 {
 	atomic_store(&m->tracking, false);
+	dirty_log(m, false);
 	dirty_clear(m);
 }
 
@@ -400,6 +424,7 @@ uint64_t mem_dirty_fetch(struct mem *m, uint64_t *bitmap)
 	uint64_t i, pages = m->used / GUEST_PAGE, count = 0;
 
 	memset(bitmap, 0, (pages + 63) / 64 * 8);
+	dirty_collect(m);
 	for (i = 0; i < pages; i++) {
 		if (!(atomic_load_explicit(&m->flags[i], memory_order_relaxed) & MEM_DIRTY))
 			continue;

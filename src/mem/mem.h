@@ -169,6 +169,9 @@ struct mem_listener {
 	void (*writes_revoked)(void *opaque); /* drop all writable mappings (dirty tracking) */
 	void *opaque;
 	struct mem_listener *next;
+	/* For who writes to RAM without our seeing it (hardware): log from now on, or no longer; mem_mark_dirty what was logged. */
+	void (*dirty_log)(void *opaque, bool on);
+	void (*dirty_collect)(void *opaque);
 };
 void mem_listen(struct mem *m, struct mem_listener *l);
 void mem_unlisten(struct mem *m, struct mem_listener *l);

@@ -3,9 +3,10 @@
  * A guest whose machine changes its engine again and again while it runs. Exit status: what the guest writes to its exit port,
  * 0 after its power off, 99 when the harness or an engine failed.
  *
- * usage: exchange [--cpus N] [--memory MIB] [--period MS] [--count N] [--min N] [--refuse ENGINE] [--initrd F] [--append T]
+ * usage: exchange [--cpus N] [--memory MIB] [--period MS] [--count N] [--min N] [--refuse ENGINE] [--dirty F] [--initrd F] [--append T]
  *                 --kernel F ENGINE...
  * Engines take turns, beginning with the first, --count changes at most (0: until the guest ends), --min at least or it is a failure.
+ * --dirty FILE: the pages written since the start, as dirty tracking sees them, are listed there at the end.
  * --refuse: an engine that must be refused each time, before each change.
  */
 #include <stdio.h>
@@ -21,7 +22,7 @@ struct options {
 	struct vm_config vm;
 	struct pc_config pc;
 	unsigned long period, count, min;
-	const char *refuse, *engine[8];
+	const char *refuse, *dirty, *engine[8];
 	unsigned nengines;
 };
 
@@ -57,6 +58,8 @@ static int parse(struct options *o, int argc, char **argv)
 			o->min = strtoul(value, NULL, 0);
 		else if (!strcmp(name, "--refuse"))
 			o->refuse = value;
+		else if (!strcmp(name, "--dirty"))
+			o->dirty = value;
 		else if (!strcmp(name, "--kernel"))
 			o->pc.kernel = value;
 		else if (!strcmp(name, "--initrd"))
@@ -77,7 +80,7 @@ static long alternate(struct vm *vm, const struct options *o)
 					 .tv_nsec = (long)(o->period % 1000) * 1000000 };
 	unsigned long n = 0;
 
-	while ((!o->count || n < o->count) && vm_state_now(vm) != VM_STOPPED) {
+	while (o->nengines > 1 && (!o->count || n < o->count) && vm_state_now(vm) != VM_STOPPED) {
 		const char *next = o->engine[(n + 1) % o->nengines];
 		struct err e = { 0 };
 
@@ -101,6 +104,36 @@ static long alternate(struct vm *vm, const struct options *o)
 	return (long)n;
 }
 
+static int list_dirty(struct vm *vm, const char *path)
+{
+	uint64_t pages = mem_ram_size(vm->machine.mem) / GUEST_PAGE;
+	uint64_t *bitmap = calloc((pages + 63) / 64, 8);
+	FILE *f = fopen(path, "w");
+
+	if (!f || !bitmap)
+		return -1;
+	mem_dirty_fetch(vm->machine.mem, bitmap);
+	for (uint64_t i = 0; i < pages; i++)
+		if (bitmap[i / 64] >> (i % 64) & 1)
+			fprintf(f, "%llx\n", (unsigned long long)i);
+	free(bitmap);
+	return fclose(f);
+}
+
+static int start(struct vm *vm, const struct options *o, struct err *e)
+{
+	int r;
+
+	if (!o->dirty)
+		return vm_start(vm, e);
+	vm->start_paused = true; /* what the boot writes does not count */
+	r = vm_start(vm, e);
+	if (r)
+		return r;
+	mem_dirty_start(vm->machine.mem);
+	return vm_resume(vm, e);
+}
+
 static int run(struct options *o)
 {
 	struct vm *vm = NULL;
@@ -109,7 +142,7 @@ static int run(struct options *o)
 	int status = HARNESS;
 	long n;
 
-	if (vm_create(&vm, &o->vm, &e) || pc_create(&pc, vm, &o->pc, &e) || vm_start(vm, &e)) {
+	if (vm_create(&vm, &o->vm, &e) || pc_create(&pc, vm, &o->pc, &e) || start(vm, o, &e)) {
 		fprintf(stderr, "exchange: %s\n", e.text);
 		vm_destroy(vm);
 		return HARNESS;
@@ -122,6 +155,8 @@ static int run(struct options *o)
 		status = vm->exit_status;
 	else if (n >= 0 && (vm->end == VM_END_POWER_OFF || vm->end == VM_END_RESET))
 		status = 0;
+	if (o->dirty && list_dirty(vm, o->dirty))
+		status = HARNESS;
 	fprintf(stderr, "exchange: %ld changes, end %d %s\n", n, vm->end, vm->end_reason);
 	if (n >= 0 && n < (long)o->min)
 		status = HARNESS;
