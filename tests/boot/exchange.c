@@ -3,9 +3,10 @@
  * A guest whose machine changes its engine again and again while it runs. Exit status: what the guest writes to its exit port,
  * 0 after its power off, 99 when the harness or an engine failed.
  *
- * usage: exchange [--cpus N] [--memory MIB] [--period MS] [--count N] [--min N] [--refuse ENGINE] [--dirty F] [--initrd F] [--append T]
+ * usage: exchange [--cpus N] [--memory MIB] [--period MS] [--count N] [--min N] [--through F] [--refuse ENGINE] [--dirty F] [--initrd F] [--append T]
  *                 --kernel F ENGINE...
  * Engines take turns, beginning with the first, --count changes at most (0: until the guest ends), --min at least or it is a failure.
+ * --through FILE: instead, save the machine there, destroy it, and make another one of the file under the next engine.
  * --dirty FILE: the pages written since the start, as dirty tracking sees them, are listed there at the end.
  * --refuse: an engine that must be refused each time, before each change.
  */
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 #include "board/pc.h"
+#include "vm/save.h"
 #include "vm/vm.h"
 
 #define HARNESS 99
@@ -22,8 +24,9 @@ struct options {
 	struct vm_config vm;
 	struct pc_config pc;
 	unsigned long period, count, min;
-	const char *refuse, *dirty, *engine[8];
+	const char *refuse, *dirty, *through, *engine[8];
 	unsigned nengines;
+	struct save_meta meta;
 };
 
 static int usage(void)
@@ -58,6 +61,8 @@ static int parse(struct options *o, int argc, char **argv)
 			o->min = strtoul(value, NULL, 0);
 		else if (!strcmp(name, "--refuse"))
 			o->refuse = value;
+		else if (!strcmp(name, "--through"))
+			o->through = value;
 		else if (!strcmp(name, "--dirty"))
 			o->dirty = value;
 		else if (!strcmp(name, "--kernel"))
@@ -73,31 +78,77 @@ static int parse(struct options *o, int argc, char **argv)
 	return o->nengines && o->pc.kernel ? 0 : usage();
 }
 
+/* A machine made of the file, going on. */
+static int restore(struct vm **out, struct options *o, const char *engine, struct err *e)
+{
+	struct state_reader *reader = state_reader_open(o->through, e);
+	struct vm *vm = NULL;
+	struct pc *pc;
+	int r = reader ? vm_save_read_meta(reader, &o->meta, e) : -1;
+
+	o->vm.engine = engine;
+	o->vm.memory = o->meta.memory;
+	o->vm.cpus = o->meta.cpus;
+	o->vm.cpu_model = o->meta.cpu_model;
+	snprintf(o->meta.cpuid.name, sizeof(o->meta.cpuid.name), "%s", o->meta.cpu_model);
+	o->meta.cpuid.tsc_khz = o->meta.tsc_khz;
+	o->vm.cpuid = &o->meta.cpuid;
+	o->pc.restoring = true;
+	if (!r)
+		r = vm_create(&vm, &o->vm, e);
+	if (!r)
+		r = pc_create(&pc, vm, &o->pc, e);
+	if (!r)
+		r = vm_load(vm, reader, &o->meta, e);
+	if (!r)
+		r = vm_start(vm, e);
+	state_reader_close(reader);
+	if (r && vm)
+		vm_destroy(vm);
+	else
+		*out = vm;
+	return r;
+}
+
+/* The machine dies and another one goes on with its life. *vm is NULL when that failed half-way. */
+static int carry_over(struct vm **vm, struct options *o, const char *engine, struct err *e)
+{
+	int r = vm_pause(*vm, e);
+
+	if (!r)
+		r = vm_save(*vm, o->through, e);
+	if (r)
+		return r;
+	vm_destroy(*vm);
+	*vm = NULL;
+	return restore(vm, o, engine, e);
+}
+
 /* Changes until enough or the machine has ended. -1: something went wrong. */
-static long alternate(struct vm *vm, const struct options *o)
+static long alternate(struct vm **vm, struct options *o)
 {
 	const struct timespec period = { .tv_sec = (time_t)(o->period / 1000),
 					 .tv_nsec = (long)(o->period % 1000) * 1000000 };
 	unsigned long n = 0;
 
-	while (o->nengines > 1 && (!o->count || n < o->count) && vm_state_now(vm) != VM_STOPPED) {
+	while (o->nengines > 1 && (!o->count || n < o->count) && vm_state_now(*vm) != VM_STOPPED) {
 		const char *next = o->engine[(n + 1) % o->nengines];
 		struct err e = { 0 };
 
 		nanosleep(&period, NULL);
-		if (o->refuse && vm_change_engine(vm, o->refuse, &e) == 0) {
+		if (o->refuse && vm_change_engine(*vm, o->refuse, &e) == 0) {
 			fprintf(stderr, "exchange: engine %s should have been refused\n", o->refuse);
 			return -1;
 		}
 		if (o->refuse && !n)
 			fprintf(stderr, "exchange: refused: %s\n", e.text);
-		if (vm_change_engine(vm, next, &e)) {
-			if (vm_state_now(vm) == VM_STOPPED)
+		if (o->through ? carry_over(vm, o, next, &e) : vm_change_engine(*vm, next, &e)) {
+			if (*vm && vm_state_now(*vm) == VM_STOPPED)
 				break;
 			fprintf(stderr, "exchange: change %lu, to %s: %s\n", n + 1, next, e.text);
 			return -1;
 		}
-		if (strcmp(vm->machine.engine->name, next))
+		if (strcmp((*vm)->machine.engine->name, next))
 			return -1;
 		n++;
 	}
@@ -147,7 +198,9 @@ static int run(struct options *o)
 		vm_destroy(vm);
 		return HARNESS;
 	}
-	n = alternate(vm, o);
+	n = alternate(&vm, o);
+	if (!vm)
+		return HARNESS;
 	if (n < 0)
 		vm_request_end(vm, VM_END_USER, 0, "failed");
 	vm_wait(vm);
