@@ -75,44 +75,45 @@ static int remove_stale(const struct sockaddr_un *at, struct err *e)
 	return 0;
 }
 
-static int socket_listen(struct chr *c, const struct sockaddr_un *at, struct err *e)
+int chr_listen(const char *path, struct err *e)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd;
 
-	if (fd < 0)
-		return err_errno(e, "cannot create a socket");
+	if (strlen(path) >= sizeof(at.sun_path)) {
+		err_set(e, ENAMETOOLONG, "the path of a socket has at most %zu characters", sizeof(at.sun_path) - 1);
+		return -1;
+	}
+	memcpy(at.sun_path, path, strlen(path));
+	if (remove_stale(&at, e))
+		return -1;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) {
+		err_errno(e, "cannot create a socket");
+		return -1;
+	}
 	/* the mode of the descriptor is that of the file bind makes, so it is never open to others */
-	if (fchmod(fd, 0600) || bind(fd, (const struct sockaddr *)at, sizeof(*at))) {
-		int r = err_errno(e, "cannot listen on %s", at->sun_path);
-
+	if (fchmod(fd, 0600) || bind(fd, (const struct sockaddr *)&at, sizeof(at))) {
+		err_errno(e, "cannot listen on %s", path);
 		close(fd);
-		return r;
+		return -1;
 	}
-	if (listen(fd, 4)) {
-		int r = err_errno(e, "cannot listen on %s", at->sun_path);
-
-		unlink(at->sun_path);
+	if (listen(fd, 16)) {
+		err_errno(e, "cannot listen on %s", path);
+		unlink(path);
 		close(fd);
-		return r;
+		return -1;
 	}
-	c->listener = fd;
-	return 0;
+	return fd;
 }
 
 int chr_open_socket(struct chr *c, const char *path, struct err *e)
 {
-	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	int r;
 
-	if (strlen(path) >= sizeof(at.sun_path))
-		return err_set(e, ENAMETOOLONG, "the path of a socket has at most %zu characters",
-			       sizeof(at.sun_path) - 1);
-	memcpy(at.sun_path, path, strlen(path));
-	r = remove_stale(&at, e);
-	if (!r)
-		r = socket_listen(c, &at, e);
-	if (r)
-		return r;
+	c->listener = chr_listen(path, e);
+	if (c->listener < 0)
+		return e && e->code ? -e->code : -EIO;
 	c->out_socket = true;
 	c->path = strdup(path);
 	if (c->path)

@@ -342,7 +342,9 @@ static int open_spec(struct chr *c, const char *spec, struct err *e)
 		return open_file(c, spec + 5, e);
 	if (!strncmp(spec, "socket:", 7) && spec[7])
 		return chr_open_socket(c, spec + 7, e);
-	return err_set(e, EINVAL, "\"%s\" is none of stdio, null, file:PATH, socket:PATH", spec);
+	if (!strncmp(spec, "console:", 8) && spec[8])
+		return chr_open_console(c, spec + 8, e);
+	return err_set(e, EINVAL, "\"%s\" is none of stdio, null, file:PATH, socket:PATH, console:PATH", spec);
 }
 
 struct chr *chr_open(struct evloop *loop, const struct chr_config *config, struct err *e)
@@ -390,7 +392,9 @@ void chr_close(struct chr *c)
 	if (c->out_source)
 		evloop_remove(c->out_source);
 	flush_all(c);
-	if (c->listener >= 0)
+	if (c->console)
+		chr_close_console(c);
+	else if (c->listener >= 0)
 		chr_close_socket(c);
 	else if (!strcmp(c->config.spec, "stdio"))
 		chr_close_stdio(c);

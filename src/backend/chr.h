@@ -20,7 +20,10 @@ struct chr_front {
 	void *opaque;
 };
 
-/* "stdio", "null", "file:PATH", "socket:PATH" (a listening UNIX socket). */
+/*
+ * "stdio", "null", "file:PATH", "socket:PATH" (a listening UNIX socket), "console:PATH" (the same for several at once, with
+ * what was written before, and a log in PATH.log).
+ */
 struct chr_config {
 	const char *spec;
 	/* stdio on a terminal: called for Ctrl-A X (leave) */

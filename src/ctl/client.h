@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The other side of the control socket: what commands use to talk to a machine. */
+#ifndef CTL_CLIENT_H
+#define CTL_CLIENT_H
+
+#include <jansson.h>
+#include "base/err.h"
+
+struct ctl_peer;
+
+/* Connects and negotiates, within ms. -ECONNREFUSED, -ENOENT: nobody is there. */
+int ctl_connect(struct ctl_peer **out, int folder, const char *path, int ms, struct err *e);
+void ctl_disconnect(struct ctl_peer *p);
+/* `arguments` (may be NULL) is taken over; *result (may be NULL) is the caller's. Events that come first are dropped. */
+int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, json_t **result, int ms, struct err *e);
+/* The next event; -EPIPE: the machine has ended; -ETIMEDOUT. ms < 0: for ever. */
+int ctl_next_event(struct ctl_peer *p, json_t **event, int ms, struct err *e);
+int ctl_peer_fd(const struct ctl_peer *p);
+
+#endif

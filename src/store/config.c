@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading is libcyaml's, with a schema made from the keys; its messages become one line that names the place. */
+#include <cyaml/cyaml.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/base.h"
+#include "store/config.h"
+
+#define VALUE_MAX 8192
+
+/* ---- reading */
+
+union slot { /* of one key in what libcyaml fills */
+	char *string;
+	bool flag;
+	struct {
+		char **item;
+		uint64_t count;
+	} list;
+};
+
+struct complaint { /* libcyaml says first what is wrong, then where */
+	char what[160], where[160];
+};
+
+static void complain(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
+{
+	struct complaint *c = ctx;
+	char line[160], *at;
+
+	vsnprintf(line, sizeof(line), fmt, args);
+	line[strcspn(line, "\n")] = 0;
+	at = strstr(line, "(line:");
+	if (at && !c->where[0]) /* the innermost comes first */
+		memmove(c->where, line + strspn(line, " "), strlen(line + strspn(line, " ")) + 1);
+	else if (!at && !c->what[0] && level >= CYAML_LOG_WARNING && !strstr(line, "Backtrace"))
+		memmove(c->what, strncmp(line, "Load: ", 6) ? line : line + 6, strlen(line) + 1 - (strncmp(line, "Load: ", 6) ? 0 : 6));
+}
+
+static const cyaml_schema_value_t string_item = {
+	.type = CYAML_STRING, .flags = CYAML_FLAG_POINTER, .data_size = sizeof(char), .string = { 0, VALUE_MAX },
+};
+
+static void schema_field(cyaml_schema_field_t *f, const struct config_key *key, unsigned at)
+{
+	*f = (cyaml_schema_field_t){ .key = key->name, .data_offset = at * (uint32_t)sizeof(union slot) };
+	f->value.flags = CYAML_FLAG_OPTIONAL;
+	switch (key->kind) {
+	case CONFIG_STRING:
+		f->value.type = CYAML_STRING;
+		f->value.flags |= CYAML_FLAG_POINTER;
+		f->value.data_size = sizeof(char);
+		f->value.string.max = VALUE_MAX;
+		break;
+	case CONFIG_FLAG:
+		f->value.type = CYAML_BOOL;
+		f->value.data_size = sizeof(bool);
+		break;
+	case CONFIG_LIST_OF_STRINGS:
+		f->value.type = CYAML_SEQUENCE;
+		f->value.flags |= CYAML_FLAG_POINTER;
+		f->value.data_size = sizeof(char *);
+		f->value.sequence.entry = &string_item;
+		f->value.sequence.max = CONFIG_LIST;
+		f->count_offset = f->data_offset + (uint32_t)offsetof(union slot, list.count);
+		f->count_size = sizeof(uint64_t);
+		break;
+	}
+}
+
+/* The line a key is on, from 1; 0: not there. */
+static unsigned line_of(const char *text, const char *key)
+{
+	size_t len = strlen(key);
+	unsigned line = 1;
+
+	for (const char *at = text; at; at = strchr(at, '\n'), line++) {
+		at += *at == '\n';
+		if (!strncmp(at, key, len) && at[len + strspn(at + len, " ")] == ':')
+			return line;
+		if (!*at)
+			break;
+	}
+	return 0;
+}
+
+static int hand_out(const union slot *slots, const char *text, const char *file, const struct config_key *keys,
+		    unsigned count, int (*value)(void *, unsigned, const char *, struct err *), void *opaque, struct err *e)
+{
+	for (unsigned i = 0; i < count; i++) {
+		const union slot *s = &slots[i];
+		int r = 0;
+
+		if (keys[i].kind == CONFIG_STRING && s->string)
+			r = value(opaque, i, s->string, e);
+		else if (keys[i].kind == CONFIG_FLAG && s->flag)
+			r = value(opaque, i, NULL, e);
+		for (uint64_t k = 0; keys[i].kind == CONFIG_LIST_OF_STRINGS && k < s->list.count && !r; k++)
+			r = value(opaque, i, s->list.item[k], e);
+		if (r)
+			return err_prefix(e, "%s, line %u: %s", file, line_of(text, keys[i].name), keys[i].name);
+	}
+	return 0;
+}
+
+static bool is_empty(const char *text)
+{
+	while (*text) {
+		text += strspn(text, " \t\r\n");
+		if (*text && *text != '#' && strncmp(text, "---", 3))
+			return false;
+		text += strcspn(text, "\n");
+	}
+	return true;
+}
+
+int config_read(const char *text, const char *file, const struct config_key *keys, unsigned count,
+		int (*value)(void *opaque, unsigned key, const char *value, struct err *e), void *opaque, struct err *e)
+{
+	cyaml_schema_field_t fields[CONFIG_KEYS + 1] = { 0 };
+	cyaml_schema_value_t top = { .type = CYAML_MAPPING, .flags = CYAML_FLAG_POINTER,
+				     .data_size = count * (uint32_t)sizeof(union slot), .mapping.fields = fields };
+	struct complaint c = { 0 };
+	const cyaml_config_t config = { .log_fn = complain, .log_ctx = &c, .mem_fn = cyaml_mem, .log_level = CYAML_LOG_WARNING,
+					.flags = CYAML_CFG_NO_ALIAS };
+	cyaml_data_t *data = NULL;
+	cyaml_err_t failed;
+	int r;
+
+	CHECK(count <= CONFIG_KEYS);
+	if (is_empty(text))
+		return 0;
+	for (unsigned i = 0; i < count; i++)
+		schema_field(&fields[i], &keys[i], i);
+	failed = cyaml_load_data((const uint8_t *)text, strlen(text), &config, &top, &data, NULL);
+	if (failed)
+		return err_set(e, EINVAL, "%s: %s%s%s", file, c.what[0] ? c.what : cyaml_strerror(failed), c.where[0] ? ", " : "",
+			       c.where);
+	r = hand_out((const union slot *)data, text, file, keys, count, value, opaque, e);
+	cyaml_free(&config, &top, data, 0);
+	return r;
+}
+
+/* ---- editing */
+
+struct text {
+	char *data;
+	size_t used, size;
+	bool failed;
+};
+
+static void text_add(struct text *t, const char *bytes, size_t n)
+{
+	size_t size = t->size ? t->size : 256;
+	char *data;
+
+	while (size < t->used + n + 1)
+		size *= 2;
+	if (size > t->size) {
+		data = realloc(t->data, size);
+		if (!data) {
+			t->failed = true;
+			return;
+		}
+		t->data = data;
+		t->size = size;
+	}
+	memcpy(t->data + t->used, bytes, n);
+	t->used += n;
+	t->data[t->used] = 0;
+}
+
+static void text_puts(struct text *t, const char *s)
+{
+	text_add(t, s, strlen(s));
+}
+
+/* Plain where nobody could misread it, else in double quotes. */
+static void text_value(struct text *t, const char *v)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=,@%";
+	size_t n = strspn(v, plain);
+
+	if (*v && !v[n] && strchr("-=,@%", *v) == NULL) {
+		text_puts(t, v);
+		return;
+	}
+	text_puts(t, "\"");
+	for (; *v; v++) {
+		char escaped[8];
+
+		if (*v == '"' || *v == '\\')
+			snprintf(escaped, sizeof(escaped), "\\%c", *v);
+		else if ((unsigned char)*v < ' ' || *v == 0x7f)
+			snprintf(escaped, sizeof(escaped), "\\x%02x", (unsigned char)*v);
+		else
+			snprintf(escaped, sizeof(escaped), "%c", *v);
+		text_puts(t, escaped);
+	}
+	text_puts(t, "\"");
+}
+
+static void text_key(struct text *t, const struct config_key *key, const char *const *values, unsigned n, const char *comment)
+{
+	if (!n)
+		return;
+	text_puts(t, key->name);
+	text_puts(t, ":");
+	if (key->kind != CONFIG_LIST_OF_STRINGS) {
+		text_puts(t, " ");
+		if (key->kind == CONFIG_FLAG)
+			text_puts(t, values[0] ? values[0] : "true");
+		else
+			text_value(t, values[0]);
+	}
+	text_puts(t, comment);
+	text_puts(t, "\n");
+	for (unsigned i = 0; i < n && key->kind == CONFIG_LIST_OF_STRINGS; i++) {
+		text_puts(t, "  - ");
+		text_value(t, values[i]);
+		text_puts(t, "\n");
+	}
+}
+
+static const char *line_end(const char *at)
+{
+	at += strcspn(at, "\n");
+	return at + (*at == '\n');
+}
+
+/* The comment at the end of a key's line, with the blanks before it; "" if none. In quotes '#' is no comment. */
+static const char *line_comment(const char *at, char *into, size_t size)
+{
+	char quote = 0;
+	const char *start;
+
+	into[0] = 0;
+	for (start = at; *at && *at != '\n'; at++) {
+		if (quote)
+			quote = *at == quote ? 0 : quote;
+		else if ((*at == '"' || *at == '\'') && at > start && strchr(" :", at[-1]))
+			quote = *at;
+		else if (*at == '#' && at > start && at[-1] == ' ') {
+			const char *blank = at;
+
+			while (blank > start && blank[-1] == ' ')
+				blank--;
+			snprintf(into, size, "%.*s", (int)strcspn(blank, "\r\n"), blank);
+			break;
+		}
+	}
+	return into;
+}
+
+/* Lines of the value after the key's own: indented, or items. Blank lines and comments before the next key are not. */
+static const char *value_end(const char *at)
+{
+	const char *end = at;
+
+	while (*at) {
+		if (*at == ' ' || *at == '\t' || (at[0] == '-' && strncmp(at, "---", 3))) {
+			at = line_end(at);
+			end = at;
+		} else if (*at == '\n' || *at == '#') {
+			at = line_end(at);
+		} else {
+			break;
+		}
+	}
+	return end;
+}
+
+int config_edit(const char *text, const struct config_key *key, const char *const *values, unsigned nvalues, char **out,
+		struct err *e)
+{
+	size_t len = strlen(key->name);
+	struct text t = { 0 };
+	bool found = false;
+	char comment[200];
+
+	text_puts(&t, "");
+	for (const char *at = text; *at;) {
+		const char *end = line_end(at);
+
+		if (!found && !strncmp(at, key->name, len) && at[len + strspn(at + len, " ")] == ':') {
+			found = true;
+			text_key(&t, key, values, nvalues, line_comment(at, comment, sizeof(comment)));
+			at = value_end(end);
+			continue;
+		}
+		text_add(&t, at, (size_t)(end - at));
+		if (!*end && end[-1] != '\n')
+			text_puts(&t, "\n");
+		at = end;
+	}
+	if (!found)
+		text_key(&t, key, values, nvalues, "");
+	if (t.failed) {
+		free(t.data);
+		return err_set(e, ENOMEM, "no memory for the configuration");
+	}
+	*out = t.data;
+	return 0;
+}
