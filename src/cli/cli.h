@@ -19,6 +19,7 @@ extern const struct command commands[]; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_create(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
@@ -27,16 +28,30 @@ int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- options (options.c) ---- */
 
+enum option_flags {
+	OPTION_LIST = 1, /* may be given several times */
+	OPTION_PATH = 2, /* a file, or FILE,... or ...,file=FILE,...; made absolute where it is kept */
+	OPTION_HERE = 4, /* of this command, not of the machine: not kept in vm.yaml */
+};
+
 struct option_def {
 	const char *name; /* without the dashes */
 	const char *arg;  /* NULL: takes none */
 	const char *help;
 	/* value is NULL when it takes none. 0, or -errno with e saying what is wrong with the value. */
 	int (*set)(void *into, const char *value, struct err *e);
+	unsigned flags;
 };
 
 /* Long options with '=' or a blank; all must be in the table (which ends with a NULL name). */
 int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e);
+/* The same, but what is no option goes to `word`; "-x" is the option whose name begins with x, if one does. */
+int options_parse_words(const struct option_def *defs, void *into, int argc, char **argv,
+			int (*word)(void *into, const char *word, struct err *e), struct err *e);
+/* Each option of a command line and its value (NULL: it takes none), known to be in the table. */
+int options_each(const struct option_def *defs, int argc, char **argv,
+		 int (*fn)(void *opaque, const struct option_def *def, const char *value, struct err *e),
+		 int (*word)(void *opaque, const char *word, struct err *e), void *opaque, struct err *e);
 /* True when --help or -h is among the arguments (before a "--"). */
 bool options_want_help(int argc, char **argv);
 void options_print(FILE *out, const struct option_def *defs);

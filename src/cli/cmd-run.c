@@ -1,41 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * ospite run: options to configuration, then one machine from start to end in this process.
- *
- * Signals: SIGTERM, SIGINT and SIGHUP are blocked in all threads and read from a signalfd on the event loop,
- * so that they end the machine as every other end does. Signals that kill restore the terminal first.
- */
+/* ospite run: the options a machine is described by; then one machine in this terminal, or with a folder in the background. */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
-#include "backend/chr.h"
 #include "base/log.h"
 #include "base/trace.h"
-#include "board/pc.h"
-#include "cli/cli.h"
-#include "cli/saver.h"
-#include "ctl/ctl.h"
-#include "vm/gdb.h"
-#include "vm/save.h"
-#include "vm/vm.h"
+#include "cli/run.h"
 
 #define MEMORY_MIN (2ull << 20)
-#define MODULES_MAX 32
-
-struct run_options {
-	struct vm_config vm;
-	struct pc_config pc;
-	struct pc_module module[MODULES_MAX];
-	char *module_text[MODULES_MAX];
-	char *disk_text[PC_DISKS], *port_text[PC_PORTS];
-	bool append_given, stats, require_kvm, sized;
-	const char *log, *trace, *gdb, *save_to, *restore, *control;
-};
 
 /* ---- options ---- */
 
@@ -46,7 +19,11 @@ struct run_options {
 		return *value ? 0 : err_set(e, EINVAL, "needs a value");                           \
 	}
 
-SET_STRING(set_name, vm.name)
+static int set_name(void *into, const char *value, struct err *e)
+{
+	((struct run_options *)into)->vm.name = ((struct run_options *)into)->folder_name = value;
+	return *value ? 0 : err_set(e, EINVAL, "needs a value");
+}
 SET_STRING(set_kernel, pc.kernel)
 SET_STRING(set_initrd, pc.initrd)
 SET_STRING(set_firmware, pc.firmware)
@@ -58,6 +35,7 @@ SET_STRING(set_gdb, gdb)
 SET_STRING(set_save_to, save_to)
 SET_STRING(set_restore, restore)
 SET_STRING(set_control, control)
+SET_STRING(set_root, root)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -133,8 +111,9 @@ static int set_serial(void *into, const char *value, struct err *e)
 	if (o->pc.nserial == ARRAY_LEN(o->pc.serial))
 		return err_set(e, E2BIG, "there are only four serial ports");
 	if (strcmp(value, "stdio") && strcmp(value, "null") && strcmp(value, "none") &&
-	    strncmp(value, "file:", 5) && strncmp(value, "socket:", 7))
-		return err_set(e, EINVAL, "does not exist; write stdio, file:PATH, socket:PATH, null or none");
+	    strncmp(value, "file:", 5) && strncmp(value, "socket:", 7) &&
+	    strncmp(value, "console:", 8))
+		return err_set(e, EINVAL, "does not exist; write stdio, file:PATH, socket:PATH, console:PATH, null or none");
 	for (unsigned i = 0; i < o->pc.nserial; i++) {
 		if (!strcmp(value, "stdio") && o->pc.serial[i] && !strcmp(o->pc.serial[i], value))
 			return err_set(e, EINVAL, "is given twice; the terminal can serve one port");
@@ -342,41 +321,48 @@ SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_rng, pc.rng)
 SET_FLAG(set_balloon, pc.balloon)
 SET_FLAG(set_stats, stats)
+SET_FLAG(set_detach, detach)
+SET_FLAG(set_remove, remove)
+SET_FLAG(set_quiet, quiet)
 SET_FLAG(set_require_kvm, require_kvm)
 
-static const struct option_def run_options[] = {
-	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, Multiboot kernel", set_kernel },
-	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd },
+const struct option_def run_options[] = {
+	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, Multiboot kernel", set_kernel, OPTION_PATH },
+	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd, OPTION_PATH },
 	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append },
-	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module },
-	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,bus=virtio", set_disk },
-	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom },
+	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module, OPTION_LIST | OPTION_PATH },
+	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,bus=virtio", set_disk, OPTION_LIST | OPTION_PATH },
+	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom, OPTION_LIST | OPTION_PATH },
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
-	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port },
+	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port, OPTION_LIST },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
-	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware },
+	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
 	{ "cpus", "N", "virtual CPUs, 1 to 64 [1]", set_cpus },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
 	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
-	{ "display", "WHERE", "text: the screen in this terminal; none [none]", set_display },
-	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial },
-	{ "firmware-vars", "FILE", "keeps what UEFI remembers; made when not there", set_firmware_vars },
+	{ "display", "WHERE", "text: the screen in this terminal; none [none]", set_display, OPTION_HERE },
+	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial, OPTION_LIST },
+	{ "firmware-vars", "FILE", "keeps what UEFI remembers; made when not there", set_firmware_vars, OPTION_PATH },
 	{ "debug-console", "WHERE", "where firmware's messages go, as for --serial", set_debug_console },
 	{ "boot-menu", NULL, "let the firmware ask what to start", set_boot_menu },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
-	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to },
-	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore },
-	{ "control", "PATH", "control socket: QMP for programs, docs/control.md", set_control },
-	{ "name", "NAME", "what to call the machine", set_name },
-	{ "log", "FILE", "messages and traces go there, not to standard error", set_log },
-	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace },
-	{ "gdb", "[ADDR:]PORT", "start paused, wait for gdb there [127.0.0.1]", set_gdb },
-	{ "stats", NULL, "show counters of engine and CPUs at the end", set_stats },
-	{ NULL, NULL, NULL, NULL },
+	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
+	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore, OPTION_HERE },
+	{ "control", "PATH", "control socket: QMP for programs, docs/control.md", set_control, OPTION_HERE },
+	{ "name", "NAME", "what to call the machine", set_name, OPTION_HERE },
+	{ "log", "FILE", "messages and traces go there, not to standard error", set_log, OPTION_HERE },
+	{ "trace", "LIST", "record what happens; '--trace help' lists categories", set_trace, OPTION_HERE },
+	{ "gdb", "[ADDR:]PORT", "start paused, wait for gdb there [127.0.0.1]", set_gdb, OPTION_HERE },
+	{ "stats", NULL, "show counters of engine and CPUs at the end", set_stats, OPTION_HERE },
+	{ "detach", NULL, "in the background, with a folder: 'ospite create --help'", set_detach, OPTION_HERE },
+	{ "rm", NULL, "with --detach: remove the machine at its end", set_remove, OPTION_HERE },
+	{ "root", "FOLDER", "with --detach: where machines are", set_root, OPTION_HERE },
+	{ "quiet", NULL, "say nothing that is no error", set_quiet, OPTION_HERE },
+	{ NULL, NULL, NULL, NULL, 0 },
 };
 
 static int show_help(void)
@@ -424,7 +410,7 @@ static int firmware_find(struct pc_config *pc, struct err *e)
 }
 
 /* What no single option can tell. */
-static int options_check(struct run_options *o, struct err *e)
+int run_options_check(struct run_options *o, const char *console, struct err *e)
 {
 	if (o->restore && (o->sized || o->pc.nmodules))
 		return err_set(e, EINVAL, "--restore takes memory, CPUs and CPU model from the file; leave these options out");
@@ -446,269 +432,88 @@ static int options_check(struct run_options *o, struct err *e)
 	if (o->pc.firmware)
 		o->pc.vga_bios = usual_vga_bios();
 	if (!o->pc.nserial) /* a screen takes the terminal */
-		o->pc.serial[o->pc.nserial++] = o->pc.display && !strcmp(o->pc.display, "text") ? "null" : "stdio";
+		o->pc.serial[o->pc.nserial++] = o->pc.display && !strcmp(o->pc.display, "text") ? "null" : console;
 	return 0;
 }
 
-/* ---- the run ---- */
-
-struct run {
-	struct run_options options;
-	struct vm *vm;
-	struct pc *pc;
-	struct saver saver;
-	struct ctl *ctl; /* --control */
-	struct state_reader *saved; /* --restore */
-	struct save_meta meta;
-	struct evsource *signals;
-	int signal_fd;
-	_Atomic int signal; /* that ended us, 0 if none */
-};
-
-static void fatal_signal(int number)
+void run_options_init(struct run_options *o)
 {
-	chr_restore_terminal();
-	raise(number); /* the handler is gone (SA_RESETHAND): dies of it as it would have */
+	*o = (struct run_options){
+		.vm = { .name = "vm", .cpus = 1, .memory = 1ull << 30, .engine = "auto", .cpu_model = "host" },
+		.pc = { .exit_port = -1 },
+	};
 }
 
-/* The machine did not end within STUCK_SECONDS of being told to: a vCPU does not come back from its engine. */
-#define STUCK_SECONDS 10
-
-static void stuck_alarm(int number)
+void run_options_dispose(struct run_options *o)
 {
-	static const char text[] = "ospite: the machine does not end, a CPU is stuck; giving up on it\n";
-
-	chr_restore_terminal();
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
-		/* nobody is listening: nothing more can be done */
-	}
-	_exit(EXIT_OURS);
+	for (unsigned i = 0; i < o->pc.nmodules; i++)
+		free(o->module_text[i]);
+	for (unsigned i = 0; i < PC_DISKS; i++)
+		free(o->disk_text[i]);
+	for (unsigned i = 0; i < PC_PORTS; i++)
+		free(o->port_text[i]);
+	for (unsigned i = 0; i < o->nowned; i++)
+		free(o->owned[i]);
+	free(o->owned);
 }
 
-static void signals_prepare(sigset_t *ends)
+/* Create and start. */
+static int run_detached(struct run_options *o, int argc, char **argv, struct err *e)
 {
-	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
-	struct sigaction act = { .sa_handler = fatal_signal, .sa_flags = (int)SA_RESETHAND };
-
-	for (unsigned i = 0; i < ARRAY_LEN(fatal); i++)
-		sigaction(fatal[i], &act, NULL);
-	act = (struct sigaction){ .sa_handler = stuck_alarm };
-	sigaction(SIGALRM, &act, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(ends);
-	sigaddset(ends, SIGTERM);
-	sigaddset(ends, SIGINT);
-	sigaddset(ends, SIGHUP);
-	sigaddset(ends, SIGUSR1);
-	sigprocmask(SIG_BLOCK, ends, NULL); /* inherited by every thread made from here on */
-}
-
-static void signal_ready(void *opaque, uint32_t events)
-{
-	struct run *run = opaque;
-	struct signalfd_siginfo info;
-
-	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	if (info.ssi_signo == SIGUSR1) {
-		saver_request(&run->saver);
-		return;
-	}
-	run->signal = (int)info.ssi_signo;
-	alarm(STUCK_SECONDS);
-	vm_request_end(run->vm, VM_END_USER, 0, strsignal((int)info.ssi_signo));
-}
-
-static int signals_watch(struct run *run, const sigset_t *ends, struct err *e)
-{
-	run->signal_fd = signalfd(-1, ends, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (run->signal_fd < 0)
-		return err_errno(e, "cannot watch signals");
-	run->signals = evloop_add(run->vm->loop, run->signal_fd, EPOLLIN, signal_ready, run, e);
-	return run->signals ? 0 : -1;
-}
-
-/* One line that says which engine runs the guest, and why no better one does. */
-static void say_engine(const struct run *run)
-{
-	fprintf(stderr, "ospite: engine %s (%s)\n", run->vm->machine.engine->name, run->vm->engine_why);
-}
-
-static int check_kvm(const struct run *run, struct err *e)
-{
-	const struct engine_ops *kvm = engine_find("kvm");
-	struct err why = { 0 };
-
-	if (!run->options.require_kvm || !strcmp(run->vm->machine.engine->name, "kvm"))
-		return 0;
-	if (strcmp(run->options.vm.engine, "auto") && strcmp(run->options.vm.engine, "kvm"))
-		return err_set(e, EINVAL, "--require-kvm and --engine %s exclude each other: give one",
-			       run->options.vm.engine);
-	if (!kvm)
-		return err_set(e, ENOTSUP, "--require-kvm: this ospite is built without KVM; leave the option out");
-	if (kvm->probe && kvm->probe(&why))
-		return err_set(e, ENOTSUP, "--require-kvm: %.300s", why.text);
-	return err_set(e, ENOTSUP, "--require-kvm: KVM is there, but slower than %s here; leave the option out",
-		       run->vm->machine.engine->name);
-}
-
-static int trace_start(struct run *run, struct err *e)
-{
-	const struct run_options *o = &run->options;
-	struct trace *t = NULL;
-	int r = o->trace ? trace_create(&t, o->trace, o->log, e) : 0;
-
-	if (r)
-		return err_prefix(e, "--trace %.100s", o->trace);
-	vm_set_trace(run->vm, t);
-	return 0;
-}
-
-static void stats_line(void *opaque, const char *name, uint64_t value)
-{
-	fprintf(stderr, "ospite: stat %-24s %llu\n", name, (unsigned long long)value);
-}
-
-static int end_status(const struct run *run, enum vm_end end)
-{
-	const struct vm *vm = run->vm;
-
-	switch (end) {
-	case VM_END_EXIT_PORT:
-		return vm->exit_status;
-	case VM_END_CRASH:
-		cli_fail("the guest crashed: %s", vm->end_reason);
-		return EXIT_GUEST;
-	case VM_END_ENGINE:
-		return cli_fail("engine %s: %s", vm->machine.engine->name, vm->end_reason);
-	case VM_END_USER:
-		return run->signal ? 128 + run->signal : 0;
-	default:
-		return 0;
-	}
-}
-
-static int control_open(struct run *run, struct err *e)
-{
-	struct ctl_config c = { .vm = run->vm, .pc = run->pc, .version = OSPITE_VERSION, .folder = AT_FDCWD,
-				.path = run->options.control, .save_path = run->options.save_to };
-
-	if (!c.path)
-		return 0;
-	run->ctl = ctl_create(&c, e);
-	if (!run->ctl || ctl_start(run->ctl, e))
-		return err_prefix(e, "--control");
-	return 0;
-}
-
-/* What the machine must be built with comes from the file. */
-static int restore_prepare(struct run *run, struct err *e)
-{
-	struct run_options *o = &run->options;
-
-	run->saved = state_reader_open(o->restore, e);
-	if (!run->saved)
-		return err_prefix(e, "--restore");
-	if (vm_save_read_meta(run->saved, &run->meta, e))
-		return err_prefix(e, "--restore %.200s", o->restore);
-	o->vm.memory = run->meta.memory;
-	o->vm.cpus = run->meta.cpus;
-	o->vm.cpu_model = run->meta.cpu_model;
-	snprintf(run->meta.cpuid.name, sizeof(run->meta.cpuid.name), "%s", run->meta.cpu_model);
-	run->meta.cpuid.tsc_khz = run->meta.tsc_khz;
-	o->vm.cpuid = &run->meta.cpuid;
-	o->pc.restoring = true;
-	return 0;
-}
-
-static int run_machine(struct run *run, struct err *e)
-{
-	struct run_options *o = &run->options;
-	enum vm_end end;
-	sigset_t ends;
+	char *text _free_ = NULL, name[STORE_NAME];
+	struct store_vm m;
+	struct store s;
 	int r;
 
-	signals_prepare(&ends);
-	r = o->restore ? restore_prepare(run, e) : 0;
+	if (o->gdb || o->trace || o->stats || o->save_to || o->restore || o->control || o->log)
+		return err_set(e, EINVAL, "--detach keeps its own log, control socket and saved state in its folder: leave --gdb, "
+					  "--trace, --stats, --save-to, --restore, --control and --log out");
+	r = run_config_text(argc, argv, &text, e);
 	if (!r)
-		r = vm_create(&run->vm, &o->vm, e);
-	if (!r)
-		r = check_kvm(run, e);
-	if (!r)
-		r = trace_start(run, e);
-	if (!r)
-		r = pc_create(&run->pc, run->vm, &o->pc, e);
-	if (!r && o->gdb)
-		r = gdb_start(run->vm, o->gdb, e) ? err_prefix(e, "--gdb %.100s", o->gdb) : 0;
-	if (!r)
-		r = signals_watch(run, &ends, e);
+		r = store_open(&s, o->root, e);
 	if (r)
 		return r;
-	if (run->saved && vm_load(run->vm, run->saved, &run->meta, e))
-		return err_prefix(e, "--restore %.200s", o->restore);
-	run->saver.vm = run->vm;
-	if (control_open(run, e))
-		return -e->code;
-	run->vm->machine.sample = o->stats;
-	say_engine(run);
-	if (o->gdb)
-		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
-	r = vm_start(run->vm, e);
-	if (r)
-		return r;
-	end = vm_wait(run->vm);
-	alarm(0);
-	if (o->stats)
-		vm_stats(run->vm, stats_line, NULL);
-	chr_restore_terminal();
-	return end_status(run, end);
-}
-
-static void run_dispose(struct run *run)
-{
-	if (run->signals)
-		evloop_remove(run->signals);
-	if (run->signal_fd >= 0)
-		close(run->signal_fd);
-	saver_join(&run->saver);
-	ctl_destroy(run->ctl);
-	if (run->vm)
-		vm_destroy(run->vm);
-	state_reader_close(run->saved);
-	for (unsigned i = 0; i < run->options.pc.nmodules; i++)
-		free(run->options.module_text[i]);
-	for (unsigned i = 0; i < PC_DISKS; i++)
-		free(run->options.disk_text[i]);
-	for (unsigned i = 0; i < PC_PORTS; i++)
-		free(run->options.port_text[i]);
+	snprintf(name, sizeof(name), "%s", o->folder_name ? o->folder_name : "");
+	do { /* two may choose the same free name at once */
+		r = o->folder_name ? store_name_check(o->folder_name, e) : store_name_free(&s, name, e);
+		if (!r)
+			r = store_create(&s, o->folder_name ? o->folder_name : name, text, o->remove, e);
+	} while (r == -EEXIST && !o->folder_name);
+	if (!r)
+		r = store_vm_open(&s, name, &m, e);
+	if (!r) {
+		r = store_vm_lock(&m, e);
+		if (!r)
+			r = machine_start(&s, &m, e);
+		if (r && store_vm_lock(&m, NULL) == 0)
+			store_vm_remove(&s, &m, NULL); /* all or nothing */
+		store_vm_close(&m);
+	}
+	store_close(&s);
+	if (!r && !o->quiet)
+		puts(name);
+	return r;
 }
 
 int cmd_run(int argc, char **argv)
 {
-	struct run run = {
-		.options = { .vm = { .name = "vm", .cpus = 1, .memory = 1ull << 30, .engine = "auto",
-				     .cpu_model = "host" },
-			     .pc = { .exit_port = -1 } },
-		.signal_fd = -1,
-	};
+	struct run_options o;
 	struct err e = { 0 };
 	int status;
 
+	run_options_init(&o);
 	if (options_want_help(argc, argv))
 		return show_help();
-	status = options_parse(run_options, &run.options, argc, argv, &e);
-	if (!status && run.options.trace && !strcmp(run.options.trace, "help"))
+	status = options_parse(run_options, &o, argc, argv, &e);
+	if (!status && o.trace && !strcmp(o.trace, "help"))
 		return show_trace_help();
 	if (!status)
-		status = options_check(&run.options, &e);
-	if (!status && run.options.log && log_open(run.options.log))
-		status = err_errno(&e, "--log %s: cannot open", run.options.log);
-	log_set_level(run.options.log ? LOG_INFO : LOG_WARN);
-	run.saver.path = run.options.save_to;
-	run.options.pc.save = run.options.save_to ? saver_request : NULL;
-	run.options.pc.save_opaque = &run.saver;
+		status = run_options_check(&o, "stdio", &e);
+	if (!status && o.log && log_open(o.log))
+		status = err_errno(&e, "--log %s: cannot open", o.log);
+	log_set_level(o.log ? LOG_INFO : LOG_WARN);
 	if (!status)
-		status = run_machine(&run, &e);
-	run_dispose(&run);
+		status = o.detach ? run_detached(&o, argc, argv, &e) : run_process(&o, NULL, &e);
+	run_options_dispose(&o);
 	return status < 0 ? cli_fail("%s", e.text) : status;
 }

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cli/cli.h"
+#include "cli/life.h"
 
 const struct command commands[] = {
 	{ "run", "start a machine with its console in this terminal", cmd_run },
+	{ "create", "make a machine, to be started", cmd_create },
 	{ "engines", "list the engines and whether they work on this host", cmd_engines },
 	{ "image", "make, show, convert and repair disk images", cmd_image },
 	{ "help", "show this, or the help of a command: ospite help run", cmd_help },
@@ -33,11 +35,13 @@ int cli_fail(const char *fmt, ...)
 
 static int unknown_command(const char *word)
 {
-	const char *names[16], *near;
+	const char *names[64], *near;
 	unsigned n = 0;
 
-	for (; commands[n].name && n < ARRAY_LEN(names); n++)
-		names[n] = commands[n].name;
+	for (const struct command *c = commands; c->name && n < ARRAY_LEN(names); c++)
+		names[n++] = c->name;
+	for (const struct life_command *c = life_commands; c->name && n < ARRAY_LEN(names); c++)
+		names[n++] = c->name;
 	near = nearest(word + strspn(word, "-"), names, n);
 	if (near)
 		return cli_fail("unknown command '%.60s'; did you mean '%s'?", word, near);
@@ -56,6 +60,8 @@ static int dispatch(int argc, char **argv)
 		if (!strcmp(c->name, word))
 			return argc > 1 ? c->main(argc - 1, argv + 1) : (cmd_help(1, argv), EXIT_OURS);
 	}
+	if (life_find(word))
+		return cmd_life(argc - 1, argv + 1);
 	return unknown_command(word);
 }
 

@@ -73,7 +73,21 @@ static const struct option_def *option_find(const struct option_def *defs, const
 	return NULL;
 }
 
-int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e)
+/* "-x": the first option with that initial. */
+static const struct option_def *option_by_letter(const struct option_def *defs, const char *arg)
+{
+	if (!arg[1] || arg[2])
+		return NULL;
+	for (; defs->name; defs++) {
+		if (defs->name[0] == arg[1])
+			return defs;
+	}
+	return NULL;
+}
+
+int options_each(const struct option_def *defs, int argc, char **argv,
+		 int (*fn)(void *opaque, const struct option_def *def, const char *value, struct err *e),
+		 int (*word)(void *opaque, const char *word, struct err *e), void *opaque, struct err *e)
 {
 	for (int i = 1; i < argc; i++) {
 		const char *arg = argv[i], *value = NULL;
@@ -81,13 +95,18 @@ int options_parse(const struct option_def *defs, void *into, int argc, char **ar
 		size_t len;
 		int r;
 
-		if (arg[0] != '-')
-			return err_set(e, EINVAL, "unexpected '%.60s'; everything is given by options, see --help", arg);
+		if (arg[0] != '-') {
+			r = word ? word(opaque, arg, e) :
+				   err_set(e, EINVAL, "unexpected '%.60s'; everything is given by options, see --help", arg);
+			if (r)
+				return r;
+			continue;
+		}
 		len = arg[1] == '-' ? strcspn(arg + 2, "=") : 0;
-		def = len ? option_find(defs, arg + 2, len) : NULL;
+		def = len ? option_find(defs, arg + 2, len) : word ? option_by_letter(defs, arg) : NULL;
 		if (!def)
 			return refuse_option(defs, arg, e);
-		if (arg[2 + len] == '=')
+		if (len && arg[2 + len] == '=')
 			value = arg + 3 + len;
 		if (value && !def->arg)
 			return err_set(e, EINVAL, "--%s takes no value", def->name);
@@ -97,13 +116,41 @@ int options_parse(const struct option_def *defs, void *into, int argc, char **ar
 					       def->name, def->arg);
 			value = argv[++i];
 		}
-		r = def->set(into, value, e);
+		r = fn(opaque, def, value, e);
 		if (r) {
 			err_prefix(e, "--%s%s%.100s", def->name, value ? " " : "", value ? value : "");
 			return r;
 		}
 	}
 	return 0;
+}
+
+struct parse {
+	void *into;
+	int (*word)(void *into, const char *word, struct err *e);
+};
+
+static int parse_option(void *opaque, const struct option_def *def, const char *value, struct err *e)
+{
+	return def->set(((struct parse *)opaque)->into, value, e);
+}
+
+static int parse_word(void *opaque, const char *word, struct err *e)
+{
+	return ((struct parse *)opaque)->word(((struct parse *)opaque)->into, word, e);
+}
+
+int options_parse_words(const struct option_def *defs, void *into, int argc, char **argv,
+			int (*word)(void *into, const char *word, struct err *e), struct err *e)
+{
+	struct parse p = { into, word };
+
+	return options_each(defs, argc, argv, parse_option, word ? parse_word : NULL, &p, e);
+}
+
+int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e)
+{
+	return options_parse_words(defs, into, argc, argv, NULL, e);
 }
 
 bool options_want_help(int argc, char **argv)

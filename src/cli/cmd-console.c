@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ospite console: a machine's console in this terminal; ospite logs: what was written to it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+#include "cli/life.h"
+
+#define CTRL_A 1
+
+struct attached {
+	int fd;
+	bool terminal, escape, leave;
+	struct termios old;
+};
+
+static int console_connect(struct store_vm *m, struct err *e)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	struct store_status st;
+	int fd, r = store_vm_status(m, &st, e);
+
+	if (r)
+		return r;
+	if (st.state != STORE_RUNNING)
+		return err_set(e, ESRCH, "machine '%s' is %s; 'ospite logs %s' shows what it wrote", m->name,
+			       store_state_name(st.state), m->name);
+	snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/console", m->fd);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_errno(e, "cannot make a socket");
+	if (connect(fd, (struct sockaddr *)&at, sizeof(at))) {
+		r = errno == ENOENT ? err_set(e, ENOENT, "machine '%s' has no console: its first serial port is something else", m->name) :
+				      err_errno(e, "cannot connect to the console of machine '%s'", m->name);
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+static int write_all(int fd, const char *data, size_t n)
+{
+	while (n) {
+		ssize_t w = write(fd, data, n);
+
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w < 0)
+			return -1;
+		data += w;
+		n -= (size_t)w;
+	}
+	return 0;
+}
+
+static void escaped(struct attached *a, char key)
+{
+	static const char help[] = "\r\nCtrl-A D  leave; the machine goes on\r\nCtrl-A Ctrl-A  send Ctrl-A\r\nCtrl-A H  this help\r\n";
+	static const char ctrl_a = CTRL_A;
+
+	if (strchr("dDxX", key) && key)
+		a->leave = true;
+	else if (key == CTRL_A || key == 'a')
+		write_all(a->fd, &ctrl_a, 1);
+	else if (key && strchr("hH?", key))
+		write_all(STDOUT_FILENO, help, sizeof(help) - 1);
+}
+
+/* Typed bytes without the escapes; without a terminal all of them. */
+static void typed(struct attached *a, const char *data, size_t n)
+{
+	char out[4096];
+	size_t used = 0;
+
+	for (size_t i = 0; i < n && !a->leave; i++) {
+		if (a->terminal && a->escape) {
+			a->escape = false;
+			escaped(a, data[i]);
+		} else if (a->terminal && data[i] == CTRL_A) {
+			a->escape = true;
+		} else {
+			out[used++] = data[i];
+		}
+	}
+	if (used && write_all(a->fd, out, used))
+		a->leave = true;
+}
+
+static void terminal_raw(struct attached *a)
+{
+	struct termios t;
+
+	a->terminal = isatty(STDIN_FILENO) && !tcgetattr(STDIN_FILENO, &a->old);
+	if (!a->terminal)
+		return;
+	t = a->old;
+	t.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+	t.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+	t.c_cc[VMIN] = 1;
+	t.c_cc[VTIME] = 0;
+	tcsetattr(STDIN_FILENO, TCSANOW, &t);
+	fputs("ospite: Ctrl-A D leaves the console\r\n", stderr);
+}
+
+/* True: the machine has ended. */
+static bool attach(struct attached *a)
+{
+	struct pollfd p[2] = { { .fd = a->fd, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN } };
+	char data[4096];
+	ssize_t n;
+
+	while (!a->leave) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return false;
+		if (p[0].revents) {
+			n = read(a->fd, data, sizeof(data));
+			if (n <= 0)
+				return true;
+			if (write_all(STDOUT_FILENO, data, (size_t)n))
+				return false;
+		}
+		if (p[1].revents) {
+			n = read(STDIN_FILENO, data, sizeof(data));
+			if (n > 0)
+				typed(a, data, (size_t)n);
+			else if (a->terminal)
+				return false;
+			else
+				p[1].fd = -1; /* no more input: go on showing */
+		}
+	}
+	return false;
+}
+
+int life_console(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	struct attached at = { 0 };
+	struct store_vm m;
+	bool ended;
+	int r = store_vm_open(s, a->words[0], &m, e);
+
+	if (r)
+		return r;
+	at.fd = console_connect(&m, e);
+	if (at.fd >= 0) {
+		signal(SIGPIPE, SIG_IGN);
+		terminal_raw(&at);
+		ended = attach(&at);
+		if (at.terminal) {
+			tcsetattr(STDIN_FILENO, TCSADRAIN, &at.old);
+			fprintf(stderr, "\nospite: %s '%s'\n", ended ? "the end of" : "left the console of", m.name);
+		}
+		close(at.fd);
+	}
+	store_vm_close(&m);
+	return at.fd < 0 ? at.fd : 0;
+}
+
+/* ---- logs */
+
+/* Where the last `lines` lines begin. */
+static off_t tail_start(int fd, off_t size, uint64_t lines)
+{
+	char data[4096];
+	off_t at = size;
+
+	while (at > 0) {
+		size_t n = (size_t)MIN(at, (off_t)sizeof(data));
+
+		at -= (off_t)n;
+		if (pread(fd, data, n, at) != (ssize_t)n)
+			return 0;
+		for (size_t i = n; i--;)
+			if (data[i] == '\n' && at + (off_t)i + 1 < size && !lines--)
+				return at + (off_t)i + 1;
+		if (!lines && size && at == 0)
+			break;
+	}
+	return 0;
+}
+
+static int copy_from(int fd, off_t *at, struct err *e)
+{
+	char data[16384];
+	ssize_t n;
+
+	while ((n = pread(fd, data, sizeof(data), *at)) > 0) {
+		*at += n;
+		if (write_all(STDOUT_FILENO, data, (size_t)n))
+			return err_errno(e, "cannot write to standard output");
+	}
+	return n < 0 ? err_errno(e, "cannot read the log") : 0;
+}
+
+static int logs_show(struct life_args *a, struct store_vm *m, struct err *e)
+{
+	int fd _close_ = openat(m->fd, a->own_log ? "log" : "console.log", O_RDONLY | O_CLOEXEC);
+	struct store_status st;
+	struct stat info;
+	off_t at = 0;
+	int r = 0;
+
+	if (fd < 0 && errno == ENOENT && !a->follow)
+		return 0; /* it never wrote anything */
+	if (fd < 0 || fstat(fd, &info))
+		return err_errno(e, "cannot open the log of machine '%s'", m->name);
+	if (a->lines != UINT64_MAX)
+		at = a->lines ? tail_start(fd, info.st_size, a->lines - 1) : info.st_size;
+	do {
+		/* asked before reading: what it wrote before its end is not missed */
+		r = store_vm_status(m, &st, e);
+		if (!r)
+			r = copy_from(fd, &at, e);
+		if (!r && a->follow && st.state == STORE_RUNNING)
+			usleep(100000);
+	} while (!r && a->follow && st.state == STORE_RUNNING);
+	return r;
+}
+
+int life_logs(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	struct store_vm m;
+	int r = store_vm_open(s, a->words[0], &m, e);
+
+	if (r)
+		return r;
+	r = logs_show(a, &m, e);
+	store_vm_close(&m);
+	return r;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands about a machine's folder: create, rename, config. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "cli/life.h"
+#include "cli/run.h"
+
+/* ---- create: the options of run, and a name */
+
+static int set_option(void *opaque, const struct option_def *def, const char *value, struct err *e)
+{
+	return def->set(opaque, value, e);
+}
+
+static int set_word(void *opaque, const char *word, struct err *e)
+{
+	struct run_options *o = opaque;
+
+	if (o->folder_name)
+		return err_set(e, EINVAL, "unexpected '%.60s'; usage: ospite create NAME [OPTION...]", word);
+	o->folder_name = word;
+	return 0;
+}
+
+static int create(struct run_options *o, int argc, char **argv, struct err *e)
+{
+	char *text _free_ = NULL;
+	struct store s;
+	int r = options_each(run_options, argc, argv, set_option, set_word, o, e);
+
+	if (!r && !o->folder_name)
+		r = err_set(e, EINVAL, "usage: ospite create NAME [OPTION...]; the options are those of 'ospite run'");
+	if (!r && (o->gdb || o->trace || o->stats || o->save_to || o->restore || o->control || o->log || o->detach || o->remove))
+		r = err_set(e, EINVAL, "--gdb, --trace, --stats, --save-to, --restore, --control, --log, --detach and --rm are not for create");
+	if (!r)
+		r = store_name_check(o->folder_name, e);
+	if (!r)
+		r = run_options_check(o, "console:console", e);
+	if (!r)
+		r = run_config_text(argc, argv, &text, e);
+	if (!r)
+		r = store_open(&s, o->root, e);
+	if (r)
+		return r;
+	r = store_create(&s, o->folder_name, text, false, e);
+	store_close(&s);
+	if (!r && !o->quiet)
+		puts(o->folder_name);
+	return r;
+}
+
+int cmd_create(int argc, char **argv)
+{
+	struct run_options o;
+	struct err e = { 0 };
+	int r;
+
+	if (options_want_help(argc, argv)) {
+		puts("Usage: ospite create NAME [OPTION...]\n"
+		     "Makes the folder of a machine; 'ospite start NAME' starts it. The options are those of\n"
+		     "'ospite run', kept in its vm.yaml: 'ospite config NAME' shows and changes them. The first\n"
+		     "serial port is its console: 'ospite console NAME'.\n"
+		     "Example: ospite create web --kernel vmlinuz --initrd initrd --append console=ttyS0 --memory 512M");
+		return 0;
+	}
+	run_options_init(&o);
+	r = create(&o, argc, argv, &e);
+	run_options_dispose(&o);
+	return r ? cli_fail("%s", e.text) : 0;
+}
+
+int life_rename(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	struct store_vm m;
+	int r = store_vm_open(s, a->words[0], &m, e);
+
+	if (r)
+		return r;
+	r = store_vm_lock(&m, e);
+	if (!r)
+		r = store_vm_rename(s, &m, a->words[1], e);
+	store_vm_close(&m);
+	if (!r && !a->quiet)
+		puts(a->words[1]);
+	return r;
+}
+
+/* ---- config */
+
+/* Would it start, as far as its configuration goes? */
+static int check(const char *text, struct err *e)
+{
+	struct run_options o;
+	int r;
+
+	run_options_init(&o);
+	r = run_config_load(&o, text, e);
+	run_options_dispose(&o);
+	return r;
+}
+
+static bool same_key(const char *set, const char *other)
+{
+	size_t n = strcspn(set, "=");
+
+	return n == strcspn(other, "=") && !strncmp(set, other, n);
+}
+
+/* All the values that --set gives this key, at its first. */
+static int edit_one(struct life_args *a, unsigned first, char **text, struct err *e)
+{
+	const char *values[CONFIG_LIST], *at = a->set[first];
+	char *next, key[64];
+	unsigned n = 0;
+	int r;
+
+	for (unsigned i = 0; i < first; i++)
+		if (same_key(a->set[i], at))
+			return 0;
+	for (unsigned i = first; i < a->nset && n < CONFIG_LIST; i++)
+		if (same_key(a->set[i], at))
+			values[n++] = strchr(a->set[i], '=') + 1;
+	snprintf(key, sizeof(key), "%.*s", (int)strcspn(at, "="), at);
+	r = run_config_edit(*text, key, values, n, &next, e);
+	if (r)
+		return r;
+	free(*text);
+	*text = next;
+	return 0;
+}
+
+static int edit_all(struct life_args *a, char **text, struct err *e)
+{
+	char *next;
+	int r = 0;
+
+	for (unsigned i = 0; i < a->nunset && !r; i++) {
+		r = run_config_edit(*text, a->unset[i], NULL, 0, &next, e);
+		if (!r) {
+			free(*text);
+			*text = next;
+		}
+	}
+	for (unsigned i = 0; i < a->nset && !r; i++)
+		r = edit_one(a, i, text, e);
+	return r;
+}
+
+static int edit_by_hand(struct store_vm *m, char **text, struct err *e)
+{
+	const char *editor = getenv("VISUAL") ?: getenv("EDITOR") ?: "vi";
+	char name[] = "/tmp/ospite-config-XXXXXX.yaml", command[4200];
+	int fd _close_ = mkstemps(name, 5);
+	char *was = *text, *now = NULL;
+	int r = 0;
+
+	if (fd < 0)
+		return err_errno(e, "cannot make a temporary file");
+	if (write(fd, was, strlen(was)) != (ssize_t)strlen(was))
+		r = err_errno(e, "cannot write %s", name);
+	snprintf(command, sizeof(command), "%.4000s %s", editor, name);
+	if (!r && system(command))
+		r = err_set(e, ECANCELED, "the editor (%.100s) failed; nothing is changed", editor);
+	if (!r)
+		r = store_read(-1, name, &now, e);
+	if (!r && check(now, e)) {
+		err_prefix(e, "nothing is changed (your text is in %s)", name);
+		free(now);
+		return -e->code;
+	}
+	unlink(name);
+	if (r) {
+		free(now);
+		return r;
+	}
+	free(was);
+	*text = now;
+	return 0;
+}
+
+int life_config(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	char *text = NULL;
+	struct store_status st;
+	struct store_vm m;
+	int r = store_vm_open(s, a->words[0], &m, e);
+
+	if (r)
+		return r;
+	r = store_read(m.fd, "vm.yaml", &text, e);
+	if (!r && !a->nset && !a->nunset && !a->edit) {
+		fputs(text, stdout);
+	} else if (!r) {
+		r = a->edit ? edit_by_hand(&m, &text, e) : 0;
+		if (!r)
+			r = edit_all(a, &text, e);
+		if (!r)
+			r = check(text, e);
+		if (!r)
+			r = store_vm_status(&m, &st, e);
+		if (!r)
+			r = store_write(m.fd, "vm.yaml", text, e);
+		if (!r && !a->quiet && st.state != STORE_INACTIVE && st.state != STORE_CRASHED)
+			fprintf(stderr, "ospite: machine '%s' is %s: this counts from its next start on\n", m.name,
+				store_state_name(st.state));
+	}
+	free(text);
+	store_vm_close(&m);
+	return r;
+}

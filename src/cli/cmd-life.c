@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Commands that change what a machine is doing. Each either brings the machine to the new state or leaves it in the old
+ * one and says why, and in which state it is.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "cli/life.h"
+#include "cli/run.h"
+
+#define STOP_SECONDS 30
+#define SAVE_MS (30 * 60 * 1000)
+
+int life_start(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	int r = store_vm_lock(m, e);
+
+	return r ? r : machine_start(s, m, e);
+}
+
+/* ---- the end */
+
+/*
+ * The process is found by its own word in `status`. Between reading it and the signal it may end and its number be given to
+ * another: the number is turned into a descriptor first, and what it stood for is certain if the lock is still held.
+ */
+int life_end_process(struct store_vm *m, struct err *e)
+{
+	struct store_status st;
+	int fd _close_ = -1;
+	int r = store_vm_status(m, &st, e);
+
+	if (r || st.state != STORE_RUNNING)
+		return r;
+	if (st.pid <= 1) /* it has the lock and has not yet said who it is */
+		return err_set(e, EAGAIN, "machine '%s' is just starting: try again", m->name);
+	fd = pidfd_open(st.pid, 0);
+	r = store_vm_status(m, &st, e);
+	if (r || st.state != STORE_RUNNING)
+		return r;
+	if (fd < 0 || pidfd_send_signal(fd, SIGKILL, NULL, 0))
+		return err_errno(e, "cannot kill machine '%s' (process %d)", m->name, (int)st.pid);
+	return store_vm_wait(m, 10000, e);
+}
+
+/* After a kill: the folder is put in order as the process would have done. */
+static int after_kill(struct store *s, struct store_vm *m, struct err *e)
+{
+	int r = store_vm_lock(m, e);
+
+	if (r)
+		return r;
+	store_vm_tidy(m);
+	if (store_vm_temporary(m))
+		return store_vm_remove(s, m, e);
+	return store_vm_say_ended(m, false, 137, "killed", e);
+}
+
+/* Quit is asked for first: disks are closed properly. What does not answer is killed. */
+int life_kill(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	struct ctl_peer *p = NULL;
+	struct store_status st;
+	int r = store_vm_status(m, &st, e);
+
+	if (!r && st.state != STORE_RUNNING)
+		r = err_set(e, ESRCH, "machine '%s' is %s, not running", m->name, store_state_name(st.state));
+	if (r)
+		return r;
+	if (!ctl_connect(&p, m->fd, "control", 1000, NULL)) {
+		r = ctl_call_command(p, "quit", NULL, NULL, 1000, NULL);
+		ctl_disconnect(p);
+		if (!r && !store_vm_wait(m, 3000, NULL))
+			return 0;
+	}
+	r = life_end_process(m, e);
+	return r ? r : after_kill(s, m, e);
+}
+
+int life_stop(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	uint64_t seconds = a->time == UINT64_MAX ? STOP_SECONDS : a->time;
+	struct ctl_peer *p = NULL;
+	json_t *status = NULL;
+	int r = life_connect(m, &p, e);
+
+	if (r == -ESRCH)
+		return r;
+	/* a paused guest cannot notice the button; one whose process does not answer neither */
+	if (!r && seconds) {
+		r = ctl_call_command(p, "query-status", NULL, &status, ANSWER_MS, NULL);
+		if (!r && json_is_true(json_object_get(status, "running")))
+			r = ctl_call_command(p, "system_powerdown", NULL, NULL, ANSWER_MS, NULL);
+		else
+			seconds = 0;
+		json_decref(status);
+	}
+	ctl_disconnect(p);
+	if (!r && seconds && !store_vm_wait(m, (int64_t)seconds * 1000, NULL))
+		return 0;
+	r = life_kill(c, a, s, m, e);
+	return r == -ESRCH ? 0 : r; /* it went by itself meanwhile */
+}
+
+/* ---- while it runs */
+
+int life_simple(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	static const char *const commands_of[][2] = {
+		{ "pause", "stop" }, { "resume", "cont" }, { "reset", "system_reset" }, { "nmi", "inject-nmi" },
+	};
+	struct ctl_peer *p;
+	struct store_status st;
+	const char *state;
+	int r = store_vm_status(m, &st, e);
+
+	if (r)
+		return r;
+	state = life_state(m, &st);
+	if (!strcmp(c->name, "pause") && !strcmp(state, "paused"))
+		return err_set(e, EALREADY, "machine '%s' is paused already", m->name);
+	if (!strcmp(c->name, "resume") && !strcmp(state, "running"))
+		return err_set(e, EALREADY, "machine '%s' is running, not paused", m->name);
+	if (!strcmp(c->name, "resume") && st.state == STORE_SUSPENDED)
+		return life_start(c, a, s, m, e);
+	r = life_connect(m, &p, e);
+	for (unsigned i = 0; i < ARRAY_LEN(commands_of) && !r; i++)
+		if (!strcmp(commands_of[i][0], c->name)) {
+			r = ctl_call_command(p, commands_of[i][1], NULL, NULL, ANSWER_MS, e);
+			ctl_disconnect(p);
+			return r ? err_prefix(e, "machine '%s'", m->name) : 0;
+		}
+	return r;
+}
+
+int life_suspend(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	struct store_status st;
+	struct ctl_peer *p;
+	int r = life_connect(m, &p, e);
+
+	if (r)
+		return r;
+	r = ctl_call_command(p, "ospite-suspend", NULL, NULL, SAVE_MS, e);
+	ctl_disconnect(p);
+	if (r)
+		return err_prefix(e, "machine '%s'", m->name);
+	r = store_vm_wait(m, 10000, e);
+	if (!r)
+		r = store_vm_status(m, &st, e);
+	if (!r && st.state != STORE_SUSPENDED)
+		r = err_set(e, EIO, "machine '%s' is %s instead of suspended", m->name, store_state_name(st.state));
+	return r;
+}
+
+int life_wait(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	struct store_status st;
+	int r = store_vm_wait(m, a->time == UINT64_MAX ? -1 : (int64_t)a->time * 1000, e);
+
+	if (!r)
+		r = store_vm_status(m, &st, e);
+	if (!r && !a->quiet)
+		printf("%d\n", st.exit_status);
+	return r;
+}
+
+int life_rm(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	struct store_status st;
+	int r = store_vm_status(m, &st, e);
+
+	if (!r && a->force && st.state == STORE_RUNNING) {
+		r = life_kill(c, a, s, m, e);
+		if (!r && faccessat(s->fd, m->name, F_OK, AT_SYMLINK_NOFOLLOW))
+			return 0; /* it was a temporary one */
+	}
+	if (!r && !a->force && st.state == STORE_SUSPENDED)
+		return err_set(e, EBUSY, "machine '%s' is suspended: --force removes it with its saved state", m->name);
+	if (!r && m->lock < 0)
+		r = store_vm_lock(m, e);
+	if (r == -EBUSY)
+		return err_set(e, EBUSY, "machine '%s' is running: stop it first, or use --force", m->name);
+	return r ? r : store_vm_remove(s, m, e);
+}

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands that show machines: ps, info, stats, top. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+#include "cli/life.h"
+
+static void add_time(json_t *row, const char *key, int64_t at)
+{
+	char text[40];
+	struct tm tm;
+	time_t t = (time_t)at;
+
+	if (at > 0 && gmtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
+		json_object_set_new(row, key, json_string(text));
+}
+
+json_t *life_describe(struct store_vm *m)
+{
+	json_t *row = json_pack("{s:s}", "name", m->name), *machine = NULL;
+	struct store_status st;
+	struct ctl_peer *p;
+	struct err e = { 0 };
+
+	if (store_vm_status(m, &st, &e)) {
+		json_object_set_new(row, "state", json_string("unknown"));
+		json_object_set_new(row, "reason", json_string(e.text));
+		return row;
+	}
+	json_object_set_new(row, "state", json_string(life_state(m, &st)));
+	if (st.state == STORE_RUNNING) {
+		json_object_set_new(row, "pid", json_integer(st.pid));
+		if (!ctl_connect(&p, m->fd, "control", ANSWER_MS, &e)) {
+			if (!ctl_call_command(p, "ospite-query-machine", NULL, &machine, ANSWER_MS, &e))
+				json_object_update_missing(row, machine);
+			json_decref(machine);
+			ctl_disconnect(p);
+		}
+		if (e.code)
+			json_object_set_new(row, "reason", json_string(e.text));
+	} else if (st.ended || st.state == STORE_CRASHED) {
+		json_object_set_new(row, "reason", json_string(st.reason));
+		json_object_set_new(row, "exit-status", json_integer(st.exit_status));
+		add_time(row, "ended", st.ended);
+	}
+	add_time(row, "started", st.started);
+	return row;
+}
+
+static bool shown(const struct life_args *a, struct store_vm *m)
+{
+	struct store_status st;
+
+	return a->all || (!store_vm_status(m, &st, NULL) && st.state == STORE_RUNNING);
+}
+
+static json_t *describe_all(struct life_args *a, struct store *s, struct err *e)
+{
+	json_t *rows = json_array();
+	char **names;
+	unsigned count;
+
+	if (store_list(s, &names, &count, e)) {
+		json_decref(rows);
+		return NULL;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct store_vm m;
+
+		if (!store_vm_open(s, names[i], &m, NULL)) {
+			if (shown(a, &m))
+				json_array_append_new(rows, a->quiet ? json_pack("{s:s}", "name", m.name) : life_describe(&m));
+			store_vm_close(&m);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return rows;
+}
+
+/* What people read rather than programs. */
+static void make_readable(json_t *rows)
+{
+	char text[32];
+	json_t *row, *v;
+	size_t i;
+
+	json_array_foreach(rows, i, row) {
+		v = json_object_get(row, "memory");
+		if (v)
+			json_object_set_new(row, "memory", json_string(short_size((uint64_t)json_integer_value(v), text)));
+		v = json_object_get(row, "uptime-ms");
+		if (v)
+			json_object_set_new(row, "up", json_string(short_time(json_integer_value(v) / 1000, text)));
+	}
+}
+
+int life_ps(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	static const struct column columns[] = {
+		{ "name", "NAME" }, { "state", "STATE" }, { "engine", "ENGINE" }, { "cpus", "CPUS", true },
+		{ "memory", "MEMORY", true }, { "pid", "PID", true }, { "up", "UP", true }, { "reason", "REMARK" }, { NULL },
+	};
+	json_t *rows = describe_all(a, s, e), *row;
+	size_t i;
+
+	if (!rows)
+		return -e->code;
+	if (a->quiet && !a->json) {
+		json_array_foreach(rows, i, row)
+			puts(json_string_value(json_object_get(row, "name")));
+	} else {
+		if (!a->json)
+			make_readable(rows);
+		table_print(rows, columns, a->json);
+	}
+	json_decref(rows);
+	return 0;
+}
+
+static void print_members(json_t *object, const char *indent)
+{
+	const char *key;
+	json_t *v;
+
+	json_object_foreach(object, key, v) {
+		if (json_is_string(v))
+			printf("%s%-24s %s\n", indent, key, json_string_value(v));
+		else if (json_is_integer(v))
+			printf("%s%-24s %lld\n", indent, key, (long long)json_integer_value(v));
+		else if (json_is_object(v))
+			print_members(v, indent);
+	}
+}
+
+int life_info(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	json_t *rows = json_array(), *row;
+	int r = 0;
+	size_t i;
+
+	for (unsigned k = 0; k < a->nwords && !r; k++) {
+		char *text _free_ = NULL;
+		struct store_vm m;
+
+		r = store_vm_open(s, a->words[k], &m, e);
+		if (r)
+			break;
+		row = life_describe(&m);
+		json_object_set_new(row, "folder", json_sprintf("%s/%s", s->path, m.name));
+		if (!store_read(m.fd, "vm.yaml", &text, NULL))
+			json_object_set_new(row, "config", json_string(text) ?: json_null());
+		json_array_append_new(rows, row);
+		store_vm_close(&m);
+	}
+	if (!r && a->json) {
+		print_json(rows);
+	} else if (!r) {
+		json_array_foreach(rows, i, row) {
+			json_t *config = json_incref(json_object_get(row, "config"));
+
+			json_object_del(row, "config");
+			print_members(row, "");
+			if (json_is_string(config))
+				printf("config\n%s", json_string_value(config));
+			json_decref(config);
+			if (i + 1 < json_array_size(rows))
+				putchar('\n');
+		}
+	}
+	json_decref(rows);
+	return r;
+}
+
+/* ---- stats and top */
+
+static json_t *query_stats(struct store_vm *m, struct err *e)
+{
+	struct ctl_peer *p;
+	json_t *stats = NULL;
+
+	if (life_connect(m, &p, e))
+		return NULL;
+	if (ctl_call_command(p, "ospite-query-stats", NULL, &stats, ANSWER_MS, e))
+		stats = NULL;
+	ctl_disconnect(p);
+	return stats;
+}
+
+static int show_stats(struct life_args *a, struct store *s, struct err *e)
+{
+	json_t *all = json_object();
+	int r = 0;
+	const char *name;
+	json_t *stats;
+
+	for (unsigned i = 0; i < a->nwords && !r; i++) {
+		struct store_vm m;
+
+		r = store_vm_open(s, a->words[i], &m, e);
+		if (r)
+			break;
+		stats = query_stats(&m, e);
+		r = stats ? 0 : -e->code;
+		if (stats)
+			json_object_set_new(all, m.name, stats);
+		store_vm_close(&m);
+	}
+	if (!r && a->json)
+		print_json(all);
+	else if (!r)
+		json_object_foreach(all, name, stats) {
+			printf("%s\n", name);
+			print_members(stats, "  ");
+		}
+	json_decref(all);
+	return r;
+}
+
+static int64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static int64_t counter(json_t *stats, const char *name)
+{
+	return json_integer_value(json_object_get(json_object_get(stats, "counters"), name));
+}
+
+/* One table; `before` holds the last figures by name and gets the new ones. */
+static json_t *top_rows(struct store *s, json_t *before, struct err *e)
+{
+	json_t *rows = json_array();
+	char **names, text[32];
+	unsigned count;
+
+	if (store_list(s, &names, &count, e)) {
+		json_decref(rows);
+		return NULL;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct store_vm m;
+		json_t *stats = NULL, *was = json_object_get(before, names[i]);
+
+		if (!store_vm_open(s, names[i], &m, NULL)) {
+			stats = query_stats(&m, NULL);
+			store_vm_close(&m);
+		}
+		if (stats) {
+			int64_t at = now_us(), cpu = json_integer_value(json_object_get(stats, "user-us")) +
+						     json_integer_value(json_object_get(stats, "system-us"));
+			int64_t gone = at - json_integer_value(json_object_get(was, "at"));
+			json_t *row = json_pack("{s:s,s:s}", "name", names[i], "resident",
+						short_size((uint64_t)json_integer_value(json_object_get(stats, "resident")), text));
+
+			if (was && gone > 0) {
+				json_object_set_new(row, "cpu", json_real(100.0 * (double)(cpu - json_integer_value(json_object_get(was, "cpu"))) / (double)gone));
+				json_object_set_new(row, "halts", json_integer((counter(stats, "vcpu.halts") - json_integer_value(json_object_get(was, "halts"))) * 1000000 / gone));
+				json_object_set_new(row, "stops", json_integer((counter(stats, "vcpu.stops") - json_integer_value(json_object_get(was, "stops"))) * 1000000 / gone));
+			}
+			json_object_set_new(before, names[i],
+					    json_pack("{s:I,s:I,s:I,s:I}", "at", (json_int_t)at, "cpu", (json_int_t)cpu, "halts",
+						      (json_int_t)counter(stats, "vcpu.halts"), "stops",
+						      (json_int_t)counter(stats, "vcpu.stops")));
+			json_array_append_new(rows, row);
+			json_decref(stats);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return rows;
+}
+
+static int top_screen(struct life_args *a, struct store *s, struct err *e)
+{
+	static const struct column columns[] = {
+		{ "name", "NAME" }, { "cpu", "CPU %", true }, { "halts", "HALTS/s", true }, { "stops", "STOPS/s", true },
+		{ "resident", "RESIDENT", true }, { NULL },
+	};
+	bool live = !a->once && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+	struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+	json_t *before = json_object(), *rows;
+	struct termios old, raw;
+	char key = 0;
+	int r = 0;
+
+	if (live && !tcgetattr(STDIN_FILENO, &old)) {
+		raw = old;
+		raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+		fputs("\033[?1049h\033[?25l", stdout);
+	}
+	for (unsigned round = 0; key != 'q' && (live || round < 2); round++) {
+		rows = top_rows(s, before, e);
+		r = rows ? 0 : -e->code;
+		if (r)
+			break;
+		if (live) {
+			fputs("\033[H\033[J", stdout);
+			printf("ospite top: %zu running; q leaves\n\n", json_array_size(rows));
+		}
+		if (live || round)
+			table_print(rows, columns, false);
+		json_decref(rows);
+		fflush(stdout);
+		if (live && poll(&p, 1, round ? 1000 : 200) > 0 && read(STDIN_FILENO, &key, 1) != 1)
+			key = 'q';
+		else if (!live && !round)
+			usleep(500000);
+	}
+	if (live) {
+		fputs("\033[?25h\033[?1049l", stdout);
+		fflush(stdout);
+		tcsetattr(STDIN_FILENO, TCSANOW, &old);
+	}
+	json_decref(before);
+	return r;
+}
+
+int life_stats(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	return strcmp(c->name, "top") ? show_stats(a, s, e) : top_screen(a, s, e);
+}

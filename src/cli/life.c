@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands about machines: one table, one way in. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cli/life.h"
+
+#define LIFE_SET(fn, field)                                                                        \
+	int fn(void *into, const char *value, struct err *e)                                       \
+	{                                                                                          \
+		((struct life_args *)into)->field = true;                                          \
+		return 0;                                                                          \
+	}
+LIFE_SET(life_set_json, json)
+LIFE_SET(life_set_quiet, quiet)
+LIFE_SET(life_set_all, all)
+LIFE_SET(life_set_force, force)
+LIFE_SET(life_set_follow, follow)
+static LIFE_SET(set_edit, edit)
+static LIFE_SET(set_once, once)
+static LIFE_SET(set_own_log, own_log)
+
+int life_set_root(void *into, const char *value, struct err *e)
+{
+	((struct life_args *)into)->root = value;
+	return *value ? 0 : err_set(e, EINVAL, "needs a value");
+}
+
+int life_set_time(void *into, const char *value, struct err *e)
+{
+	return parse_number(value, 0, 1000000, &((struct life_args *)into)->time, e);
+}
+
+int life_set_lines(void *into, const char *value, struct err *e)
+{
+	return parse_number(value, 0, 1000000000, &((struct life_args *)into)->lines, e);
+}
+
+static int set_set(void *into, const char *value, struct err *e)
+{
+	struct life_args *a = into;
+
+	if (!strchr(value, '=') || *value == '=')
+		return err_set(e, EINVAL, "write KEY=VALUE");
+	a->set[a->nset++] = value;
+	return 0;
+}
+
+static int set_unset(void *into, const char *value, struct err *e)
+{
+	struct life_args *a = into;
+
+	a->unset[a->nunset++] = value;
+	return 0;
+}
+
+#define TIME_OPTION(help) { "time", "SECONDS", help, life_set_time }
+
+static const struct option_def plain[] = { LIFE_ROOT, LIFE_QUIET, LIFE_END };
+static const struct option_def several[] = { LIFE_ALL, LIFE_ROOT, LIFE_QUIET, LIFE_END };
+static const struct option_def ps_options[] = { LIFE_ALL, LIFE_JSON, LIFE_QUIET, LIFE_ROOT, LIFE_END };
+static const struct option_def info_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_END };
+static const struct option_def stop_options[] = {
+	TIME_OPTION("to wait for the guest before force [30]"), LIFE_ALL, LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
+static const struct option_def wait_options[] = {
+	TIME_OPTION("to wait; then status 125 [for ever]"), LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
+static const struct option_def rm_options[] = {
+	{ "force", NULL, "also if it runs, or has a saved state", life_set_force }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
+static const struct option_def config_options[] = {
+	{ "set", "KEY=VALUE", "change one; repeated keys of lists make the list", set_set, OPTION_LIST },
+	{ "unset", "KEY", "back to what it is by default", set_unset, OPTION_LIST },
+	{ "edit", NULL, "in $EDITOR, checked before it counts", set_edit },
+	LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
+static const struct option_def logs_options[] = {
+	{ "follow", NULL, "go on with what comes, until the machine ends", life_set_follow },
+	{ "lines", "N", "only the last N", life_set_lines },
+	{ "ospite", NULL, "what ospite has to say, not the guest's console", set_own_log },
+	LIFE_ROOT, LIFE_END,
+};
+static const struct option_def events_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_END };
+static const struct option_def stats_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_END };
+static const struct option_def top_options[] = {
+	{ "once", NULL, "one table, no screen", set_once }, LIFE_ROOT, LIFE_END,
+};
+static const struct option_def root_only[] = { LIFE_ROOT, LIFE_END };
+
+#define MANY 4096
+
+const struct life_command life_commands[] = {
+	{ "start", "NAME...", "start machines; a suspended one goes on where it was", plain, 1, MANY, NULL, life_start },
+	{ "stop", "NAME...", "press the power button; after --time, force", stop_options, 1, MANY, NULL, life_stop, true },
+	{ "kill", "NAME...", "end machines at once, as pulling the plug does", several, 1, MANY, NULL, life_kill, true },
+	{ "pause", "NAME...", "let machines stand still", several, 1, MANY, NULL, life_simple, true },
+	{ "resume", "NAME...", "let paused machines go on", several, 1, MANY, NULL, life_simple, true },
+	{ "suspend", "NAME...", "save machines to their folders and end them", several, 1, MANY, NULL, life_suspend, true },
+	{ "reset", "NAME...", "press the reset button", several, 1, MANY, NULL, life_simple, true },
+	{ "nmi", "NAME...", "send an NMI to every CPU", several, 1, MANY, NULL, life_simple, true },
+	{ "ps", "", "list the machines that run; --all: all of them", ps_options, 0, 0, life_ps },
+	{ "info", "NAME...", "show all about machines", info_options, 1, MANY, life_info },
+	{ "console", "NAME", "use a machine's console; Ctrl-A D leaves it", root_only, 1, 1, life_console },
+	{ "logs", "NAME", "show what a machine wrote to its console", logs_options, 1, 1, life_logs },
+	{ "events", "[NAME...]", "show what happens to machines, as it happens", events_options, 0, MANY, life_events },
+	{ "wait", "NAME...", "wait until machines end; print their status", wait_options, 1, MANY, NULL, life_wait },
+	{ "stats", "NAME...", "show counters of machines that run", stats_options, 1, MANY, life_stats },
+	{ "top", "", "a live table of what machines use; q leaves it", top_options, 0, 0, life_stats },
+	{ "rename", "OLD NEW", "give a machine that does not run another name", plain, 2, 2, life_rename },
+	{ "rm", "NAME...", "remove machines that do not run", rm_options, 1, MANY, NULL, life_rm },
+	{ "config", "NAME", "show or change what a machine is", config_options, 1, 1, life_config },
+	{ "ctl", "NAME COMMAND [KEY=VALUE...]", "send a command to a machine's control socket; 'ctl list' lists them", root_only, 1, MANY,
+	  life_ctl },
+	{ NULL, NULL, NULL, NULL, 0, 0, NULL },
+};
+
+const struct life_command *life_find(const char *name)
+{
+	for (const struct life_command *c = life_commands; c->name; c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+static int take_word(void *into, const char *word, struct err *e)
+{
+	struct life_args *a = into;
+
+	a->words[a->nwords++] = word;
+	return 0;
+}
+
+static int life_help(const struct life_command *c)
+{
+	printf("Usage: ospite %s [OPTION...] %s\n%c%s.\n", c->name, c->usage, c->help[0] & ~0x20, c->help + 1);
+	options_print(stdout, c->options);
+	return 0;
+}
+
+/* ---- for each machine */
+
+static int each_one(const struct life_command *c, struct life_args *a, struct store *s, const char *name)
+{
+	struct err e = { 0 };
+	struct store_vm m;
+	int r = store_vm_open(s, name, &m, &e);
+
+	if (!r) {
+		r = c->each(c, a, s, &m, &e);
+		store_vm_close(&m);
+	}
+	if (r)
+		cli_fail("%s", e.text);
+	else if (!a->quiet && c->each != life_wait)
+		puts(name);
+	fflush(stdout);
+	return r ? -1 : 0;
+}
+
+static int each_of_all(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	char **names;
+	unsigned count;
+	int r = store_list(s, &names, &count, e), failed = 0;
+
+	if (r)
+		return r;
+	for (unsigned i = 0; i < count; i++) {
+		struct store_status st = { 0 };
+		struct store_vm m;
+
+		if (!store_vm_open(s, names[i], &m, NULL)) {
+			store_vm_status(&m, &st, NULL);
+			store_vm_close(&m);
+			if (st.state == STORE_RUNNING || !c->running_only)
+				failed |= each_one(c, a, s, names[i]);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return failed ? 1 : 0;
+}
+
+static int life_do(const struct life_command *c, struct life_args *a, struct err *e)
+{
+	struct store s;
+	int r = store_open(&s, a->root, e), failed = 0;
+
+	if (r)
+		return r;
+	if (c->run)
+		r = c->run(c, a, &s, e);
+	else if (a->all)
+		r = each_of_all(c, a, &s, e);
+	else {
+		for (unsigned i = 0; i < a->nwords; i++)
+			failed |= each_one(c, a, &s, a->words[i]);
+		r = failed ? 1 : 0;
+	}
+	store_close(&s);
+	return r;
+}
+
+/* What is left of a command line is never more than all of it. */
+int cmd_life(int argc, char **argv)
+{
+	const struct life_command *c = life_find(argv[0]);
+	const char **room = calloc((size_t)argc * 3, sizeof(char *));
+	struct life_args a = { .time = UINT64_MAX, .lines = UINT64_MAX, .words = room, .set = room + argc,
+			       .unset = room + 2 * argc };
+	struct err e = { 0 };
+	int r;
+
+	if (options_want_help(argc, argv)) {
+		free(room);
+		return life_help(c);
+	}
+	r = room ? 0 : err_set(&e, ENOMEM, "out of memory");
+	if (!r)
+		r = options_parse_words(c->options, &a, argc, argv, take_word, &e);
+	if (!r && a.nwords < c->min && !(a.all && !a.nwords))
+		r = err_set(&e, EINVAL, "usage: ospite %s %s", c->name, c->usage);
+	if (!r && (a.nwords > c->max || (a.all && a.nwords)))
+		r = err_set(&e, EINVAL, "unexpected '%.60s'; usage: ospite %s %s", a.words[a.nwords - 1], c->name, c->usage);
+	if (!r)
+		r = life_do(c, &a, &e);
+	free(room);
+	return r < 0 ? cli_fail("%s", e.text) : r ? EXIT_OURS : 0;
+}
+
+/* ---- the way to a running machine */
+
+int life_connect(struct store_vm *m, struct ctl_peer **p, struct err *e)
+{
+	struct store_status st;
+	int r = store_vm_status(m, &st, e);
+
+	if (r)
+		return r;
+	if (st.state != STORE_RUNNING)
+		return err_set(e, ESRCH, "machine '%s' is %s%s; 'ospite start %s' starts it", m->name, store_state_name(st.state),
+			       st.state == STORE_CRASHED ? " (see 'ospite info')" : "", m->name);
+	r = ctl_connect(p, m->fd, "control", ANSWER_MS, e);
+	return r ? err_prefix(e, "machine '%s'", m->name) : 0;
+}
+
+const char *life_state(struct store_vm *m, const struct store_status *st)
+{
+	struct ctl_peer *p;
+	json_t *status = NULL;
+	bool paused = false;
+
+	if (st->state != STORE_RUNNING)
+		return store_state_name(st->state);
+	if (!ctl_connect(&p, m->fd, "control", ANSWER_MS, NULL)) {
+		if (!ctl_call_command(p, "query-status", NULL, &status, ANSWER_MS, NULL))
+			paused = !strcmp(json_string_value(json_object_get(status, "status")) ?: "", "paused");
+		json_decref(status);
+		ctl_disconnect(p);
+	}
+	return paused ? "paused" : "running";
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vm.yaml and the options of `ospite run`: the same names, the same values, the same checks. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "cli/run.h"
+
+static bool is_kept(const struct option_def *def)
+{
+	return !(def->flags & OPTION_HERE);
+}
+
+void run_config_keys(struct config_key *keys, unsigned *count)
+{
+	*count = 0;
+	for (const struct option_def *d = run_options; d->name; d++) {
+		if (!is_kept(d))
+			continue;
+		CHECK(*count < CONFIG_KEYS);
+		keys[(*count)++] = (struct config_key){
+			d->name, !d->arg ? CONFIG_FLAG : d->flags & OPTION_LIST ? CONFIG_LIST_OF_STRINGS : CONFIG_STRING,
+		};
+	}
+}
+
+static const struct option_def *kept_option(unsigned key)
+{
+	const struct option_def *d = run_options;
+
+	for (;; d++)
+		if (is_kept(d) && !key--)
+			return d;
+}
+
+static int take_value(void *opaque, unsigned key, const char *value, struct err *e)
+{
+	struct run_options *o = opaque;
+	char **more = realloc(o->owned, (o->nowned + 1) * sizeof(char *));
+	char *copy = NULL;
+
+	if (!more)
+		return err_set(e, ENOMEM, "out of memory");
+	o->owned = more;
+	if (value) {
+		copy = o->owned[o->nowned] = strdup(value);
+		if (!copy)
+			return err_set(e, ENOMEM, "out of memory");
+		o->nowned++;
+	}
+	return kept_option(key)->set(o, copy, e) ? err_prefix(e, "%.100s", value ? value : "true") : 0;
+}
+
+int run_config_load(struct run_options *o, const char *text, struct err *e)
+{
+	struct config_key keys[CONFIG_KEYS];
+	unsigned count;
+	int r;
+
+	run_config_keys(keys, &count);
+	r = config_read(text, "vm.yaml", keys, count, take_value, o, e);
+	if (!r)
+		r = run_options_check(o, "console:console", e);
+	if (!r && o->pc.serial[0] && !strcmp(o->pc.serial[0], "stdio"))
+		o->pc.serial[0] = "console:console";
+	return r;
+}
+
+int run_config_edit(const char *text, const char *key, const char *const *values, unsigned n, char **out, struct err *e)
+{
+	struct config_key keys[CONFIG_KEYS];
+	const char *names[CONFIG_KEYS], *near;
+	unsigned count;
+
+	run_config_keys(keys, &count);
+	for (unsigned i = 0; i < count; i++) {
+		if (!strcmp(keys[i].name, key))
+			return config_edit(text, &keys[i], values, n, out, e);
+		names[i] = keys[i].name;
+	}
+	near = nearest(key, names, count);
+	return near ? err_set(e, EINVAL, "there is no key '%.60s'; did you mean %s?", key, near) :
+		      err_set(e, EINVAL, "there is no key '%.60s': the keys are the options of 'ospite run'", key);
+}
+
+/* ---- from a command line */
+
+/* Where the path begins in FILE, FILE,... or ...,file=FILE,...; NULL: there is none. */
+static const char *path_in(const char *value)
+{
+	const char *at = strncmp(value, "file=", 5) ? strstr(value, ",file=") : value;
+
+	if (at)
+		return at + (*at == ',' ? 6 : 5);
+	return memchr(value, '=', strcspn(value, ",")) ? NULL : value;
+}
+
+static char *absolute(const char *value)
+{
+	const char *path = path_in(value);
+	char *cwd, *out = NULL;
+
+	if (!path || *path == '/' || !*path || !strcmp(value, "none"))
+		return strdup(value);
+	cwd = getcwd(NULL, 0);
+	if (!cwd || asprintf(&out, "%.*s%s/%s", (int)(path - value), value, cwd, path) < 0)
+		out = NULL;
+	free(cwd);
+	return out;
+}
+
+struct builder {
+	const struct option_def *key; /* whose values are being collected */
+	char *values[CONFIG_LIST];
+	unsigned n;
+};
+
+static int collect(void *opaque, const struct option_def *def, const char *value, struct err *e)
+{
+	struct builder *b = opaque;
+	char *copy;
+
+	if (def != b->key)
+		return 0;
+	if (b->n == CONFIG_LIST)
+		return err_set(e, E2BIG, "is given too often");
+	copy = !value ? strdup("true") : def->flags & OPTION_PATH ? absolute(value) : strdup(value);
+	if (!copy)
+		return err_set(e, ENOMEM, "out of memory");
+	if (!(def->flags & OPTION_LIST) && b->n) /* the last one counts */
+		free(b->values[--b->n]);
+	b->values[b->n++] = copy;
+	return 0;
+}
+
+static int ignore_word(void *opaque, const char *word, struct err *e)
+{
+	return 0;
+}
+
+int run_config_text(int argc, char **argv, char **text, struct err *e)
+{
+	char *next;
+	int r = 0;
+
+	*text = strdup("# A machine of ospite. The keys are the options of 'ospite run'; relative paths start in this folder.\n");
+	if (!*text)
+		return err_set(e, ENOMEM, "out of memory");
+	for (const struct option_def *d = run_options; d->name && !r; d++) {
+		struct builder b = { .key = d };
+
+		if (!is_kept(d))
+			continue;
+		r = options_each(run_options, argc, argv, collect, ignore_word, &b, e);
+		if (!r && b.n) {
+			r = run_config_edit(*text, d->name, (const char *const *)b.values, b.n, &next, e);
+			if (!r) {
+				free(*text);
+				*text = next;
+			}
+		}
+		while (b.n)
+			free(b.values[--b.n]);
+	}
+	if (r) {
+		free(*text);
+		*text = NULL;
+	}
+	return r;
+}

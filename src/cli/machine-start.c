@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine in the background: a process of its own, in its folder, with the folder's lock. It tells by a pipe that the machine runs,
+ * or why it does not; the end of the pipe without a word is its death.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/log.h"
+#include "cli/run.h"
+
+static void tell_ready(void *opaque)
+{
+	int *pipe = opaque;
+
+	if (write(*pipe, "", 1) < 0) {
+		/* whoever started us is gone: the machine runs all the same */
+	}
+	cleanup_close(pipe);
+	*pipe = -1;
+}
+
+/* Nothing of the terminal or of the caller stays open: a pipe of theirs would never end. */
+static int detach(const struct store_vm *m, const struct store *s, int pipe)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int log = openat(m->fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+
+	if (null < 0 || log < 0 || setsid() < 0 || fchdir(m->fd))
+		return -1;
+	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0)
+		return -1;
+	for (int fd = 3; fd < 1024; fd++) {
+		if (fd != m->fd && fd != m->lock && fd != s->fd && fd != pipe)
+			close(fd);
+	}
+	umask(077);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTSTP, SIG_IGN);
+	return 0;
+}
+
+static _Noreturn void child(struct store *s, struct store_vm *m, struct run_options *o, int pipe)
+{
+	struct run_home home = { .store = s, .vm = m, .ready = tell_ready, .opaque = &pipe };
+	struct err e = { 0 };
+	int status = -1;
+
+	prctl(PR_SET_NAME, m->name);
+	if (detach(m, s, pipe)) {
+		err_errno(&e, "cannot go to the background");
+	} else {
+		log_set_level(LOG_INFO);
+		o->vm.name = m->name;
+		home.was_suspended = o->restore != NULL;
+		status = run_process(o, &home, &e);
+	}
+	if (status < 0) {
+		if (pipe >= 0 && write(pipe, e.text, strlen(e.text)) < 0) {
+			/* whoever started us is gone */
+		}
+		status = cli_fail("%s", e.text);
+	}
+	run_options_dispose(o);
+	_exit(status);
+}
+
+/* 0, or what the child said. */
+static int hear(int pipe, struct err *e)
+{
+	char text[ERR_TEXT];
+	size_t n = 0;
+	ssize_t r = 1;
+
+	while (n < sizeof(text) - 1 && (r = read(pipe, text + n, sizeof(text) - 1 - n)) != 0) {
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return err_errno(e, "cannot hear from the machine's process");
+		n += (size_t)r;
+		if (!text[0])
+			return 0;
+	}
+	text[n] = 0;
+	return err_set(e, ECHILD, "%s", n ? text : "its process died while it was starting; its log may say why");
+}
+
+int machine_start(struct store *s, struct store_vm *m, struct err *e)
+{
+	char *text _free_ = NULL;
+	struct store_status st;
+	struct run_options o;
+	int pipes[2] = { -1, -1 };
+	pid_t pid;
+	int r = store_read(m->fd, "vm.yaml", &text, e);
+
+	run_options_init(&o);
+	if (!r)
+		r = store_vm_status(m, &st, e);
+	if (!r)
+		r = run_config_load(&o, text, e);
+	if (!r && st.state == STORE_SUSPENDED)
+		o.restore = "saved";
+	if (!r && pipe2(pipes, O_CLOEXEC))
+		r = err_errno(e, "cannot make a pipe");
+	if (r) {
+		run_options_dispose(&o);
+		return err_prefix(e, "machine %s", m->name);
+	}
+	store_vm_tidy(m);
+	fflush(NULL);
+	pid = fork();
+	if (!pid) {
+		close(pipes[0]);
+		child(s, m, &o, pipes[1]);
+	}
+	cleanup_close(&pipes[1]);
+	r = pid < 0 ? err_errno(e, "cannot make a process") : hear(pipes[0], e);
+	if (r && pid > 0)
+		waitpid(pid, NULL, 0);
+	cleanup_close(&pipes[0]);
+	cleanup_close(&m->lock); /* the process has it now */
+	m->lock = -1;
+	run_options_dispose(&o);
+	return r ? err_prefix(e, "machine %s", m->name) : 0;
+}

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The process of one machine, from start to end.
+ *
+ * Signals: SIGTERM, SIGINT and SIGHUP are blocked in all threads and read from a signalfd on the event loop,
+ * so that they end the machine as every other end does. Signals that kill restore the terminal first.
+ *
+ * With a folder: the saved state goes only after everything that could still fail, and before the first instruction runs;
+ * the folder's `status` is written before the machine runs and when it has ended, so whatever is killed in between is seen.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+#include "backend/chr.h"
+#include "base/log.h"
+#include "base/trace.h"
+#include "cli/run.h"
+#include "cli/saver.h"
+#include "ctl/ctl.h"
+#include "vm/gdb.h"
+#include "vm/save.h"
+
+struct run {
+	struct run_options *options;
+	struct run_home *home; /* NULL: none */
+	struct vm *vm;
+	struct pc *pc;
+	struct saver saver;
+	struct ctl *ctl; /* --control */
+	struct state_reader *saved; /* --restore */
+	struct save_meta meta;
+	struct evsource *signals;
+	int signal_fd;
+	_Atomic int signal; /* that ended us, 0 if none */
+};
+
+static void fatal_signal(int number)
+{
+	chr_restore_terminal();
+	raise(number); /* the handler is gone (SA_RESETHAND): dies of it as it would have */
+}
+
+/* The machine did not end within STUCK_SECONDS of being told to: a vCPU does not come back from its engine. */
+#define STUCK_SECONDS 10
+
+static void stuck_alarm(int number)
+{
+	static const char text[] = "ospite: the machine does not end, a CPU is stuck; giving up on it\n";
+
+	chr_restore_terminal();
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
+		/* nobody is listening: nothing more can be done */
+	}
+	_exit(EXIT_OURS);
+}
+
+static void signals_prepare(sigset_t *ends)
+{
+	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
+	struct sigaction act = { .sa_handler = fatal_signal, .sa_flags = (int)SA_RESETHAND };
+
+	for (unsigned i = 0; i < ARRAY_LEN(fatal); i++)
+		sigaction(fatal[i], &act, NULL);
+	act = (struct sigaction){ .sa_handler = stuck_alarm };
+	sigaction(SIGALRM, &act, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(ends);
+	sigaddset(ends, SIGTERM);
+	sigaddset(ends, SIGINT);
+	sigaddset(ends, SIGHUP);
+	sigaddset(ends, SIGUSR1);
+	sigprocmask(SIG_BLOCK, ends, NULL); /* inherited by every thread made from here on */
+}
+
+static void signal_ready(void *opaque, uint32_t events)
+{
+	struct run *run = opaque;
+	struct signalfd_siginfo info;
+
+	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGUSR1) {
+		saver_request(&run->saver);
+		return;
+	}
+	run->signal = (int)info.ssi_signo;
+	alarm(STUCK_SECONDS);
+	vm_request_end(run->vm, VM_END_USER, 0, strsignal((int)info.ssi_signo));
+}
+
+static int signals_watch(struct run *run, const sigset_t *ends, struct err *e)
+{
+	run->signal_fd = signalfd(-1, ends, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (run->signal_fd < 0)
+		return err_errno(e, "cannot watch signals");
+	run->signals = evloop_add(run->vm->loop, run->signal_fd, EPOLLIN, signal_ready, run, e);
+	return run->signals ? 0 : -1;
+}
+
+/* One line that says which engine runs the guest, and why no better one does. */
+static void say_engine(const struct run *run)
+{
+	fprintf(stderr, "ospite: engine %s (%s)\n", run->vm->machine.engine->name, run->vm->engine_why);
+}
+
+static int check_kvm(const struct run *run, struct err *e)
+{
+	const struct engine_ops *kvm = engine_find("kvm");
+	struct err why = { 0 };
+
+	if (!run->options->require_kvm || !strcmp(run->vm->machine.engine->name, "kvm"))
+		return 0;
+	if (strcmp(run->options->vm.engine, "auto") && strcmp(run->options->vm.engine, "kvm"))
+		return err_set(e, EINVAL, "--require-kvm and --engine %s exclude each other: give one",
+			       run->options->vm.engine);
+	if (!kvm)
+		return err_set(e, ENOTSUP, "--require-kvm: this ospite is built without KVM; leave the option out");
+	if (kvm->probe && kvm->probe(&why))
+		return err_set(e, ENOTSUP, "--require-kvm: %.300s", why.text);
+	return err_set(e, ENOTSUP, "--require-kvm: KVM is there, but slower than %s here; leave the option out",
+		       run->vm->machine.engine->name);
+}
+
+static int trace_start(struct run *run, struct err *e)
+{
+	const struct run_options *o = run->options;
+	struct trace *t = NULL;
+	int r = o->trace ? trace_create(&t, o->trace, o->log, e) : 0;
+
+	if (r)
+		return err_prefix(e, "--trace %.100s", o->trace);
+	vm_set_trace(run->vm, t);
+	return 0;
+}
+
+static void stats_line(void *opaque, const char *name, uint64_t value)
+{
+	fprintf(stderr, "ospite: stat %-24s %llu\n", name, (unsigned long long)value);
+}
+
+static int end_status(const struct run *run, enum vm_end end)
+{
+	const struct vm *vm = run->vm;
+
+	switch (end) {
+	case VM_END_EXIT_PORT:
+		return vm->exit_status;
+	case VM_END_CRASH:
+		cli_fail("the guest crashed: %s", vm->end_reason);
+		return EXIT_GUEST;
+	case VM_END_ENGINE:
+		return cli_fail("engine %s: %s", vm->machine.engine->name, vm->end_reason);
+	case VM_END_USER:
+		return run->signal ? 128 + run->signal : 0;
+	default:
+		return 0;
+	}
+}
+
+static int control_open(struct run *run, struct err *e)
+{
+	struct ctl_config c = { .vm = run->vm, .pc = run->pc, .version = OSPITE_VERSION, .folder = AT_FDCWD,
+				.path = run->options->control, .save_path = run->options->save_to };
+
+	if (run->home) {
+		c.folder = run->home->vm->fd;
+		c.path = "control";
+		c.save_path = "saved";
+	}
+	if (!c.path)
+		return 0;
+	run->ctl = ctl_create(&c, e);
+	if (!run->ctl || ctl_start(run->ctl, e))
+		return err_prefix(e, "control socket %s", c.path);
+	return 0;
+}
+
+/* What the machine must be built with comes from the file. */
+static int restore_prepare(struct run *run, struct err *e)
+{
+	struct run_options *o = run->options;
+
+	run->saved = state_reader_open(o->restore, e);
+	if (!run->saved)
+		return err_prefix(e, "--restore");
+	if (vm_save_read_meta(run->saved, &run->meta, e))
+		return err_prefix(e, "--restore %.200s", o->restore);
+	o->vm.memory = run->meta.memory;
+	o->vm.cpus = run->meta.cpus;
+	o->vm.cpu_model = run->meta.cpu_model;
+	snprintf(run->meta.cpuid.name, sizeof(run->meta.cpuid.name), "%s", run->meta.cpu_model);
+	run->meta.cpuid.tsc_khz = run->meta.tsc_khz;
+	o->vm.cpuid = &run->meta.cpuid;
+	o->pc.restoring = true;
+	return 0;
+}
+
+static int run_build(struct run *run, const sigset_t *ends, struct err *e)
+{
+	struct run_options *o = run->options;
+	int r = o->restore ? restore_prepare(run, e) : 0;
+
+	if (!r)
+		r = vm_create(&run->vm, &o->vm, e);
+	if (!r)
+		r = check_kvm(run, e);
+	if (!r)
+		r = trace_start(run, e);
+	if (!r)
+		r = pc_create(&run->pc, run->vm, &o->pc, e);
+	if (!r && o->gdb)
+		r = gdb_start(run->vm, o->gdb, e) ? err_prefix(e, "--gdb %.100s", o->gdb) : 0;
+	if (!r)
+		r = signals_watch(run, ends, e);
+	if (!r && run->saved && vm_load(run->vm, run->saved, &run->meta, e))
+		r = err_prefix(e, "--restore %.200s", o->restore);
+	run->saver.vm = run->vm;
+	if (run->vm)
+		run->vm->machine.sample = o->stats;
+	if (!r)
+		r = control_open(run, e);
+	return r;
+}
+
+/* With a folder nothing runs before the folder says so. */
+static int run_start(struct run *run, struct err *e)
+{
+	int r;
+
+	if (!run->home)
+		return vm_start(run->vm, e);
+	run->vm->start_paused = true;
+	r = vm_start(run->vm, e);
+	if (!r)
+		r = store_vm_say_running(run->home->vm, e);
+	if (!r && run->home->was_suspended && unlinkat(run->home->vm->fd, "saved", 0))
+		r = err_errno(e, "cannot remove the saved state");
+	if (!r)
+		r = vm_resume(run->vm, e);
+	if (!r && run->home->ready)
+		run->home->ready(run->home->opaque);
+	return r;
+}
+
+static int run_machine(struct run *run, struct err *e)
+{
+	struct run_options *o = run->options;
+	enum vm_end end;
+	sigset_t ends;
+	int r;
+
+	signals_prepare(&ends);
+	r = run_build(run, &ends, e);
+	if (r)
+		return r;
+	if (!o->quiet)
+		say_engine(run);
+	if (o->gdb)
+		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
+	r = run_start(run, e);
+	if (r)
+		return r;
+	end = vm_wait(run->vm);
+	alarm(0);
+	if (o->stats)
+		vm_stats(run->vm, stats_line, NULL);
+	chr_restore_terminal();
+	return end_status(run, end);
+}
+
+/* The last thing the folder is told; then it may be wanted no more. */
+static void home_leave(struct run *run, int status)
+{
+	static const char *const ends[] = {
+		[VM_END_POWER_OFF] = "powered off", [VM_END_RESET] = "the guest reset itself",
+		[VM_END_EXIT_PORT] = "the exit port was written", [VM_END_USER] = "ended",
+	};
+	struct run_home *h = run->home;
+	enum vm_end end = run->vm->end;
+	const char *reason = run->vm->end_reason;
+	struct err e = { 0 };
+
+	if ((unsigned)end < ARRAY_LEN(ends) && ends[end] && (!reason[0] || !strcmp(reason, "quit")))
+		reason = ends[end];
+	if (store_vm_say_ended(h->vm, end == VM_END_CRASH || end == VM_END_ENGINE, status, reason, &e))
+		cli_fail("%s", e.text);
+	if (store_vm_temporary(h->vm) && faccessat(h->vm->fd, "saved", F_OK, AT_SYMLINK_NOFOLLOW) &&
+	    store_vm_remove(h->store, h->vm, &e))
+		cli_fail("%s", e.text);
+}
+
+static void run_dispose(struct run *run)
+{
+	if (run->signals)
+		evloop_remove(run->signals);
+	if (run->signal_fd >= 0)
+		close(run->signal_fd);
+	if (run->vm)
+		vm_destroy(run->vm);
+	state_reader_close(run->saved);
+}
+
+int run_process(struct run_options *options, struct run_home *home, struct err *e)
+{
+	struct run run = { .options = options, .home = home, .signal_fd = -1 };
+	bool ran;
+	int status;
+
+	run.saver.path = options->save_to;
+	options->pc.save = options->save_to ? saver_request : NULL;
+	options->pc.save_opaque = &run.saver;
+	status = run_machine(&run, e);
+	ran = status >= 0;
+	if (run.signals) {
+		evloop_remove(run.signals);
+		run.signals = NULL;
+	}
+	saver_join(&run.saver);
+	ctl_destroy(run.ctl);
+	run.ctl = NULL;
+	if (ran && home) /* the devices' files are closed before anybody else may have them: the lock is kept till the end */
+		home_leave(&run, status);
+	run_dispose(&run);
+	return status;
+}
