@@ -1,0 +1,140 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Machines with folders, as a user meets them: every command, what it says, what it leaves behind.
+# usage: life.sh OSPITE ASM-FOLDER
+set -u
+ospite=$(realpath "$1")
+source=$(realpath "$2")
+passed=0
+failed=0
+command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
+work=$(mktemp -d)
+OSPITE_ROOT=$work/root
+export OSPITE_ROOT
+o() { timeout -k 5 30 "$ospite" "$@"; }
+trap 'o kill --all --quiet 2>/dev/null; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
+
+# check WHAT STATUS TEXT COMMAND...: the status, and a text in what it says
+check() {
+	what=$1
+	want=$2
+	text=$3
+	shift 3
+	"$@" >out 2>&1 </dev/null
+	status=$?
+	if [ $status = "$want" ] && { [ -z "$text" ] || grep -qF -- "$text" out; }; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: $what: status $status, expected $want with '$text':"
+		cat out
+	fi
+}
+state() { o ps --all | awk -v n="$1" '$1 == n { print $2 }'; }
+# say NAME TEXT EXPECTED: types into the console, waits for the answer
+say() {
+	printf %s "$2" | timeout 10 "$ospite" console "$1" >typed 2>&1 &
+	typist=$!
+	i=0
+	while [ $i -lt 50 ] && ! o logs "$1" | grep -qF -- "$3"; do i=$((i + 1)); sleep 0.05; done
+	check "console $1: $3" 0 "$3" o logs "$1"
+	kill $typist
+	wait $typist 2>/dev/null
+}
+
+check "no machines" 0 NAME o ps --all
+check "create" 0 one o create one --kernel echo.bin --memory 4M --engine interp
+check "create twice" 125 "already" o create one --kernel echo.bin
+check "a bad name" 125 "no name for a machine" o create ../x --kernel echo.bin
+check "a bad option" 125 "did you mean --memory" o create two --memry 3
+check "nothing to start" 125 "nothing to start" o create two
+check "kernel made absolute" 0 "kernel: $work/echo.bin" o config one
+check "inactive" 0 "inactive" o ps --all
+check "not in ps" 0 "" o ps
+check "pause an inactive one" 125 "is inactive" o pause one
+check "console of an inactive one" 125 "is inactive" o console one
+check "no such machine" 125 "no machine 'none'" o start none
+check "start" 0 one o start one
+check "start twice" 125 "is running" o start one
+check "rm a running one" 125 "running" o rm one
+check "rename a running one" 125 "running" o rename one two
+check "ps" 0 running o ps
+check "ps --json" 0 '"state": "running"' o ps --json
+check "ps --quiet" 0 one o ps --quiet
+check "info" 0 "interp" o info one
+say one "hcc" "ready"
+say one "" "h12"
+check "pause" 0 one o pause one
+check "pause twice" 125 "paused already" o pause one
+check "paused" 0 paused o ps
+check "resume" 0 one o resume one
+check "resume twice" 125 "running, not paused" o resume one
+check "ctl" 0 '"status": "running"' o ctl one query-status
+check "ctl, unknown" 125 "no command 'nonsense'" o ctl one nonsense
+check "ctl list" 0 system_powerdown o ctl list
+check "stats" 0 virtual-ms o stats one
+check "top" 0 RESIDENT o top --once
+check "suspend" 0 one o suspend one
+check "suspended" 0 suspended o ps --all
+check "rm a suspended one" 125 "suspended" o rm one
+check "resume from the folder" 0 one o resume one
+say one "c" "3"
+[ -e root/machines/one/saved ] && { failed=$((failed + 1)); echo "FAILED: the saved state is still there"; }
+check "stop" 0 one o stop one
+[ "$(state one)" = inactive ] || { failed=$((failed + 1)); echo "FAILED: stopped, but $(state one)"; }
+check "powered off" 0 "powered off" o info one
+check "wait, ended" 0 0 o wait one
+check "start again" 0 one o start one
+say one i "i"
+check "nmi" 0 one o nmi one
+check "stop by force" 0 one o stop --time 0 one
+check "rename" 0 two o rename one two
+check "config --set" 0 "" o config two --set no-reboot=true --set memory=8M
+check "config, bad value" 125 "vm.yaml, line 3: memory: 1K" o config two --set memory=1K
+check "config, bad key" 125 "did you mean memory" o config two --set memroy=1K
+printf '\n# a remark\nmemory: 6M # small\n' | cat - root/machines/two/vm.yaml | grep -v 'memory: 8M' >new
+cp new root/machines/two/vm.yaml
+check "config keeps comments" 0 "" o config two --set memory=5M
+check "config keeps comments" 0 "memory: 5M # small" o config two
+check "config keeps comments" 0 "# a remark" o config two
+echo "cpu: [1" >>root/machines/two/vm.yaml
+check "broken yaml" 125 "vm.yaml" o start two
+cp new root/machines/two/vm.yaml
+echo "colour: red" >>root/machines/two/vm.yaml
+check "unknown key" 125 "colour" o start two
+cp new root/machines/two/vm.yaml
+check "start two" 0 two o start two
+timeout 10 "$ospite" events two >events &
+events=$!
+timeout 10 "$ospite" console two </dev/null >watched &
+watcher=$!
+sleep 0.2
+say two "t" "ready"
+o wait two >waited
+check "crashed" 0 crashed o ps --all
+check "why" 0 "triple fault" o info two
+wait $events $watcher
+check "wait gives the status" 0 126 cat waited
+check "events" 0 "GUEST_PANICKED" cat events
+check "a second console saw it too" 0 "ready" cat watched
+# killed without a word
+check "start after a crash" 0 two o start two
+kill -9 "$(o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')"
+o wait --quiet two
+check "killed" 0 "crashed" o ps --all
+check "start after a kill" 0 two o start two
+check "kill" 0 two o kill two
+check "kill twice" 125 "not running" o kill two
+check "rm" 0 two o rm two
+check "run --detach" 0 vm1 o run --detach --kernel echo.bin --memory 4M --engine interp
+check "run --detach --rm" 0 tmp o run --detach --rm --name tmp --kernel echo.bin --memory 4M --engine interp
+check "run --detach of nothing" 125 "nothing.bin" o run --detach --name n --kernel nothing.bin
+check "rm --force" 0 vm1 o rm --force vm1
+check "stop --all" 0 tmp o stop --all
+sleep 0.2
+[ "$(o ps --all --quiet)" = "" ] || { failed=$((failed + 1)); echo "FAILED: left: $(o ps --all --quiet)"; }
+[ "$(ls -A root/machines)" = "" ] || { failed=$((failed + 1)); echo "FAILED: left:"; ls -A root/machines; }
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
