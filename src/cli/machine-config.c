@@ -90,6 +90,8 @@ static const char *path_in(const char *value)
 {
 	const char *at = strncmp(value, "file=", 5) ? strstr(value, ",file=") : value;
 
+	if (strstr(value, "://") || !strncmp(value, "nbd:", 4))
+		return NULL; /* an address */
 	if (at)
 		return at + (*at == ',' ? 6 : 5);
 	return memchr(value, '=', strcspn(value, ",")) ? NULL : value;

@@ -40,7 +40,7 @@ say() {
 	i=0
 	while [ $i -lt 50 ] && ! o logs "$1" | grep -qF -- "$3"; do i=$((i + 1)); sleep 0.05; done
 	check "console $1: $3" 0 "$3" o logs "$1"
-	kill $typist
+	kill $typist 2>/dev/null
 	wait $typist 2>/dev/null
 }
 
@@ -111,7 +111,7 @@ events=$!
 timeout 10 "$ospite" console two </dev/null >watched &
 watcher=$!
 sleep 0.2
-say two "t" "ready"
+say two "t" "T"
 o wait two >waited
 check "crashed" 0 crashed o ps --all
 check "why" 0 "triple fault" o info two

@@ -53,7 +53,9 @@ off:	mov al, '.'
 	mov ax, 0x3400
 	out dx, ax
 	hlt
-crash:	lidt [no_idt]
+crash:	mov al, "T"
+	call putc
+	lidt [no_idt]
 	int3
 
 putc:	push eax
