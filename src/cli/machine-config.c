@@ -97,12 +97,20 @@ static const char *path_in(const char *value)
 	return memchr(value, '=', strcspn(value, ",")) ? NULL : value;
 }
 
+/* A word without '/' that is no file here may be a word (bios, none), or a file to be made in the machine's folder. */
 static char *absolute(const char *value)
 {
 	const char *path = path_in(value);
 	char *cwd, *out = NULL;
+	bool here = false;
 
-	if (!path || *path == '/' || !*path || !strcmp(value, "none"))
+	if (path && *path && *path != '/') {
+		char *name = strndup(path, strcspn(path, ","));
+
+		here = name && (strchr(name, '/') || !access(name, F_OK));
+		free(name);
+	}
+	if (!here)
 		return strdup(value);
 	cwd = getcwd(NULL, 0);
 	if (!cwd || asprintf(&out, "%.*s%s/%s", (int)(path - value), value, cwd, path) < 0)
