@@ -10,12 +10,13 @@
 #include "store/config.h"
 
 #define VALUE_MAX 8192
+#define UNEXPECTED "Unexpected key: " /* how libcyaml says it */
 
 /* ---- reading */
 
 union slot { /* of one key in what libcyaml fills */
 	char *string;
-	bool flag;
+	uint32_t flag;
 	struct {
 		char **item;
 		uint64_t count;
@@ -44,6 +45,8 @@ static const cyaml_schema_value_t string_item = {
 	.type = CYAML_STRING, .flags = CYAML_FLAG_POINTER, .data_size = sizeof(char), .string = { 0, VALUE_MAX },
 };
 
+static const cyaml_strval_t flag_words[] = { { "false", 0 }, { "true", 1 }, { "no", 0 }, { "yes", 1 } };
+
 static void schema_field(cyaml_schema_field_t *f, const struct config_key *key, unsigned at)
 {
 	*f = (cyaml_schema_field_t){ .key = key->name, .data_offset = at * (uint32_t)sizeof(union slot) };
@@ -56,8 +59,11 @@ static void schema_field(cyaml_schema_field_t *f, const struct config_key *key, 
 		f->value.string.max = VALUE_MAX;
 		break;
 	case CONFIG_FLAG:
-		f->value.type = CYAML_BOOL;
-		f->value.data_size = sizeof(bool);
+		f->value.type = CYAML_ENUM; /* its own booleans take any word for true */
+		f->value.flags |= CYAML_FLAG_STRICT;
+		f->value.data_size = sizeof(uint32_t);
+		f->value.enumeration.strings = flag_words;
+		f->value.enumeration.count = ARRAY_LEN(flag_words);
 		break;
 	case CONFIG_LIST_OF_STRINGS:
 		f->value.type = CYAML_SEQUENCE;
@@ -136,6 +142,9 @@ int config_read(const char *text, const char *file, const struct config_key *key
 	for (unsigned i = 0; i < count; i++)
 		schema_field(&fields[i], &keys[i], i);
 	failed = cyaml_load_data((const uint8_t *)text, strlen(text), &config, &top, &data, NULL);
+	if (failed && !strncmp(c.what, UNEXPECTED, strlen(UNEXPECTED))) /* it names the place of the one before */
+		return err_set(e, EINVAL, "%s, line %u: there is no key '%s': the keys are the options of 'ospite run'", file,
+			       line_of(text, c.what + strlen(UNEXPECTED)), c.what + strlen(UNEXPECTED));
 	if (failed)
 		return err_set(e, EINVAL, "%s: %s%s%s", file, c.what[0] ? c.what : cyaml_strerror(failed), c.where[0] ? ", " : "",
 			       c.where);

@@ -106,7 +106,7 @@ echo "colour: red" >>root/machines/two/vm.yaml
 check "unknown key" 125 "colour" o start two
 cp new root/machines/two/vm.yaml
 check "start two" 0 two o start two
-timeout 10 "$ospite" events two >events &
+timeout 10 "$ospite" events two >events.txt &
 events=$!
 timeout 10 "$ospite" console two </dev/null >watched &
 watcher=$!
@@ -117,7 +117,7 @@ check "crashed" 0 crashed o ps --all
 check "why" 0 "triple fault" o info two
 wait $events $watcher
 check "wait gives the status" 0 126 cat waited
-check "events" 0 "GUEST_PANICKED" cat events
+check "events" 0 "GUEST_PANICKED" cat events.txt
 check "a second console saw it too" 0 "ready" cat watched
 # killed without a word
 check "start after a crash" 0 two o start two

@@ -1,0 +1,85 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Random commands on machines with folders, some of them and some of the machines' processes killed at random instants.
+# Afterwards nothing is wrong: every machine can be asked, started and removed; no process, socket or temporary file is left.
+# usage: life-random.sh OSPITE ASM-FOLDER ROUNDS [SEED]
+set -u
+ospite=$(realpath "$1")
+source=$(realpath "$2")
+rounds=$3
+seed=${4:-$(date +%s)}
+command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
+work=$(mktemp -d)
+OSPITE_ROOT=$work/root
+export OSPITE_ROOT
+o() { timeout -k 5 30 "$ospite" "$@"; }
+trap 'o kill --all --quiet 2>/dev/null; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
+echo "seed $seed"
+failed=0
+fail() {
+	failed=$((failed + 1))
+	echo "FAILED: $*"
+}
+random() { # 0..$1-1
+	seed=$(((seed * 1103515245 + 12345) % 2147483648))
+	echo $((seed / 65536 % $1))
+}
+pids() { o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'; }
+seen=""
+i=0
+while [ $i -lt "$rounds" ]; do
+	i=$((i + 1))
+	random 3 >r; read -r n <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	random 14 >r; read -r what <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	random 6 >r; read -r cut <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	random 40 >r; read -r delay <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	case $what in
+	0 | 1) set -- create "m$n" --kernel echo.bin --memory 4M --engine interp ;;
+	2 | 3 | 4) set -- start "m$n" ;;
+	5) set -- stop --time 1 "m$n" ;;
+	6) set -- kill "m$n" ;;
+	7) set -- pause "m$n" ;;
+	8) set -- resume "m$n" ;;
+	9 | 10) set -- suspend "m$n" ;;
+	11) set -- rename "m$n" "m$(((n + 1) % 3))" ;;
+	12) set -- rm "m$n" ;;
+	13) set -- config "m$n" --set memory=5M ;;
+	esac
+	timeout -k 1 30 "$ospite" "$@" >out 2>&1 </dev/null &
+	command=$!
+	for p in $(pids); do
+		case " $seen " in *" $p "*) ;; *) seen="$seen $p" ;; esac
+	done
+	if [ "$cut" = 0 ]; then # the command
+		sleep "0.0$delay"
+		pkill -9 -P $command 2>/dev/null
+		kill -9 $command 2>/dev/null
+	elif [ "$cut" = 1 ]; then # the machine's process
+		sleep "0.0$delay"
+		for p in $(pids); do kill -9 "$p" 2>/dev/null; break; done
+	fi
+	wait $command 2>/dev/null
+	status=$?
+	case $status in
+	0 | 125 | 137) ;;
+	*) fail "ospite $* ended with $status: $(cat out)" ;;
+	esac
+	o ps --all >out 2>&1 || fail "ps: $(cat out)"
+done
+for m in $(o ps --all --quiet); do
+	o info "$m" >out 2>&1 || fail "info $m: $(cat out)"
+	o kill --quiet "$m" >/dev/null 2>&1
+	o start --quiet "$m" >out 2>&1 || fail "start $m: $(cat out)"
+	o kill --quiet "$m" >out 2>&1 || fail "kill $m: $(cat out)"
+	left=$(find "root/machines/$m" -type s -o -name '*.tmp.*' -o -name saved)
+	[ -z "$left" ] || fail "left in $m: $left"
+	o rm --quiet "$m" >out 2>&1 || fail "rm $m: $(cat out)"
+done
+[ -z "$(ls -A root/machines 2>/dev/null)" ] || fail "left: $(ls -A root/machines)"
+for p in $seen; do
+	if [ -e "/proc/$p" ] && tr '\0' ' ' <"/proc/$p/cmdline" | grep -qF "$ospite"; then fail "process $p still runs"; fi
+done
+echo "$i commands, $failed failed"
+[ $failed = 0 ]
