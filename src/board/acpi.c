@@ -181,6 +181,25 @@ static void dsdt_keyboard(struct aml *a)
 	aml_end(a, mark);
 }
 
+static void dsdt_virtio(struct aml *a, const struct acpi_config *config)
+{
+	static const char *const name[VIRTIO_MMIO_MAX] = { "VIR0", "VIR1", "VIR2" };
+
+	for (unsigned i = 0; i < MIN(config->nmmio, (unsigned)VIRTIO_MMIO_MAX); i++) {
+		struct aml_crs crs = { 0 };
+		unsigned mark = aml_device(a, name[i]);
+
+		aml_byte(a, 0x08); /* Name (_HID, ...) */
+		aml_name(a, "_HID");
+		aml_string(a, "LNRO0005");
+		aml_name_integer(a, "_UID", i);
+		aml_crs_memory(&crs, VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_STEP, VIRTIO_MMIO_STEP);
+		aml_crs_irq(&crs, VIRTIO_MMIO_IRQ(i));
+		aml_name_crs(a, &crs);
+		aml_end(a, mark);
+	}
+}
+
 static void dsdt_board(struct aml *a, const struct acpi_config *config)
 {
 	struct aml_crs rtc = { 0 }, taken = { 0 };
@@ -216,6 +235,7 @@ static uint32_t build_dsdt(struct builder *b, const struct acpi_config *config)
 	dsdt_board(&a, config);
 	dsdt_keyboard(&a);
 	dsdt_serial(&a, config);
+	dsdt_virtio(&a, config);
 	aml_end(&a, mark);
 	b->full |= a.overflow;
 	p = take(b, HEADER_SIZE + a.len, 16, &at);

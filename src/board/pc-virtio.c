@@ -25,6 +25,28 @@ static int attach(struct virtio_board *b, struct virtio *v, bool transitional, i
 	return r ? err_prefix(e, "%s", v->name) : 0;
 }
 
+static int attach_mmio(struct virtio_board *b, struct virtio *v, struct err *e)
+{
+	int r;
+
+	if (!v)
+		return -1;
+	b->count++;
+	b->add(b->opaque, &v->device);
+	r = virtio_mmio_attach(v, VIRTIO_MMIO_BASE + VIRTIO_MMIO_STEP * b->mmio, b->irq[b->mmio], e);
+	b->mmio++;
+	return r ? err_prefix(e, "%s", v->name) : 0;
+}
+
+unsigned pc_disks_mmio(const struct pc_config *config)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < config->ndisks; i++)
+		n += config->disk[i].bus == PC_DISK_MMIO;
+	return n;
+}
+
 static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 {
 	for (unsigned i = 0; i < d->config->ndisks; i++) {
@@ -32,12 +54,17 @@ static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		struct virtio_block_config c = { .block = d->drive[i].block, .serial = disk->serial };
 		char serial[21];
 
-		if (disk->bus != PC_DISK_VIRTIO)
+		if (disk->bus == PC_DISK_IDE)
 			continue;
 		c.queues = disk->queues ? disk->queues : MIN(b->cpus, QUEUES_USUAL);
 		snprintf(serial, sizeof(serial), "disk%u", i);
 		if (!disk->serial[0])
 			c.serial = serial;
+		if (disk->bus == PC_DISK_MMIO) {
+			if (attach_mmio(b, virtio_block_create(b->env, b->count, &c, e), e))
+				return -1;
+			continue;
+		}
 		if (attach(b, virtio_block_create(b->env, b->count, &c, e), true, &d->drive[i].slot, e))
 			return -1;
 	}
@@ -66,6 +93,8 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 {
 	const struct pc_config *config = d->config;
 
+	if (pc_disks_mmio(config) > VIRTIO_MMIO_MAX)
+		return err_set(e, E2BIG, "there is room for %d disks on bus=mmio; bus=virtio takes more", VIRTIO_MMIO_MAX);
 	if (disks(d, b, e))
 		return -1;
 	if (config->rng && attach(b, virtio_rng_create(b->env, b->count, 0, e), true, NULL, e))

@@ -333,6 +333,8 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 		return -1;
 	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
 					    .cpus = pc->vm->machine.ncpus };
+	for (unsigned n = 0; n < VIRTIO_MMIO_MAX; n++)
+		pc->virtio.irq[n] = pc_irq(pc, VIRTIO_MMIO_IRQ(n), 0);
 	return pc_virtio(&pc->disks, &pc->virtio, e);
 }
 
@@ -575,6 +577,7 @@ static void pc_acpi_config(struct pc *pc)
 	*acpi = (struct acpi_config){ .cpus = pc->vm->machine.ncpus, .serial = pc->config->serial,
 				      .nserial = pc->config->nserial, .pm_base = ACPI_PM_PORT, .hpet = true };
 	pci_windows(pc, &bus);
+	acpi->nmmio = pc_disks_mmio(pc->config);
 	memcpy(acpi->pirq, pirq_irq, sizeof(acpi->pirq));
 	acpi->pci_low = pc->config->firmware ? bus.low_start : bus.assign_start;
 	acpi->pci_low_end = bus.low_end;

@@ -9,6 +9,7 @@
 #ifndef BOARD_PRIVATE_H
 #define BOARD_PRIVATE_H
 
+#include "dev/irq.h"
 #include "board/boot.h"
 
 /* ---- files (boot-file.c) ---- */
@@ -191,6 +192,13 @@ void pc_disks_close(struct pc_disks *d); /* after the devices are gone */
 /* The IDE controller with what is on it. NULL in d->ide when nothing is. */
 int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],
 		 struct err *e);
+/* Virtio devices in memory: between IOAPIC and HPET, each with an ISA interrupt nobody else uses. */
+#define VIRTIO_MMIO_MAX 3
+#define VIRTIO_MMIO_BASE 0xfec80000u
+#define VIRTIO_MMIO_STEP 0x1000u
+#define VIRTIO_MMIO_IRQ(n) (5u + (n)) /* 5, 6, 7 */
+unsigned pc_disks_mmio(const struct pc_config *config); /* how many there are */
+
 /* What is on virtio, disks and others, each a PCI function. `add` puts a device on the machine's list. */
 struct virtio_board {
 	struct pci_bus *pci;
@@ -198,6 +206,8 @@ struct virtio_board {
 	void (*add)(void *opaque, struct device *d);
 	void *opaque;
 	void (*leave)(void *opaque); /* a terminal's Ctrl-A X */
+	struct irq_line irq[VIRTIO_MMIO_MAX];
+	unsigned mmio; /* so far */
 	unsigned cpus, count; /* count: devices so far */
 	struct chr *chr[PC_PORTS];
 	struct virtio *balloon; /* NULL: none */
@@ -231,6 +241,7 @@ struct acpi_config {
 	uint16_t pm_base;
 	bool hpet;
 	uint8_t pirq[4]; /* ISA interrupts of PIRQ A to D; IOAPIC pins are 16 to 19 */
+	unsigned nmmio; /* virtio devices at VIRTIO_MMIO_BASE, see below */
 	uint64_t pci_low, pci_low_end, pci_high, pci_high_end; /* windows of memory */
 };
 #define ACPI_BASE 0xe0000ull /* where the tables go: the BIOS area, reserved in E820 */

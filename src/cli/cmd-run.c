@@ -183,12 +183,14 @@ static int disk_keys(struct pc_disk *d, char *spec, struct err *e)
 	if (disk_key(spec, "bus", value, sizeof(value))) {
 		if (!strcmp(value, "virtio"))
 			d->bus = PC_DISK_VIRTIO;
+		else if (!strcmp(value, "mmio"))
+			d->bus = PC_DISK_MMIO;
 		else if (strcmp(value, "ide"))
-			return err_set(e, EINVAL, "bus=%s does not exist; there are ide and virtio", value);
+			return err_set(e, EINVAL, "bus=%s does not exist; there are ide, virtio and mmio", value);
 	}
 	if (disk_key(spec, "serial", value, sizeof(value))) {
-		if (strlen(value) >= sizeof(d->serial) || d->bus != PC_DISK_VIRTIO)
-			return err_set(e, EINVAL, "serial=%s: 20 characters at most, for bus=virtio", value);
+		if (strlen(value) >= sizeof(d->serial) || d->bus == PC_DISK_IDE)
+			return err_set(e, EINVAL, "serial=%s: 20 characters at most, for bus=virtio and bus=mmio", value);
 		strcpy(d->serial, value);
 	}
 	if (disk_key(spec, "queues", value, sizeof(value))) {
@@ -213,7 +215,7 @@ static int disk_add(struct run_options *o, const char *value, bool cdrom, struct
 	*d = (struct pc_disk){ .spec = spec, .cdrom = cdrom };
 	if (disk_keys(d, spec, e))
 		return -1;
-	if (cdrom && d->bus == PC_DISK_VIRTIO)
+	if (cdrom && d->bus != PC_DISK_IDE)
 		return err_set(e, EINVAL, "a CD-ROM drive is on bus=ide; a read-only image is --disk file=...,readonly,bus=virtio");
 	if (!*spec)
 		return err_set(e, EINVAL, "needs a file");

@@ -3,13 +3,14 @@
 # A stock Debian kernel with its own virtio drivers: random bytes, a file system made, filled, checked and read again on a disk,
 # and the same disk read by the host.
 #
-# usage: virtio.sh OSPITE KERNEL-PACKAGE ENGINE CPUS
+# usage: virtio.sh OSPITE KERNEL-PACKAGE ENGINE CPUS [force_legacy=1]      (the registers from before virtio 1.0)
 # By hand: tests/boot/virtio.sh build/ospite linux-image-cloud-amd64 dbt 2
 set -u
 ospite=$(realpath "$1")
 package=$2
 engine=$3
 cpus=$4
+legacy=${5:-}
 
 skip() {
 	echo "skipped: $*"
@@ -42,16 +43,28 @@ export PATH=/bin
 mount -t devtmpfs d /dev
 mount -t proc p /proc
 mount -t sysfs s /sys
-for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng; do
-	insmod /m/$m.ko || insmod /m/$m.ko || echo "BAD module $m"
+# The ring's module and virtio's need one or the other first, depending on the version.
+insmod /m/virtio_ring.ko 2>/dev/null
+for m in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_mmio virtio_blk virtio-rng \
+	virtio_console virtio_balloon; do
+	options=
+	[ $m != virtio_pci ] || options=$(tr ' ' '\n' </proc/cmdline | grep force_legacy)
+	insmod /m/$m.ko $options 2>/dev/null
 done
-insmod /m/virtio.ko 2>/dev/null
 n=0
 while [ ! -b /dev/vda ] && [ $n -lt 50 ]; do
 	n=$((n + 1))
 	sleep 0.1
 done
 echo "serial $(cat /sys/block/vda/serial) sectors $(cat /sys/block/vda/size) queues $(ls /sys/block/vda/mq | wc -l)"
+n=0
+while ! port=$(grep -l org.ospite.test /sys/class/virtio-ports/*/name) && [ $n -lt 50 ]; do
+	n=$((n + 1))
+	sleep 0.1
+done
+port=${port%/name}
+seq 1 3000 >/dev/${port##*/} || echo "BAD port"
+echo "features $(cut -c 29-35 /sys/bus/virtio/devices/virtio0/features)"
 a=$(head -c 4096 /dev/hwrng | md5sum)
 [ "$a" != "$(head -c 4096 /dev/hwrng | md5sum)" ] && echo "random bytes"
 mke2fs -q /dev/vda >/dev/null && mount -t ext4 /dev/vda /mnt || echo "BAD mkfs"
@@ -79,8 +92,8 @@ truncate -s 64M "$work/disk"
 head -c 1048576 /dev/urandom >"$work/second"
 
 timeout 150 "$ospite" run --engine "$engine" --cpus "$cpus" --memory 256M --kernel "$kernel" --initrd "$work/initrd" \
-	--append "console=ttyS0 loglevel=4 panic=-1" --no-reboot --rng --disk "bus=virtio,serial=mine,file=$work/disk" \
-	--disk "file=$work/second,readonly,bus=virtio" </dev/null >"$work/out" 2>"$work/err"
+	--append "console=ttyS0 loglevel=4 panic=-1 $legacy" --no-reboot --rng --balloon --port "org.ospite.test=file:$work/port" --disk "bus=virtio,serial=mine,file=$work/disk" \
+	--disk "file=$work/second,readonly,bus=mmio" </dev/null >"$work/out" 2>"$work/err"
 status=$?
 tr -d '\r' <"$work/out" >"$work/text"
 [ $status = 0 ] || fail "exit status $status"
@@ -88,9 +101,15 @@ grep -q '^serial mine sectors 131072 queues '"$cpus"'$' "$work/text" || fail "th
 grep -q '^random bytes' "$work/text" || fail "no random bytes"
 grep -q '^the same bytes' "$work/text" || fail "the file system lost something"
 grep -q "^$(head -c 512 "$work/second" | md5sum)" "$work/text" || fail "the second disk reads differently"
+[ "$(md5sum <"$work/port")" = "$(seq 1 3000 | md5sum)" ] || fail "the port's bytes did not arrive"
+if [ -n "$legacy" ]; then
+	grep -q '^features 1100000' "$work/text" || fail "not the old registers"
+else
+	grep -q '^features 1100101' "$work/text" || fail "not version 1 with packed queues"
+fi
 ! grep -E '^BAD|Kernel panic|Oops|BUG:|Call Trace' "$work/text" || fail "the guest complained"
 if command -v e2fsck >/dev/null; then
 	e2fsck -fn "$work/disk" >"$work/fsck" 2>&1 || { cat "$work/fsck"; fail "e2fsck of the host found faults"; }
 fi
-grep -E '^(serial|trimmed|errors)' "$work/text"
+grep -E '^(serial|trimmed|errors|features)' "$work/text"
 exit 0
