@@ -32,6 +32,7 @@ struct section_header {
 struct state_writer {
 	int fd;
 	char *path, *temp;
+	bool nameless; /* it gets the name temp only to be renamed: killed before, it leaves nothing behind */
 	uint64_t at; /* end of what is written */
 	uint64_t section_at;
 	struct section_header section;
@@ -57,6 +58,43 @@ static int write_all(struct state_writer *w, uint64_t at, const void *data, size
 	return 0;
 }
 
+/* The folder that path is in, to be freed. */
+static char *folder_of(const char *path)
+{
+	char *copy = strdup(path), *slash = copy ? strrchr(copy, '/') : NULL;
+
+	if (!copy)
+		return NULL;
+	if (slash)
+		slash[slash == copy] = 0;
+	else
+		strcpy(copy, ".");
+	return copy;
+}
+
+/* Without a name where the file system can do that, else under the temporary one. */
+static int temp_open(struct state_writer *w)
+{
+	char *folder _free_ = folder_of(w->path);
+	int fd = folder ? open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600) : -1;
+
+	w->nameless = fd >= 0;
+	return fd >= 0 ? fd : open(w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
+static int temp_name(struct state_writer *w, struct err *e)
+{
+	char self[40];
+
+	if (!w->nameless)
+		return 0;
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", w->fd);
+	if (linkat(AT_FDCWD, self, AT_FDCWD, w->temp, AT_SYMLINK_FOLLOW) < 0)
+		return err_errno(e, "creating %s", w->temp);
+	w->nameless = false;
+	return 0;
+}
+
 struct state_writer *state_writer_open(const char *path, struct err *e)
 {
 	struct state_writer *w = calloc(1, sizeof(*w));
@@ -69,7 +107,7 @@ struct state_writer *state_writer_open(const char *path, struct err *e)
 		free(w);
 		return NULL;
 	}
-	w->fd = open(w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	w->fd = temp_open(w);
 	memcpy(h.magic, magic, sizeof(magic));
 	w->at = sizeof(h);
 	if (w->fd < 0) {
@@ -116,15 +154,12 @@ int state_writer_end(struct state_writer *w, struct err *e)
 
 static int sync_folder(const char *path, struct err *e)
 {
-	char *copy _free_ = strdup(path), *slash;
+	char *folder _free_ = folder_of(path);
 	int fd _close_ = -1;
 
-	if (!copy)
+	if (!folder)
 		return err_set(e, ENOMEM, "no memory to save %s", path);
-	slash = strrchr(copy, '/');
-	if (slash)
-		slash[slash == copy] = 0;
-	fd = open(slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fsync(fd) < 0)
 		return err_errno(e, "syncing the folder of %s", path);
 	return 0;
@@ -139,6 +174,9 @@ int state_writer_commit(struct state_writer *w, struct err *e)
 		return r;
 	if (fsync(w->fd) < 0)
 		return err_errno(e, "syncing %s", w->temp);
+	r = temp_name(w, e);
+	if (r)
+		return r;
 	if (rename(w->temp, w->path) < 0)
 		return err_errno(e, "renaming %s to %s", w->temp, w->path);
 	free(w->temp);
@@ -152,7 +190,7 @@ void state_writer_close(struct state_writer *w)
 		return;
 	if (w->fd >= 0)
 		close(w->fd);
-	if (w->temp)
+	if (w->temp && !w->nameless)
 		unlink(w->temp);
 	free(w->temp);
 	free(w->path);

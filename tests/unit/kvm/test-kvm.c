@@ -3,6 +3,8 @@
  * The KVM engine on tiny guests: ports, MMIO, halts, kicks, long mode, and the state going out and in again.
  * Skipped (77) where /dev/kvm is missing. Guest code is hand-assembled; the bytes are beside the mnemonics.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +18,7 @@
 #include "base/kick.h"
 #include "engine/engine.h"
 #include "engine/kvm/engine.h"
+#include "engine/kvm/kvm.h"
 #include "x86/cpuid.h"
 
 #define CODE 0x1000
@@ -264,6 +267,53 @@ static void endless_loop_is_kicked(void **state)
 	assert_int_equal(f->c->s.rip, CODE);
 }
 
+/* A CPU that KVM refuses to enter, and one whose file has gone: said, not survived. */
+static void state_that_cannot_be(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t code[] = { 0xf4 };
+
+	long_mode_at(f, code, sizeof(code));
+	f->c->s.cr4 |= 1ull << 31; /* no such bit: KVM_SET_SREGS says no */
+	assert_int_equal(engine_kvm.state_check(f->c, &(struct err){ 0 }), -EINVAL);
+	assert_int_equal(engine_kvm.run(f->c), STOP_ERROR);
+	assert_string_equal(f->c->error, "its state cannot be loaded");
+}
+
+static void closed_under_us(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_cpu *k = f->c->engine_data;
+	static const uint8_t code[] = { 0xe6, 0x80, 0xeb, 0xfc }; /* out 0x80, al; again */
+	int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	real_mode_at(f, code, sizeof(code));
+	atomic_fetch_or(&f->c->attention, ATT_CALLER);
+	assert_int_equal(engine_kvm.run(f->c), STOP_KICK);
+	assert_int_equal(dup2(nothing, k->fd), k->fd);
+	close(nothing);
+	assert_int_equal(engine_kvm.run(f->c), STOP_ERROR);
+	assert_non_null(f->c->error);
+}
+
+/* Pages that the guest writes are in KVM's log and become flags; a second look finds only what was written since. */
+static void pages_are_logged(void **state)
+{
+	struct fixture *f = *state;
+	/* mov [0x5000], al; mov [0x7fff], ax; hlt */
+	static const uint8_t code[] = { 0xa2, 0x00, 0x50, 0xa3, 0xff, 0x7f, 0xf4 };
+	uint64_t bitmap[16];
+
+	mem_dirty_start(f->m.mem);
+	real_mode_at(f, code, sizeof(code));
+	mem_dirty_fetch(f->m.mem, bitmap);
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+	assert_int_equal(mem_dirty_fetch(f->m.mem, bitmap), 3);
+	assert_int_equal(bitmap[0], 1 << 5 | 1 << 7 | 1 << 8);
+	assert_int_equal(mem_dirty_fetch(f->m.mem, bitmap), 0);
+	mem_dirty_stop(f->m.mem);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -272,6 +322,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(long_mode_and_mmio, setup, teardown),
 		cmocka_unit_test_setup_teardown(triple_fault_is_a_shutdown, setup, teardown),
 		cmocka_unit_test_setup_teardown(endless_loop_is_kicked, setup, teardown),
+		cmocka_unit_test_setup_teardown(state_that_cannot_be, setup, teardown),
+		cmocka_unit_test_setup_teardown(closed_under_us, setup, teardown),
+		cmocka_unit_test_setup_teardown(pages_are_logged, setup, teardown),
 	};
 	struct err e;
 
