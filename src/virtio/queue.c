@@ -77,13 +77,6 @@ bool vq_start(struct virtqueue *vq)
 	return true;
 }
 
-void vq_restart(struct virtqueue *vq)
-{
-	if (!vq_start(vq))
-		return;
-	vq->anew = true;
-}
-
 /* ---- bytes of a chain */
 
 static size_t chain_copy(struct virtqueue *vq, const struct iovec *iov, unsigned n, uint64_t offset, void *buf, size_t len)

@@ -81,8 +81,6 @@ bool vq_empty(struct virtqueue *vq); /* nothing to pop at the moment */
 void vq_notify_off(struct virtqueue *vq);
 bool vq_notify_on(struct virtqueue *vq); /* true: something came meanwhile, look again */
 void vq_break(struct virtqueue *vq, const char *why);
-/* After a restore: a kick and an interrupt too many do no harm, one too few would. */
-void vq_restart(struct virtqueue *vq);
 
 /* Bytes to and from a chain; how many there were. No lock needed for as long as the chain is the caller's. */
 size_t vq_read(const struct vq_chain *c, uint64_t offset, void *buf, size_t len);

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Devices behind MMIO as a driver sees them: negotiation, requests, hostile requests, pause, saved state in the middle of work. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <sys/mman.h>
+#include <cmocka.h>
+#include "../state/roundtrip.h"
+#include "backend/block.h"
+#include "driver.h"
+#include "virtio/devices.h"
+
+#define BASE 0xfec80000u
+#define DISK (1u << 20)
+
+static struct device_env env;
+static struct block *block;
+static struct virtio *v;
+static struct driver d;
+static int level;
+
+static void wire(void *opaque, unsigned pin, int l)
+{
+	level = l;
+}
+
+static uint32_t in(unsigned at)
+{
+	return (uint32_t)mem_read(env.mem, BASE + at, 4);
+}
+
+static void out(unsigned at, uint32_t value)
+{
+	mem_write(env.mem, BASE + at, value, 4);
+}
+
+static void open_memory(void)
+{
+	struct err e;
+
+	env = (struct device_env){ .mem = mem_create(RAM_SIZE, &e), .clock = clock_create_manual() };
+	assert_non_null(env.mem);
+	assert_int_equal(mem_map_ram(env.mem, 0, 0, RAM_SIZE, "ram", &e), 0);
+	level = 0;
+}
+
+static void attach(struct virtio *made)
+{
+	struct err e;
+
+	assert_non_null(made);
+	v = made;
+	assert_int_equal(virtio_mmio_attach(v, BASE, (struct irq_line){ .set = wire }, &e), 0);
+	v->device.ops->resume(&v->device);
+}
+
+static void open_disk(void)
+{
+	struct virtio_block_config c = { .serial = "0123456789", .queues = 1 };
+	int fd = memfd_create("disk", 0);
+	char spec[64];
+	struct err e;
+
+	assert_int_equal(ftruncate(fd, DISK), 0);
+	open_memory();
+	snprintf(spec, sizeof(spec), "file=/proc/self/fd/%d", fd);
+	if (block_open(&block, &(struct block_config){ .spec = spec }, &e))
+		fail_msg("%s", e.text);
+	close(fd);
+	c.block = block;
+	attach(virtio_block_create(&env, 3, &c, &e));
+}
+
+static void close_all(void)
+{
+	v->device.ops->destroy(&v->device);
+	if (block)
+		block_close(block);
+	block = NULL;
+	clock_destroy(env.clock);
+	mem_destroy(env.mem);
+}
+
+/* With these features of the upper and lower half, and queue 0 of 8. */
+static void start(uint32_t high, uint32_t low)
+{
+	out(0x70, 0);
+	out(0x70, 3);
+	out(0x24, 1);
+	out(0x20, high);
+	out(0x24, 0);
+	out(0x20, low);
+	out(0x70, 11);
+	assert_int_equal(in(0x70), 11);
+	out(0x30, 0);
+	out(0x38, 8);
+	out(0x80, AT_DESC);
+	out(0x90, AT_DRIVER);
+	out(0xa0, AT_DEVICE);
+	out(0x44, 1);
+	driver_init(&d, env.mem, &v->queue[0], 8, high & 4);
+	out(0x70, 15);
+	assert_int_equal(in(0x70), 15);
+}
+
+/* One disk request with `len` bytes at AT_DATA + 0x1000; its status, or -1 when it does not come back. */
+static int request(uint32_t type, uint64_t sector, uint32_t len, bool to_guest)
+{
+	struct piece p[3] = { { AT_DATA, 16, 0 }, { AT_DATA + 0x1000, len, to_guest ? D_WRITE : 0 }, { AT_DATA + 0x8000, 1, D_WRITE } };
+	uint32_t header[2] = { type, 0 }, written;
+	uint16_t id;
+
+	memcpy(d.ram + AT_DATA, header, 8);
+	memcpy(d.ram + AT_DATA + 8, &sector, 8);
+	d.ram[AT_DATA + 0x8000] = 0xff;
+	if (!len)
+		p[1] = p[2];
+	driver_add(&d, p, len ? 3 : 2);
+	out(0x50, 0);
+	for (unsigned i = 0; i < 2000; i++) {
+		if (driver_used(&d, &id, &written, len ? 3 : 2))
+			return d.ram[AT_DATA + 0x8000];
+		usleep(1000);
+	}
+	return -1;
+}
+
+static void test_negotiation(void **state)
+{
+	open_disk();
+	assert_int_equal(in(0x00), 0x74726976);
+	assert_int_equal(in(0x04), 2);
+	assert_int_equal(in(0x08), VIRTIO_BLOCK);
+	assert_int_equal(in(0x100), DISK / 512);
+	out(0x14, 1);
+	assert_int_equal(in(0x10) & 1, 1);
+	/* not without version 1 */
+	out(0x70, 3);
+	out(0x70, 11);
+	assert_int_equal(in(0x70), 3);
+	/* not with what was not offered */
+	out(0x24, 1);
+	out(0x20, 1);
+	out(0x24, 0);
+	out(0x20, 1u << 27);
+	out(0x70, 11);
+	assert_int_equal(in(0x70), 3);
+	out(0x70, 15); /* so it cannot go on either */
+	assert_int_equal(in(0x70) & 4, 0);
+	start(1, 0);
+	/* a reset forgets everything */
+	out(0x70, 0);
+	assert_int_equal(in(0x70), 0);
+	out(0x30, 0);
+	assert_int_equal(in(0x44), 0);
+	out(0x30, 99); /* no such queue */
+	assert_int_equal(in(0x34), 0);
+	out(0x44, 1);
+	close_all();
+}
+
+static void test_disk(void **state)
+{
+	static const uint32_t high[2] = { 1, 5 };
+
+	for (unsigned i = 0; i < 2; i++) {
+		open_disk();
+		start(high[i], 1u << 9 | 1u << 14);
+		memset(d.ram + AT_DATA + 0x1000, 0x5a, 4096);
+		assert_int_equal(request(1, 8, 4096, false), 0);
+		assert_int_equal(request(4, 0, 0, false), 0);
+		memset(d.ram + AT_DATA + 0x1000, 0, 4096);
+		assert_int_equal(request(0, 15, 512, true), 0);
+		assert_int_equal(d.ram[AT_DATA + 0x11ff], 0x5a);
+		assert_int_equal(d.ram[AT_DATA + 0x1200], 0);
+		assert_int_equal(request(8, 0, 20, true), 0);
+		assert_memory_equal(d.ram + AT_DATA + 0x1000, "0123456789\0\0", 12);
+		assert_int_equal(level, 1);
+		assert_int_equal(in(0x60), 1);
+		out(0x64, 1);
+		assert_int_equal(level, 0);
+		/* beyond the end, wrapping, odd, unknown: errors, and the disk goes on */
+		assert_int_equal(request(0, DISK / 512, 512, true), 1);
+		assert_int_equal(request(1, UINT64_MAX / 512, 1024, false), 1);
+		assert_int_equal(request(1, UINT64_MAX, 512, false), 1);
+		assert_int_equal(request(0, 0, 511, true), 1);
+		assert_int_equal(request(77, 0, 512, true), 2);
+		assert_int_equal(request(0, 8, 512, true), 0);
+		close_all();
+	}
+}
+
+static void test_disk_hostile(void **state)
+{
+	const struct piece none = { AT_DATA, 16, 0 }, small = { AT_DATA, 8, D_WRITE };
+
+	for (unsigned i = 0; i < 2; i++) {
+		open_disk();
+		start(1, 0);
+		driver_add(&d, i ? &none : &small, 1);
+		out(0x50, 0);
+		assert_int_equal(in(0x70), 15 | 64); /* needs a reset, and says so */
+		assert_int_equal(in(0x60) & 2, 2);
+		out(0x50, 0);
+		out(0x50, 12345);
+		start(1, 0);
+		assert_int_equal(request(0, 0, 512, true), 0);
+		close_all();
+	}
+}
+
+/* Saved with requests done and one waiting; loaded into itself; the one that waited is served after the resume. */
+static void test_saved(void **state)
+{
+	static const struct piece p[3] = { { AT_DATA, 16, 0 }, { AT_DATA + 0x1000, 512, D_WRITE }, { AT_DATA + 0x8000, 1, D_WRITE } };
+	uint32_t len;
+	uint16_t id;
+
+	for (unsigned packed = 0; packed < 2; packed++) {
+		open_disk();
+		device_roundtrip(&v->device);
+		start(packed ? 5 : 1, 1u << 29);
+		for (unsigned i = 0; i < 11; i++)
+			assert_int_equal(request(0, i, 512, true), 0);
+		v->device.ops->pause(&v->device);
+		driver_add(&d, p, 3);
+		device_roundtrip(&v->device);
+		assert_false(driver_used(&d, &id, &len, 3));
+		v->device.ops->resume(&v->device);
+		for (unsigned i = 0; i < 2000 && !driver_used(&d, &id, &len, 3); i++)
+			usleep(1000);
+		assert_int_equal(len, 513);
+		assert_int_equal(request(0, 3, 512, true), 0);
+		close_all();
+	}
+}
+
+static void test_balloon(void **state)
+{
+	const struct piece pages = { AT_DATA, 8, 0 };
+	const uint32_t pfn[2] = { 0x200, 0xfffffff0 };
+	struct virtio_balloon_info info;
+	struct err e;
+
+	open_memory();
+	attach(virtio_balloon_create(&env, 1, &e));
+	start(1, 0);
+	memset(d.ram + 0x200000, 7, 8192);
+	memcpy(d.ram + AT_DATA, pfn, 8);
+	driver_add(&d, &pages, 1);
+	out(0x50, 0);
+	assert_int_equal(d.ram[0x200000], 0); /* gone back */
+	assert_int_equal(d.ram[0x201000], 7);
+	virtio_balloon_set(v, 1 << 20);
+	assert_int_equal(in(0x100), 256);
+	out(0x104, 1);
+	virtio_balloon_get(v, &info);
+	assert_int_equal(info.target, 1 << 20);
+	assert_int_equal(info.actual, 4096);
+	assert_int_equal(info.given_back, 4096);
+	device_roundtrip(&v->device);
+	device_roundtrip(v->own);
+	close_all();
+}
+
+static void test_rng(void **state)
+{
+	const struct piece p = { AT_DATA, 64, D_WRITE };
+	uint8_t zero[64] = { 0 };
+	uint32_t len;
+	uint16_t id;
+	struct err e;
+
+	open_memory();
+	attach(virtio_rng_create(&env, 1, 0, &e));
+	start(1, 0);
+	driver_add(&d, &p, 1);
+	out(0x50, 0);
+	assert_true(driver_used(&d, &id, &len, 1));
+	assert_int_equal(len, 64);
+	assert_memory_not_equal(d.ram + AT_DATA, zero, 64);
+	device_roundtrip(&v->device);
+	close_all();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_negotiation), cmocka_unit_test(test_disk),    cmocka_unit_test(test_disk_hostile),
+		cmocka_unit_test(test_saved),	    cmocka_unit_test(test_balloon), cmocka_unit_test(test_rng),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
