@@ -27,22 +27,26 @@ int life_start(const struct life_command *c, struct life_args *a, struct store *
 
 /*
  * The process is found by its own word in `status`. Between reading it and the signal it may end and its number be given to
- * another: the number is turned into a descriptor first, and what it stood for is certain if the lock is still held.
+ * another: the number is turned into a descriptor first, and then asked about again.
  */
 int life_end_process(struct store_vm *m, struct err *e)
 {
 	struct store_status st;
 	int fd _close_ = -1;
+	pid_t said;
 	int r = store_vm_status(m, &st, e);
 
 	if (r || st.state != STORE_RUNNING)
 		return r;
 	if (st.pid <= 1) /* it has the lock and has not yet said who it is */
 		return err_set(e, EAGAIN, "machine '%s' is just starting: try again", m->name);
-	fd = pidfd_open(st.pid, 0);
+	said = st.pid;
+	fd = pidfd_open(said, 0);
 	r = store_vm_status(m, &st, e);
 	if (r || st.state != STORE_RUNNING)
 		return r;
+	if (st.pid != said)
+		return err_set(e, EAGAIN, "machine '%s' is just starting: try again", m->name);
 	if (fd < 0 || pidfd_send_signal(fd, SIGKILL, NULL, 0))
 		return err_errno(e, "cannot kill machine '%s' (process %d)", m->name, (int)st.pid);
 	return store_vm_wait(m, 10000, e);

@@ -33,7 +33,8 @@ json_t *life_describe(struct store_vm *m)
 	}
 	json_object_set_new(row, "state", json_string(life_state(m, &st)));
 	if (st.state == STORE_RUNNING) {
-		json_object_set_new(row, "pid", json_integer(st.pid));
+		if (st.pid)
+			json_object_set_new(row, "pid", json_integer(st.pid));
 		if (!ctl_connect(&p, m->fd, "control", ANSWER_MS, &e)) {
 			if (!ctl_call_command(p, "ospite-query-machine", NULL, &machine, ANSWER_MS, &e))
 				json_object_update_missing(row, machine);

@@ -50,6 +50,7 @@ static _Noreturn void child(struct store *s, struct store_vm *m, struct run_opti
 {
 	struct run_home home = { .store = s, .vm = m, .ready = tell_ready, .opaque = &pipe };
 	struct err e = { 0 };
+	char *before = NULL;
 	int status = -1;
 
 	prctl(PR_SET_NAME, m->name);
@@ -59,7 +60,15 @@ static _Noreturn void child(struct store *s, struct store_vm *m, struct run_opti
 		log_set_level(LOG_INFO);
 		o->vm.name = m->name;
 		home.was_suspended = o->restore != NULL;
-		status = run_process(o, &home, &e);
+		store_read(m->fd, "status", &before, NULL);
+		status = store_vm_say_running(m, &e); /* so that it can be killed while it starts */
+		if (!status)
+			status = run_process(o, &home, &e);
+		if (status < 0 && before) /* as it was */
+			store_write(m->fd, "status", before, NULL);
+		else if (status < 0)
+			unlinkat(m->fd, "status", 0);
+		free(before);
 	}
 	if (status < 0) {
 		if (pipe >= 0 && write(pipe, e.text, strlen(e.text)) < 0) {

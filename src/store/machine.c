@@ -129,6 +129,17 @@ static void status_parse(const char *text, struct store_status *st, bool *runnin
 	json_decref(j);
 }
 
+/* Process numbers are given out again: one that runs a machine has its folder as working folder. */
+static bool runs_here(const struct store_vm *m, pid_t pid)
+{
+	struct stat folder, cwd;
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/%d/cwd", (int)pid);
+	return pid > 1 && !fstat(m->fd, &folder) && !stat(path, &cwd) && cwd.st_ino == folder.st_ino &&
+	       cwd.st_dev == folder.st_dev;
+}
+
 int store_vm_status(struct store_vm *m, struct store_status *st, struct err *e)
 {
 	bool said_running = false;
@@ -142,6 +153,8 @@ int store_vm_status(struct store_vm *m, struct store_status *st, struct err *e)
 		status_parse(text, st, &said_running);
 	if (held) {
 		st->state = STORE_RUNNING;
+		if (!runs_here(m, st->pid)) /* of the run before: this one has not yet said who it is */
+			st->pid = 0;
 		return 0;
 	}
 	if (said_running) {

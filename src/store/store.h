@@ -51,7 +51,7 @@ struct store_vm {
 
 struct store_status {
 	enum store_state state;
-	pid_t pid;         /* while it runs */
+	pid_t pid;         /* while it runs; 0: it has not yet said */
 	int64_t started, ended; /* seconds since 1970, 0: never */
 	int exit_status;   /* of the last run */
 	char reason[200];  /* how the last run ended */

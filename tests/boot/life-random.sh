@@ -29,25 +29,34 @@ random() { # 0..$1-1
 pids() { o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'; }
 seen=""
 i=0
+for n in 0 1 2; do o create --quiet m$n --kernel echo.bin --memory 4M --engine interp || fail create; done
 while [ $i -lt "$rounds" ]; do
 	i=$((i + 1))
 	random 3 >r; read -r n <r; seed=$(((seed * 69069 + 1) % 2147483648))
-	random 14 >r; read -r what <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	random 16 >r; read -r what <r; seed=$(((seed * 69069 + 1) % 2147483648))
 	random 6 >r; read -r cut <r; seed=$(((seed * 69069 + 1) % 2147483648))
 	random 40 >r; read -r delay <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	limit=30
 	case $what in
-	0 | 1) set -- create "m$n" --kernel echo.bin --memory 4M --engine interp ;;
-	2 | 3 | 4) set -- start "m$n" ;;
+	0) set -- create "m$n" --kernel echo.bin --memory 4M --engine interp ;;
+	1 | 2 | 3 | 4) set -- start "m$n" ;;
 	5) set -- stop --time 1 "m$n" ;;
 	6) set -- kill "m$n" ;;
 	7) set -- pause "m$n" ;;
 	8) set -- resume "m$n" ;;
 	9 | 10) set -- suspend "m$n" ;;
 	11) set -- rename "m$n" "m$(((n + 1) % 3))" ;;
-	12) set -- rm "m$n" ;;
-	13) set -- config "m$n" --set memory=5M ;;
+	12) # two of three times something harmless, or there would soon be none
+		set -- rm "m$n"
+		[ $((i % 3)) = 0 ] || set -- wait --time 0 "m$n"
+		;;
+	13 | 14)
+		set -- console "m$n"
+		limit=0.3
+		;;
+	15) set -- config "m$n" --set memory=5M ;;
 	esac
-	timeout -k 1 30 "$ospite" "$@" >out 2>&1 </dev/null &
+	timeout -k 1 "$limit" "$ospite" "$@" >out 2>&1 </dev/null &
 	command=$!
 	for p in $(pids); do
 		case " $seen " in *" $p "*) ;; *) seen="$seen $p" ;; esac
@@ -63,7 +72,7 @@ while [ $i -lt "$rounds" ]; do
 	wait $command 2>/dev/null
 	status=$?
 	case $status in
-	0 | 125 | 137) ;;
+	0 | 124 | 125 | 137) ;;
 	*) fail "ospite $* ended with $status: $(cat out)" ;;
 	esac
 	o ps --all >out 2>&1 || fail "ps: $(cat out)"
