@@ -22,6 +22,7 @@
 #include "dev/pc-devices.h"
 #include "display/terminal.h"
 #include "display/vga.h"
+#include "display/vnc.h"
 #include "backend/block.h"
 #include "pci/ide.h"
 #include "pci/chipset.h"
@@ -47,6 +48,8 @@ struct pc {
 	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg, *i8042, *vga;
 	struct chr *debug;
 	struct terminal *terminal;
+	struct vnc *vnc;
+	struct device shown; /* the last one: who looks goes before what is looked at */
 	struct pc_disks disks;
 	struct virtio_board virtio;
 	struct acpi_config acpi_config;
@@ -81,7 +84,6 @@ static void pc_device_destroy(struct device *d)
 		if (pc->virtio.chr[i])
 			chr_close(pc->virtio.chr[i]);
 	}
-	terminal_close(pc->terminal);
 	pc_disks_close(&pc->disks);
 	if (pc->lapic_bus)
 		lapic_bus_destroy(pc->lapic_bus);
@@ -445,19 +447,58 @@ static void terminal_save(void *opaque)
 	pc->config->save(pc->config->save_opaque);
 }
 
+static void pointer_moved(void *opaque, int dx, int dy, int wheel, unsigned buttons)
+{
+	i8042_mouse(((struct pc *)opaque)->i8042, dx, dy, wheel, buttons);
+}
+
+static int show_vnc(struct pc *pc, struct err *e)
+{
+	char address[VNC_ADDRESS];
+	struct vnc_config v = { .name = pc->vm->config->name, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
+				.mouse = pointer_moved, .opaque = pc };
+
+	if (!vnc_parse(pc->config->display, address, &v.port))
+		return err_set(e, EINVAL, "does not exist; write none, text, vnc, vnc:PORT or vnc:ADDRESS:PORT");
+	v.address = *address ? address : NULL;
+	pc->vnc = vnc_open(&v, e);
+	return pc->vnc ? 0 : -1;
+}
+
+static int show_terminal(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct terminal_config t = { .loop = env->loop, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
+				     .leave = console_leave, .save = pc->config->save ? terminal_save : NULL, .opaque = pc };
+
+	pc->terminal = terminal_open(&t, e);
+	return pc->terminal ? 0 : -1;
+}
+
+static void shown_destroy(struct device *d)
+{
+	struct pc *pc = container_of(d, struct pc, shown);
+
+	terminal_close(pc->terminal);
+	vnc_close(pc->vnc);
+}
+
+static const struct device_ops shown_ops = { .destroy = shown_destroy };
+
 /* Where the screen is shown; after the devices it shows and types to. */
 static int pc_show(struct pc *pc, struct device_env *env, struct err *e)
 {
-	struct terminal_config t = { .loop = env->loop, .keyboard = { keyboard_key, pc }, .leave = console_leave,
-				     .save = pc->config->save ? terminal_save : NULL, .opaque = pc };
+	const char *where = pc->config->display;
+	int r;
 
-	if (!pc->config->display || strcmp(pc->config->display, "text"))
+	if (!where || !strcmp(where, "none"))
 		return 0;
+	pc->shown.ops = &shown_ops;
+	vm_add_device(pc->vm, &pc->shown);
 	if (!pc->vga)
-		return err_set(e, EINVAL, "--display text: this machine has no screen, as it starts a kernel without firmware");
-	t.screen = vga_screen(pc->vga);
-	pc->terminal = terminal_open(&t, e);
-	return pc->terminal ? 0 : err_prefix(e, "--display text");
+		r = err_set(e, EINVAL, "this machine has no screen, as it starts a kernel without firmware");
+	else
+		r = strcmp(where, "text") ? show_vnc(pc, e) : show_terminal(pc, env, e);
+	return r ? err_prefix(e, "--display %s", where) : 0;
 }
 
 /* ---- firmware */

@@ -41,7 +41,7 @@ struct pc_config {
 	uint8_t uuid[16];      /* the machine's, as SMBIOS has it; all zero: a new one */
 	int exit_port;         /* -1: none */
 	const char *vga_bios; /* the display adapter's firmware, a file; NULL: there is no display adapter */
-	const char *display;  /* where the screen is shown: "none" (or NULL), "text" */
+	const char *display;  /* where the screen is shown: "none" (or NULL), "text", "vnc[:[ADDRESS:]PORT]" */
 	const char *debug_console; /* where ports 0xe9 and 0x402 write to; NULL: nowhere */
 	struct pc_disk disk[PC_DISKS];
 	unsigned ndisks;

@@ -73,6 +73,48 @@ unsigned key_of_name(const char *name)
 	return 0;
 }
 
+unsigned key_of_keysym(uint32_t symbol)
+{
+	static const struct {
+		uint16_t symbol, code;
+	} special[] = {
+		{ 0xff08, KEY_BACKSPACE }, { 0xff09, KEY_TAB }, { 0xff0d, KEY_ENTER }, { 0xff13, KEY_PAUSE }, { 0xff14, KEY_SCROLLLOCK },
+		{ 0xff1b, KEY_ESC }, { 0xff50, KEY_HOME }, { 0xff51, KEY_LEFT }, { 0xff52, KEY_UP }, { 0xff53, KEY_RIGHT },
+		{ 0xff54, KEY_DOWN }, { 0xff55, KEY_PAGEUP }, { 0xff56, KEY_PAGEDOWN }, { 0xff57, KEY_END }, { 0xff61, KEY_SYSRQ },
+		{ 0xff63, KEY_INSERT }, { 0xff67, KEY_COMPOSE }, { 0xff7f, KEY_NUMLOCK }, { 0xff8d, KEY_KPENTER },
+		{ 0xffaa, KEY_KPASTERISK }, { 0xffab, KEY_KPPLUS }, { 0xffad, KEY_KPMINUS }, { 0xffae, KEY_KPDOT },
+		{ 0xffaf, KEY_KPSLASH }, { 0xffb0, KEY_KP0 }, { 0xffb1, KEY_KP1 }, { 0xffb2, KEY_KP2 }, { 0xffb3, KEY_KP3 },
+		{ 0xffb4, KEY_KP4 }, { 0xffb5, KEY_KP5 }, { 0xffb6, KEY_KP6 }, { 0xffb7, KEY_KP7 }, { 0xffb8, KEY_KP8 },
+		{ 0xffb9, KEY_KP9 }, { 0xffc8, KEY_F11 }, { 0xffc9, KEY_F12 }, { 0xffe1, KEY_LEFTSHIFT }, { 0xffe2, KEY_RIGHTSHIFT },
+		{ 0xffe3, KEY_LEFTCTRL }, { 0xffe4, KEY_RIGHTCTRL }, { 0xffe5, KEY_CAPSLOCK }, { 0xffe7, KEY_LEFTMETA },
+		{ 0xffe8, KEY_RIGHTMETA }, { 0xffe9, KEY_LEFTALT }, { 0xffea, KEY_RIGHTALT }, { 0xffeb, KEY_LEFTMETA },
+		{ 0xffec, KEY_RIGHTMETA }, { 0xfe03, KEY_RIGHTALT }, { 0xfe20, KEY_TAB }, { 0xffff, KEY_DELETE },
+	};
+
+	if (symbol >= 0x20 && symbol < 0x7f)
+		return key_of_char((uint8_t)symbol).code;
+	if (symbol >= 0xffbe && symbol <= 0xffc7)
+		return KEY_F1 + (symbol - 0xffbe);
+	for (unsigned i = 0; i < ARRAY_LEN(special); i++)
+		if (special[i].symbol == symbol)
+			return special[i].code;
+	return 0;
+}
+
+unsigned key_of_xt(uint32_t code)
+{
+	static const uint16_t extended[0x80] = {
+		[0x1c] = KEY_KPENTER, [0x1d] = KEY_RIGHTCTRL, [0x35] = KEY_KPSLASH, [0x37] = KEY_SYSRQ, [0x38] = KEY_RIGHTALT,
+		[0x46] = KEY_PAUSE, [0x47] = KEY_HOME, [0x48] = KEY_UP, [0x49] = KEY_PAGEUP, [0x4b] = KEY_LEFT, [0x4d] = KEY_RIGHT,
+		[0x4f] = KEY_END, [0x50] = KEY_DOWN, [0x51] = KEY_PAGEDOWN, [0x52] = KEY_INSERT, [0x53] = KEY_DELETE,
+		[0x5b] = KEY_LEFTMETA, [0x5c] = KEY_RIGHTMETA, [0x5d] = KEY_COMPOSE,
+	};
+
+	if (code >= 0x80 && code < 0x100)
+		return extended[code - 0x80];
+	return code && code <= KEY_F12 ? code : 0; /* Linux counts the first 88 as the XT did */
+}
+
 /* ---- escape sequences */
 
 static unsigned key_of_final(uint8_t c) /* ESC [ ... c, ESC O c */

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All of libneatvnc runs on one thread, in its own loop; another thread only writes to `stop`. The pointer comes as
+ * positions and leaves as motion, which is what a PS/2 mouse can say: the guest's may drift from the client's.
+ */
+#include <aml.h>
+#include <errno.h>
+#include <neatvnc.h>
+#include <pixman.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "base/err.h"
+#include "display/vnc.h"
+
+#define FRAME_MS 33
+#define FORMAT_XRGB 0x34325258u /* "XR24": 0x00rrggbb in memory order B, G, R, X */
+#define BUTTONS_HELD 7u
+
+struct vnc {
+	struct vnc_config config;
+	struct aml *loop;
+	struct nvnc *server;
+	struct nvnc_display *display;
+	struct nvnc_fb_pool *pool;
+	struct aml_ticker *ticker;
+	struct aml_handler *stopper;
+	pthread_t thread;
+	bool started, ticking;
+	int stop;
+	unsigned clients;
+	struct surface now, sent;
+	int x, y; /* the pointer */
+	unsigned buttons;
+};
+
+/* ---- pictures */
+
+/* The rows that differ, as one band; false: none. */
+static bool changed_rows(const struct vnc *v, unsigned *first, unsigned *last)
+{
+	size_t line = v->now.width * sizeof(*v->now.pixel);
+	bool any = false;
+
+	if (v->now.width != v->sent.width || v->now.height != v->sent.height) {
+		*first = 0;
+		*last = v->now.height - 1;
+		return true;
+	}
+	for (unsigned y = 0; y < v->now.height; y++) {
+		if (!memcmp(v->now.pixel + (size_t)y * v->now.width, v->sent.pixel + (size_t)y * v->now.width, line))
+			continue;
+		*first = any ? *first : y;
+		*last = y;
+		any = true;
+	}
+	return any;
+}
+
+static void send_picture(struct vnc *v, unsigned first, unsigned last)
+{
+	uint16_t width = (uint16_t)v->now.width, height = (uint16_t)v->now.height;
+	struct pixman_region16 damage;
+	struct nvnc_fb *fb;
+
+	nvnc_fb_pool_resize(v->pool, width, height, FORMAT_XRGB, width); /* says whether it had to, not whether it could */
+	fb = nvnc_fb_pool_acquire(v->pool);
+	if (!fb)
+		return;
+	memcpy(nvnc_fb_get_addr(fb), v->now.pixel, (size_t)width * height * sizeof(*v->now.pixel));
+	pixman_region_init_rect(&damage, 0, (int)first, width, last - first + 1);
+	nvnc_display_feed_buffer(v->display, fb, &damage);
+	pixman_region_fini(&damage);
+	nvnc_fb_unref(fb);
+}
+
+static void look(struct vnc *v)
+{
+	struct surface old = v->sent;
+	unsigned first = 0, last = 0;
+
+	if (v->config.screen->picture(v->config.screen->opaque, &v->now) || !v->now.width || !v->now.height)
+		return;
+	if (!changed_rows(v, &first, &last))
+		return;
+	send_picture(v, first, last);
+	v->sent = v->now; /* what was sent, and room for the next */
+	v->now = old;
+}
+
+static void tick(void *obj)
+{
+	look(aml_get_userdata(obj));
+}
+
+/* ---- clients */
+
+static struct vnc *vnc_of(struct nvnc_client *c)
+{
+	return nvnc_get_userdata(nvnc_client_get_server(c));
+}
+
+static void client_gone(struct nvnc_client *c)
+{
+	struct vnc *v = vnc_of(c);
+
+	if (--v->clients || !v->ticking)
+		return;
+	aml_stop(v->loop, v->ticker);
+	v->ticking = false;
+}
+
+static void client_new(struct nvnc_client *c)
+{
+	struct vnc *v = vnc_of(c);
+
+	nvnc_set_client_cleanup_fn(c, client_gone);
+	if (v->clients++)
+		return;
+	look(v);
+	v->ticking = !aml_start(v->loop, v->ticker);
+}
+
+static void key_symbol(struct nvnc_client *c, uint32_t symbol, bool down)
+{
+	struct vnc *v = vnc_of(c);
+	unsigned code = key_of_keysym(symbol);
+
+	if (code)
+		v->config.keyboard.key(v->config.keyboard.opaque, code, down);
+}
+
+static void key_code(struct nvnc_client *c, uint32_t xt, bool down)
+{
+	struct vnc *v = vnc_of(c);
+	unsigned code = key_of_xt(xt);
+
+	if (code)
+		v->config.keyboard.key(v->config.keyboard.opaque, code, down);
+}
+
+static void pointer(struct nvnc_client *c, uint16_t x, uint16_t y, enum nvnc_button_mask mask)
+{
+	struct vnc *v = vnc_of(c);
+	unsigned buttons = (mask & NVNC_BUTTON_LEFT ? 1u : 0) | (mask & NVNC_BUTTON_RIGHT ? 2u : 0) |
+			   (mask & NVNC_BUTTON_MIDDLE ? 4u : 0);
+	int wheel = mask & NVNC_SCROLL_UP ? -1 : mask & NVNC_SCROLL_DOWN ? 1 : 0;
+
+	v->config.mouse(v->config.opaque, x - v->x, y - v->y, wheel, buttons & BUTTONS_HELD);
+	v->x = x;
+	v->y = y;
+}
+
+/* ---- life */
+
+static void stop_wanted(void *obj)
+{
+	struct vnc *v = aml_get_userdata(obj);
+
+	aml_exit(v->loop);
+}
+
+static void *vnc_thread(void *opaque)
+{
+	struct vnc *v = opaque;
+
+	pthread_setname_np(pthread_self(), "vnc");
+	aml_run(v->loop);
+	return NULL;
+}
+
+static int start(struct vnc *v, struct err *e)
+{
+	const char *address = v->config.address ? v->config.address : "127.0.0.1";
+	int r;
+
+	v->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->loop = aml_new();
+	if (v->stop < 0 || !v->loop)
+		return err_set(e, ENOMEM, "no memory for a VNC server");
+	aml_set_default(v->loop);
+	nvnc_set_log_level(NVNC_LOG_PANIC);
+	errno = 0;
+	v->server = nvnc_open(address, v->config.port);
+	if (!v->server)
+		return err_set(e, errno ? errno : EADDRINUSE, "cannot listen on %s port %u (%s); choose another with vnc:PORT", address,
+			       v->config.port, strerror(errno ? errno : EADDRINUSE));
+	v->display = nvnc_display_new(0, 0);
+	v->pool = nvnc_fb_pool_new(640, 400, FORMAT_XRGB, 640);
+	v->ticker = aml_ticker_new(FRAME_MS, tick, v, NULL);
+	v->stopper = aml_handler_new(v->stop, stop_wanted, v, NULL);
+	if (!v->display || !v->pool || !v->ticker || !v->stopper)
+		return err_set(e, ENOMEM, "no memory for a VNC server");
+	nvnc_set_userdata(v->server, v, NULL);
+	nvnc_set_name(v->server, v->config.name);
+	nvnc_set_new_client_fn(v->server, client_new);
+	nvnc_set_key_fn(v->server, key_symbol);
+	nvnc_set_key_code_fn(v->server, key_code);
+	nvnc_set_pointer_fn(v->server, pointer);
+	nvnc_add_display(v->server, v->display);
+	look(v);
+	aml_start(v->loop, v->stopper);
+	r = pthread_create(&v->thread, NULL, vnc_thread, v);
+	if (r) {
+		errno = r;
+		return err_errno(e, "cannot create the VNC server's thread");
+	}
+	v->started = true;
+	return 0;
+}
+
+struct vnc *vnc_open(const struct vnc_config *config, struct err *e)
+{
+	struct vnc *v = calloc(1, sizeof(*v));
+
+	if (!v) {
+		err_set(e, ENOMEM, "no memory for a VNC server");
+		return NULL;
+	}
+	v->config = *config;
+	v->stop = -1;
+	if (start(v, e)) {
+		vnc_close(v);
+		return NULL;
+	}
+	return v;
+}
+
+void vnc_close(struct vnc *v)
+{
+	uint64_t one = 1;
+
+	if (!v)
+		return;
+	if (v->started && write(v->stop, &one, sizeof(one)) == sizeof(one))
+		pthread_join(v->thread, NULL);
+	if (v->stopper && v->started)
+		aml_stop(v->loop, v->stopper);
+	if (v->display) {
+		if (v->server)
+			nvnc_remove_display(v->server, v->display);
+		nvnc_display_unref(v->display);
+	}
+	if (v->server)
+		nvnc_close(v->server); /* its clients go through client_gone */
+	if (v->pool)
+		nvnc_fb_pool_unref(v->pool);
+	if (v->ticker)
+		aml_unref(v->ticker);
+	if (v->stopper)
+		aml_unref(v->stopper);
+	if (v->loop)
+		aml_unref(v->loop);
+	if (v->stop >= 0)
+		close(v->stop);
+	surface_dispose(&v->now);
+	surface_dispose(&v->sent);
+	free(v);
+}
+
+bool vnc_parse(const char *spec, char address[VNC_ADDRESS], uint16_t *port)
+{
+	const char *number, *end;
+	unsigned long n;
+
+	*address = 0;
+	*port = VNC_PORT;
+	if (strncmp(spec, "vnc", 3))
+		return false;
+	spec += 3;
+	if (!*spec)
+		return true;
+	if (*spec++ != ':')
+		return false;
+	number = strrchr(spec, ':');
+	if (number) {
+		if (number == spec || number - spec >= VNC_ADDRESS)
+			return false;
+		memcpy(address, spec, (size_t)(number - spec));
+		address[number - spec] = 0;
+		spec = number + 1;
+	}
+	n = strtoul(spec, (char **)&end, 10);
+	*port = (uint16_t)n;
+	return *spec >= '0' && *spec <= '9' && !*end && n && n <= 65535;
+}
