@@ -2,6 +2,10 @@
 /*
  * All of libneatvnc runs on one thread, in its own loop; another thread only writes to `stop`. The pointer comes as
  * positions and leaves as motion, which is what a PS/2 mouse can say: the guest's may drift from the client's.
+ *
+ * libneatvnc 0.5 chooses a client's encoder at its first picture and crashes when that one is not of the size the client was
+ * greeted with. So a client's first request is answered with a picture of that size, whatever the screen is now; the new
+ * size follows with the next look.
  */
 #include <aml.h>
 #include <errno.h>
@@ -18,8 +22,15 @@
 #include "display/vnc.h"
 
 #define FRAME_MS 33
+#define IDLE_MS 1000 /* without clients: the next one is to be greeted with about the right size */
 #define FORMAT_XRGB 0x34325258u /* "XR24": 0x00rrggbb in memory order B, G, R, X */
 #define BUTTONS_HELD 7u
+
+/* What a client was greeted with, until its first request. */
+struct greeted {
+	unsigned width, height;
+	bool served;
+};
 
 struct vnc {
 	struct vnc_config config;
@@ -27,7 +38,7 @@ struct vnc {
 	struct nvnc *server;
 	struct nvnc_display *display;
 	struct nvnc_fb_pool *pool;
-	struct aml_ticker *ticker;
+	struct aml_ticker *ticker, *idle;
 	struct aml_handler *stopper;
 	pthread_t thread;
 	bool started, ticking;
@@ -61,17 +72,22 @@ static bool changed_rows(const struct vnc *v, unsigned *first, unsigned *last)
 	return any;
 }
 
-static void send_picture(struct vnc *v, unsigned first, unsigned last)
+/* A surface, cut or padded to a size. */
+static void send_picture(struct vnc *v, const struct surface *s, unsigned w, unsigned h, unsigned first, unsigned last)
 {
-	uint16_t width = (uint16_t)v->now.width, height = (uint16_t)v->now.height;
+	uint16_t width = (uint16_t)w, height = (uint16_t)h;
 	struct pixman_region16 damage;
 	struct nvnc_fb *fb;
+	uint32_t *pixel;
 
 	nvnc_fb_pool_resize(v->pool, width, height, FORMAT_XRGB, width); /* says whether it had to, not whether it could */
 	fb = nvnc_fb_pool_acquire(v->pool);
 	if (!fb)
 		return;
-	memcpy(nvnc_fb_get_addr(fb), v->now.pixel, (size_t)width * height * sizeof(*v->now.pixel));
+	pixel = nvnc_fb_get_addr(fb);
+	for (unsigned y = 0; y < h; y++)
+		for (unsigned x = 0; x < w; x++)
+			pixel[(size_t)y * w + x] = x < s->width && y < s->height ? s->pixel[(size_t)y * s->width + x] : 0;
 	pixman_region_init_rect(&damage, 0, (int)first, width, last - first + 1);
 	nvnc_display_feed_buffer(v->display, fb, &damage);
 	pixman_region_fini(&damage);
@@ -87,7 +103,7 @@ static void look(struct vnc *v)
 		return;
 	if (!changed_rows(v, &first, &last))
 		return;
-	send_picture(v, first, last);
+	send_picture(v, &v->now, v->now.width, v->now.height, first, last);
 	v->sent = v->now; /* what was sent, and room for the next */
 	v->now = old;
 }
@@ -104,6 +120,20 @@ static struct vnc *vnc_of(struct nvnc_client *c)
 	return nvnc_get_userdata(nvnc_client_get_server(c));
 }
 
+static void client_asks(struct nvnc_client *c, bool incremental, uint16_t x, uint16_t y, uint16_t width, uint16_t height)
+{
+	struct greeted *g = nvnc_get_userdata(c);
+	struct vnc *v = vnc_of(c);
+
+	if (!g || g->served)
+		return;
+	g->served = true;
+	if (g->width == v->sent.width && g->height == v->sent.height)
+		return;
+	send_picture(v, &v->sent, g->width, g->height, 0, g->height - 1);
+	v->sent.width = v->sent.height = 0; /* everything again with the next look */
+}
+
 static void client_gone(struct nvnc_client *c)
 {
 	struct vnc *v = vnc_of(c);
@@ -118,10 +148,15 @@ static void client_new(struct nvnc_client *c)
 {
 	struct vnc *v = vnc_of(c);
 
+	struct greeted *g = malloc(sizeof(*g));
+
+	if (g) {
+		*g = (struct greeted){ .width = v->sent.width, .height = v->sent.height };
+		nvnc_set_userdata(c, g, free);
+	}
 	nvnc_set_client_cleanup_fn(c, client_gone);
 	if (v->clients++)
 		return;
-	look(v);
 	v->ticking = !aml_start(v->loop, v->ticker);
 }
 
@@ -192,8 +227,9 @@ static int start(struct vnc *v, struct err *e)
 	v->display = nvnc_display_new(0, 0);
 	v->pool = nvnc_fb_pool_new(640, 400, FORMAT_XRGB, 640);
 	v->ticker = aml_ticker_new(FRAME_MS, tick, v, NULL);
+	v->idle = aml_ticker_new(IDLE_MS, tick, v, NULL);
 	v->stopper = aml_handler_new(v->stop, stop_wanted, v, NULL);
-	if (!v->display || !v->pool || !v->ticker || !v->stopper)
+	if (!v->display || !v->pool || !v->ticker || !v->idle || !v->stopper)
 		return err_set(e, ENOMEM, "no memory for a VNC server");
 	nvnc_set_userdata(v->server, v, NULL);
 	nvnc_set_name(v->server, v->config.name);
@@ -203,7 +239,9 @@ static int start(struct vnc *v, struct err *e)
 	nvnc_set_pointer_fn(v->server, pointer);
 	nvnc_add_display(v->server, v->display);
 	look(v);
+	nvnc_set_fb_req_fn(v->server, client_asks);
 	aml_start(v->loop, v->stopper);
+	aml_start(v->loop, v->idle);
 	r = pthread_create(&v->thread, NULL, vnc_thread, v);
 	if (r) {
 		errno = r;
@@ -238,8 +276,10 @@ void vnc_close(struct vnc *v)
 		return;
 	if (v->started && write(v->stop, &one, sizeof(one)) == sizeof(one))
 		pthread_join(v->thread, NULL);
-	if (v->stopper && v->started)
+	if (v->started) {
 		aml_stop(v->loop, v->stopper);
+		aml_stop(v->loop, v->idle);
+	}
 	if (v->display) {
 		if (v->server)
 			nvnc_remove_display(v->server, v->display);
@@ -251,6 +291,8 @@ void vnc_close(struct vnc *v)
 		nvnc_fb_pool_unref(v->pool);
 	if (v->ticker)
 		aml_unref(v->ticker);
+	if (v->idle)
+		aml_unref(v->idle);
 	if (v->stopper)
 		aml_unref(v->stopper);
 	if (v->loop)
