@@ -19,6 +19,7 @@ LIFE_SET(life_set_follow, follow)
 static LIFE_SET(set_edit, edit)
 static LIFE_SET(set_once, once)
 static LIFE_SET(set_own_log, own_log)
+static LIFE_SET(set_text, text)
 
 int life_set_root(void *into, const char *value, struct err *e)
 {
@@ -86,6 +87,9 @@ static const struct option_def stats_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_EN
 static const struct option_def top_options[] = {
 	{ "once", NULL, "one table, no screen", set_once }, LIFE_ROOT, LIFE_END,
 };
+static const struct option_def screenshot_options[] = {
+	{ "text", NULL, "print the text on the screen instead", set_text }, LIFE_ROOT, LIFE_END,
+};
 static const struct option_def root_only[] = { LIFE_ROOT, LIFE_END };
 
 #define MANY 4096
@@ -107,6 +111,9 @@ const struct life_command life_commands[] = {
 	{ "wait", "NAME...", "wait until machines end; print their status", wait_options, 1, MANY, NULL, life_wait },
 	{ "stats", "NAME...", "show counters of machines that run", stats_options, 1, MANY, life_stats },
 	{ "top", "", "a live table of what machines use; q leaves it", top_options, 0, 0, life_stats },
+	{ "screenshot", "NAME [FILE.png]", "write what the screen shows to a file", screenshot_options, 1, 2, life_screenshot },
+	{ "sendkey", "NAME KEY...", "strike keys: ret, a, ctrl-alt-delete", root_only, 2, MANY, life_sendkey },
+	{ "engine", "NAME ENGINE", "let a running machine go on under another engine", root_only, 2, 2, life_engine },
 	{ "rename", "OLD NEW", "give a machine that does not run another name", plain, 2, 2, life_rename },
 	{ "rm", "NAME...", "remove machines that do not run", rm_options, 1, MANY, NULL, life_rm },
 	{ "config", "NAME", "show or change what a machine is", config_options, 1, 1, life_config },

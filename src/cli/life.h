@@ -12,7 +12,7 @@
 
 struct life_args {
 	const char *root;
-	bool json, quiet, all, force, follow, edit, temporary, once, own_log;
+	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text;
 	uint64_t time, lines; /* UINT64_MAX: not given */
 	const char **set; /* --set KEY=VALUE, in order; values of words and these are argv's */
 	const char **unset;
@@ -84,6 +84,9 @@ int life_console(const struct life_command *c, struct life_args *a, struct store
 int life_logs(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_events(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_stats(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_screenshot(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_sendkey(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_engine(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_ctl(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 
 /* Kills what runs m, if anything still does, and waits for it. */

@@ -141,7 +141,7 @@ def main():
         assert not os.path.exists(path)
     finally:
         if machine.poll() is None:
-            machine.kill()
+            machine.terminate()  # timeout passes it on
             machine.wait()
         shutil.rmtree(folder)
 
