@@ -356,8 +356,8 @@ static void ide_reset(struct device *d, enum reset_kind kind)
 	channel_reset(&ide->channel[1]);
 }
 
-/* What is underway comes to its end: the CPUs do not start anything new. */
-static void ide_saving(struct device *d)
+/* What is underway comes to its end, before memory is saved: the CPUs do not start anything new. */
+static void ide_pause(struct device *d)
 {
 	struct ide *ide = container_of(d, struct ide, device);
 
@@ -397,7 +397,8 @@ static void ide_destroy(struct device *d)
 static const struct device_ops ide_ops = {
 	.state = &ide_state,
 	.reset = ide_reset,
-	.saving = ide_saving,
+	.saving = ide_pause, /* tests save without pausing */
+	.pause = ide_pause,
 	.loaded = ide_loaded,
 	.destroy = ide_destroy,
 };
