@@ -7,17 +7,26 @@
 #include <time.h>
 #include "engine/dbt/dbt.h"
 
-/* Another vCPU is waiting for the page's writers: so must we. */
-static void wait_for_protectors(struct dbt *d, const struct cpu *c, uint64_t ram_page)
+static bool protected_by(const struct dbt *d, unsigned id, uint64_t ram_page)
 {
+	return d->protecting[id] == ram_page + 1;
+}
+
+/* Another vCPU is waiting for the page's writers: so must we. True: the lock was dropped, the flag may be gone. */
+static bool wait_for_protectors(struct dbt *d, const struct cpu *c, uint64_t ram_page)
+{
+	bool waited = false;
+
 	for (unsigned n = 0; n < d->machine->ncpus; n++) {
-		while (n != c->id && d->protecting[n] == ram_page + 1) {
+		while (n != c->id && protected_by(d, n, ram_page)) {
+			waited = true;
 			d->drops++;
 			pthread_mutex_unlock(&d->lock);
 			nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
 			pthread_mutex_lock(&d->lock);
 		}
 	}
+	return waited;
 }
 
 /*
@@ -29,9 +38,9 @@ void smc_protect(struct dbt *d, struct cpu *c, uint64_t ram_page)
 	const uint8_t *host = mem_ram_base(c->mem) + (ram_page << 12);
 	struct machine *m = d->machine;
 
-	if (!mem_mark_code(c->mem, ram_page)) {
-		wait_for_protectors(d, c, ram_page);
-		return;
+	while (!mem_mark_code(c->mem, ram_page)) {
+		if (!wait_for_protectors(d, c, ram_page))
+			return;
 	}
 	d->protecting[c->id] = ram_page + 1;
 	for (unsigned n = 0; n < m->ncpus; n++) {
@@ -50,6 +59,7 @@ static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
 	uint64_t page = ram_offset >> 12;
 	unsigned lo = (unsigned)(ram_offset & 0xfff), hi;
 	struct block *b, *next;
+	bool kept = false;
 
 	hi = (unsigned)MIN(lo + len, 4096u);
 	if (!(atomic_load(&mem_page_flags(d->machine->mem)[page]) & MEM_CODE))
@@ -64,7 +74,10 @@ static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
 		block_kill(d, b->owner ? b->owner : b);
 		next = block_first_on_page(d, page); /* one that straddles is on the list twice if its pages are one */
 	}
-	if (!block_first_on_page(d, page))
+	/* who is about to read the page's code counts on the flag */
+	for (unsigned n = 0; n < d->machine->ncpus && !kept; n++)
+		kept = protected_by(d, n, page);
+	if (!kept && !block_first_on_page(d, page))
 		mem_unmark_code(d->machine->mem, page);
 	pthread_mutex_unlock(&d->lock);
 }
