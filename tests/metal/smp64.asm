@@ -519,7 +519,7 @@ REWRITES equ 400
 rewrite:
 	mov dword [stale], 0
 	xor ecx, ecx
-.fill:	mov eax, ecx
+.fill:	xor eax, eax ; version 0: older than any
 	call .encode
 	mov [r10], r8
 	inc ecx
