@@ -515,7 +515,7 @@ modify:
 
 ; A page of functions that all CPUs rewrite, each its own, while all call any: who wrote sees the new one at once, the others a
 ; whole one, and never an older one than before.
-REWRITES equ 400
+REWRITES equ 4000
 rewrite:
 	mov dword [stale], 0
 	xor ecx, ecx

@@ -4,16 +4,17 @@
  *
  * A page with code is flagged MEM_DECODED, so that every store to it takes the slow way and ends in
  * code_written(). lines[] says, by 64 bytes, what of the page is kept by anyone; other writes to
- * the page cost no more than that look. A write to a kept line unflags the page and tells every CPU
- * to drop all it has of it: the CPU that wrote at once (x86: the next instruction must be the new
- * one), the others at their next boundary (x86: they execute a serialising instruction first, in
- * truth an interrupt).
+ * the page cost no more than that look. A write to a kept line tells every CPU to drop all it has
+ * of the page: the CPU that wrote at once (x86: the next instruction must be the new one), the
+ * others at their next boundary (x86: they execute a serialising instruction first, in truth an
+ * interrupt). Only when all have dropped it is the page unflagged: until then one of them may
+ * write what it still has decoded itself, and must hear of that.
  *
  * Marking races with stores: a CPU may have checked its translation before the flag was set and
  * store later. So translations are revoked, and until each CPU that had one has passed a boundary
  * the page's code is not kept (code_register gives false) but decoded each time.
  *
- * Locking: `lock` covers lines[] with the pages' flags, the waiting list and the CPUs' queues.
+ * Locking: `lock` covers lines[] with the pages' flags, the two lists and the CPUs' queues.
  * running, request and passed are atomics.
  */
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 
 #define QUEUE_PAGES 32 /* more at once: everything is dropped */
 #define WAITING 16
+#define DROPPING 16
 
 struct member {
 	struct cpu *cpu;
@@ -40,6 +42,13 @@ struct waiting {
 	uint64_t until[MAX_CPUS]; /* 0: not waiting for this CPU */
 };
 
+/* A page that was written: who has still to drop it, and what has been kept of it since. */
+struct dropping {
+	uint64_t ram_page;
+	uint64_t until[MAX_CPUS]; /* 0: not waiting for this CPU */
+	uint64_t fresh;
+};
+
 struct code_registry {
 	struct machine *machine;
 	struct mem_listener listener;
@@ -48,6 +57,8 @@ struct code_registry {
 	uint64_t pages;
 	unsigned nwaiting;
 	struct waiting waiting[WAITING];
+	unsigned ndropping;
+	struct dropping dropping[DROPPING];
 	struct member members[MAX_CPUS];
 };
 
@@ -83,17 +94,82 @@ static void member_drop(struct code_registry *r, struct member *m, uint64_t ram_
 	}
 }
 
-static void member_post(struct code_registry *r, struct member *m, uint64_t ram_page)
+/* The boundary after which the member has dropped the page; 0: it has now. */
+static uint64_t member_post(struct code_registry *r, struct member *m, uint64_t ram_page)
 {
+	uint64_t until;
+
 	if (atomic_load(&m->running) && pthread_equal(m->thread, pthread_self())) {
 		member_drop(r, m, ram_page);
-		return;
+		return 0;
 	}
 	if (m->queued < QUEUE_PAGES)
 		m->queue[m->queued++] = ram_page;
 	else
 		m->drop_all = true;
+	until = atomic_fetch_add(&m->request, 1) + 1;
 	member_alert(m);
+	return until;
+}
+
+static bool has_passed(const struct member *m, uint64_t until)
+{
+	return !m->cpu || !atomic_load(&m->running) || atomic_load(&m->passed) >= until;
+}
+
+static bool all_passed(struct code_registry *r, const uint64_t until[MAX_CPUS])
+{
+	for (unsigned n = 0; n < MAX_CPUS; n++) {
+		if (until[n] && !has_passed(&r->members[n], until[n]))
+			return false;
+	}
+	return true;
+}
+
+static void page_keep_lines(struct code_registry *r, uint64_t ram_page, uint64_t lines)
+{
+	atomic_store(&r->lines[ram_page], lines);
+	if (!lines)
+		mem_unmark_decoded(r->machine->mem, ram_page);
+}
+
+/* Of the pages that all have dropped, only what was decoded since is kept. */
+static void settle_dropping(struct code_registry *r)
+{
+	for (unsigned n = 0; n < r->ndropping;) {
+		struct dropping *d = &r->dropping[n];
+
+		if (!all_passed(r, d->until)) {
+			n++;
+			continue;
+		}
+		page_keep_lines(r, d->ram_page, d->fresh);
+		*d = r->dropping[--r->ndropping];
+	}
+}
+
+/* The page's entry, or a new one; NULL: there is no room. */
+static struct dropping *page_dropping(struct code_registry *r, uint64_t ram_page)
+{
+	for (unsigned n = 0; n < r->ndropping; n++) {
+		if (r->dropping[n].ram_page == ram_page)
+			return &r->dropping[n];
+	}
+	return r->ndropping < DROPPING ? &r->dropping[r->ndropping++] : NULL;
+}
+
+static void page_drop(struct code_registry *r, uint64_t ram_page)
+{
+	struct dropping *d, now = { .ram_page = ram_page };
+
+	for (unsigned n = 0; n < MAX_CPUS; n++) {
+		if (r->members[n].cpu)
+			now.until[n] = member_post(r, &r->members[n], ram_page);
+	}
+	d = page_dropping(r, ram_page);
+	if (d)
+		*d = now; /* without room the lines stay as they are: the next write to them asks again */
+	settle_dropping(r);
 }
 
 /* Any thread. */
@@ -108,14 +184,8 @@ static void code_written(void *opaque, uint64_t ram_offset, uint64_t len)
 	if (!(atomic_load(&r->lines[page]) & mask))
 		return;
 	pthread_mutex_lock(&r->lock);
-	if (atomic_load(&r->lines[page]) & mask) {
-		atomic_store(&r->lines[page], 0);
-		mem_unmark_decoded(r->machine->mem, page);
-		for (unsigned n = 0; n < MAX_CPUS; n++) {
-			if (r->members[n].cpu)
-				member_post(r, &r->members[n], page);
-		}
-	}
+	if (atomic_load(&r->lines[page]) & mask)
+		page_drop(r, page);
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -233,21 +303,8 @@ void registry_boundary(struct code_registry *r, struct cpu *c)
 	else if (m->revoke_writes)
 		tlb_revoke_writes(c);
 	m->drop_all = m->flush_tlb = m->revoke_writes = false;
+	settle_dropping(r);
 	pthread_mutex_unlock(&r->lock);
-}
-
-static bool has_passed(const struct member *m, uint64_t until)
-{
-	return !m->cpu || !atomic_load(&m->running) || atomic_load(&m->passed) >= until;
-}
-
-static bool waiting_over(struct code_registry *r, const struct waiting *w)
-{
-	for (unsigned k = 0; k < MAX_CPUS; k++) {
-		if (w->until[k] && !has_passed(&r->members[k], w->until[k]))
-			return false;
-	}
-	return true;
 }
 
 /* Is a store from before the page was marked impossible by now? Whatever has settled leaves the
@@ -259,7 +316,7 @@ static bool page_settled(struct code_registry *r, uint64_t ram_page)
 	for (unsigned n = 0; n < r->nwaiting;) {
 		struct waiting *w = &r->waiting[n];
 
-		if (waiting_over(r, w)) {
+		if (all_passed(r, w->until)) {
 			*w = r->waiting[--r->nwaiting];
 			continue;
 		}
@@ -301,6 +358,15 @@ static bool page_revoke(struct code_registry *r, const struct cpu *self, uint64_
 	return settled;
 }
 
+static void page_add_lines(struct code_registry *r, uint64_t ram_page, uint64_t lines)
+{
+	atomic_fetch_or(&r->lines[ram_page], lines);
+	for (unsigned n = 0; n < r->ndropping; n++) {
+		if (r->dropping[n].ram_page == ram_page)
+			r->dropping[n].fresh |= lines;
+	}
+}
+
 bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page,
 		   const uint8_t *host_page, unsigned from, unsigned len)
 {
@@ -313,7 +379,7 @@ bool code_register(struct code_registry *r, struct cpu *c, uint64_t ram_page,
 	if (settled && mem_mark_decoded(r->machine->mem, ram_page))
 		settled = page_revoke(r, c, ram_page, host_page);
 	if (settled)
-		atomic_fetch_or(&r->lines[ram_page], line_mask(from, MIN(len, 4096 - from)));
+		page_add_lines(r, ram_page, line_mask(from, MIN(len, 4096 - from)));
 	pthread_mutex_unlock(&r->lock);
 	return settled;
 }
