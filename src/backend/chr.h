@@ -50,5 +50,7 @@ void chr_wait(struct chr *c, int ms);
 void chr_room_changed(struct chr *c); /* any thread: room() may have grown */
 /* Restore the terminal at once; async-signal-safe; for fatal signals. */
 void chr_restore_terminal(void);
+/* A listening UNIX socket for its owner alone; replaces one nobody listens on any more; -1. Not tied to a chr. */
+int chr_listen(const char *path, struct err *e);
 
 #endif

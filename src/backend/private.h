@@ -61,7 +61,6 @@ void chr_typed(struct chr *c, const uint8_t *data, size_t n);
 int chr_open_socket(struct chr *c, const char *path, struct err *e);
 void chr_close_socket(struct chr *c);
 void chr_socket_gone(struct chr *c);
-int chr_listen(const char *path, struct err *e); /* a socket for the owner alone; -1 */
 
 /* chr-console.c */
 int chr_open_console(struct chr *c, const char *path, struct err *e);

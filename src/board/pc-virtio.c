@@ -101,6 +101,12 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		return -1;
 	if (config->nports && ports(b, config, e))
 		return -1;
+	if (config->vsock) {
+		struct virtio_vsock_config c = { .path = config->vsock, .cid = config->vsock_cid };
+
+		if (attach(b, virtio_vsock_create(b->env, b->count, &c, e), false, NULL, e))
+			return err_prefix(e, "--vsock");
+	}
 	if (config->balloon) {
 		b->balloon = virtio_balloon_create(b->env, b->count, e);
 		if (attach(b, b->balloon, true, NULL, e))

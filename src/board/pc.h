@@ -47,6 +47,8 @@ struct pc_config {
 	unsigned ndisks;
 	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
 	bool rng, balloon;     /* virtio devices */
+	const char *vsock;     /* virtio sockets: path of the host's side; NULL: none */
+	uint32_t vsock_cid;
 	struct pc_port port[PC_PORTS];
 	unsigned nports;
 	bool boot_menu;        /* the firmware is to ask what to start */

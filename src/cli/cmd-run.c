@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "cli/run.h"
+#include "virtio/devices.h"
 
 #define MEMORY_MIN (2ull << 20)
 
@@ -279,6 +280,32 @@ static int set_port(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+/* PATH[,cid=N] */
+static int set_vsock(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+	uint64_t cid = VSOCK_CID_USUAL;
+	char *comma;
+
+	free(o->vsock_text);
+	o->vsock_text = strdup(value);
+	if (!o->vsock_text)
+		return err_set(e, ENOMEM, "out of memory");
+	comma = strchr(o->vsock_text, ',');
+	if (comma) {
+		*comma++ = 0;
+		if (strncmp(comma, "cid=", 4))
+			return err_set(e, EINVAL, "write PATH or PATH,cid=N");
+		if (parse_number(comma + 4, VSOCK_CID_USUAL, UINT32_MAX - 1, &cid, e))
+			return err_prefix(e, "%s", comma);
+	}
+	if (!o->vsock_text[0])
+		return err_set(e, EINVAL, "needs a path");
+	o->pc.vsock = o->vsock_text;
+	o->pc.vsock_cid = (uint32_t)cid;
+	return 0;
+}
+
 static int set_module(void *into, const char *value, struct err *e)
 {
 	struct run_options *o = into;
@@ -336,6 +363,7 @@ const struct option_def run_options[] = {
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
 	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port, OPTION_LIST },
+	{ "vsock", "PATH[,cid=N]", "sockets: guest's port P is PATH_P; docs/virtio.md [3]", set_vsock, OPTION_PATH },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
@@ -452,6 +480,7 @@ void run_options_dispose(struct run_options *o)
 		free(o->disk_text[i]);
 	for (unsigned i = 0; i < PC_PORTS; i++)
 		free(o->port_text[i]);
+	free(o->vsock_text);
 	for (unsigned i = 0; i < o->nowned; i++)
 		free(o->owned[i]);
 	free(o->owned);

@@ -33,6 +33,18 @@ struct virtio_port_config {
 struct virtio *virtio_console_create(const struct device_env *env, unsigned instance, const struct virtio_port_config *ports,
 				     unsigned n, struct err *e);
 
+/*
+ * Stream sockets between the guest and UNIX sockets of the host: what the guest connects to port P of CID 2 goes to PATH_P; a client
+ * of PATH writes "CONNECT P\n" and is answered "OK N\n" once the guest has accepted. Works on the event loop.
+ */
+#define VSOCK_CID_USUAL 3u
+struct virtio_vsock_config {
+	const char *path;
+	uint32_t cid; /* of the guest: 3 and more */
+};
+struct virtio *virtio_vsock_create(const struct device_env *env, unsigned instance, const struct virtio_vsock_config *c,
+				   struct err *e);
+
 /* Balloon, with the guest's statistics, and pages it reports as free given back at once. */
 struct virtio *virtio_balloon_create(const struct device_env *env, unsigned instance, struct err *e);
 struct virtio_balloon_info {

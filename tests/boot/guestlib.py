@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stock kernels in machines, for tests in Python: an initramfs of busybox and a script, lines of the console, the control socket."""
+import atexit, glob, json, os, queue, shutil, socket, subprocess, sys, tempfile, threading, time
+
+SECONDS = 120  # more than anything here takes on a busy host
+PRELUDE = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t devtmpfs d /dev
+mount -t proc p /proc
+mount -t sysfs s /sys
+for m in virtio_ring virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci %s; do
+	[ ! -f /m/$m.ko ] || insmod /m/$m.ko 2>/dev/null
+done
+wait_for() { # a test: until it is true
+	n=0
+	until eval "$1"; do
+		n=$((n + 1))
+		[ $n -lt 600 ] || { echo "BAD not there: $1"; return; }
+		sleep 0.1
+	done
+}
+"""
+
+
+def skip(why):
+    print("skipped: " + why)
+    sys.exit(77)
+
+
+def fail(why, machine=None):
+    print("failed: " + why)
+    if machine:
+        print("\n".join(machine.lines[-60:]))
+        print(open(machine.err).read())
+    sys.exit(1)
+
+
+def work_folder():
+    path = tempfile.mkdtemp(prefix="ospite-test-")
+    atexit.register(shutil.rmtree, path, True)
+    return path
+
+
+def kernel_of(package, needed):
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "ospite", package)
+    kernel = glob.glob(cache + "/vmlinuz-*")
+    if not kernel:
+        skip("no kernel of %s in the cache (./check fetches it)" % package)
+    for name in needed:
+        if not os.path.exists("%s/modules/%s.ko" % (cache, name)):
+            skip("no module %s of %s in the cache (./check fetches it)" % (name, package))
+    return kernel[0], cache + "/modules"
+
+
+def initramfs(path, modules_folder, modules, script, files=()):
+    """files: (path in the guest, path here)"""
+    busybox = shutil.which("busybox") or skip("busybox is not installed")
+    shutil.which("cpio") or skip("cpio is not installed")
+    root = path + ".root"
+    for folder in ("bin", "m", "dev", "proc", "sys", "mnt", "tmp"):
+        os.makedirs(os.path.join(root, folder))
+    shutil.copy(busybox, root + "/bin/busybox")
+    names = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"] + modules
+    for name in names:
+        if os.path.exists("%s/%s.ko" % (modules_folder, name)):
+            shutil.copy("%s/%s.ko" % (modules_folder, name), root + "/m/")
+    for inside, here in files:
+        os.makedirs(os.path.dirname(root + inside), exist_ok=True)
+        shutil.copy(here, root + inside)
+    with open(root + "/init", "w") as f:
+        f.write(PRELUDE % " ".join(modules) + script)
+    os.chmod(root + "/init", 0o755)
+    with open(path, "wb") as out:
+        names = subprocess.run(["find", "."], cwd=root, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=root, input=names, stdout=out, check=True)
+    shutil.rmtree(root)
+
+
+class Machine:
+    """One `ospite run`; its console's lines arrive as they are written."""
+
+    def __init__(self, work, command):
+        self.err = tempfile.mkstemp(dir=work)[1]
+        self.lines, self.queue, self.seen = [], queue.Queue(), 0
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.err, "w"))
+        atexit.register(self.kill)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for raw in self.process.stdout:
+            self.queue.put(raw.decode(errors="replace").strip())
+        self.queue.put(None)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def wait(self, word, seconds=SECONDS):
+        """The next line with this in it; each line is looked at once."""
+        end = time.monotonic() + seconds
+        while True:
+            while self.seen < len(self.lines):
+                line = self.lines[self.seen]
+                self.seen += 1
+                if "BAD" in line or "Kernel panic" in line or "Call Trace" in line:
+                    fail("the guest complained: " + line, self)
+                if word in line:
+                    return line
+            try:
+                line = self.queue.get(timeout=max(0.01, end - time.monotonic()))
+            except queue.Empty:
+                fail("no line with '%s' within %d seconds" % (word, seconds), self)
+            if line is None:
+                fail("the machine ended before a line with '%s'" % word, self)
+            self.lines.append(line)
+
+    def type(self, text):
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def end(self, status=0):
+        try:
+            got = self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            fail("the machine does not end", self)
+        if got != status:
+            fail("exit status %d" % got, self)
+
+
+class Control:
+    def __init__(self, path):
+        end = time.monotonic() + SECONDS
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(SECONDS)
+        while True:
+            try:
+                self.socket.connect(path)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    fail("no control socket at " + path)
+                time.sleep(0.05)
+        self.file, self.events = self.socket.makefile("rw"), []
+        self.file.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while True:
+            reply = json.loads(self.file.readline())
+            if "event" in reply:
+                self.events.append(reply)
+            elif "error" in reply:
+                return reply
+            else:
+                return reply["return"]
+
+    def event(self, name):
+        """The next event of this name."""
+        while True:
+            for i, e in enumerate(self.events):
+                if e["event"] == name:
+                    return self.events.pop(i)
+            reply = json.loads(self.file.readline())
+            if "event" in reply:
+                self.events.append(reply)
