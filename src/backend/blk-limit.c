@@ -148,7 +148,7 @@ static void *limiter_main(void *opaque)
 	return NULL;
 }
 
-bool limiter_wanted(const struct blk_spec *s)
+bool limiter_wanted(const struct block_limits *s)
 {
 	for (unsigned i = 0; i < 3; i++)
 		if (s->iops[i].rate || s->bps[i].rate)
@@ -156,7 +156,20 @@ bool limiter_wanted(const struct blk_spec *s)
 	return false;
 }
 
-struct limiter *limiter_create(const struct blk_spec *s, void (*go)(void *opaque, struct block_request *r), void *opaque,
+void limiter_set(struct limiter *l, const struct block_limits *s)
+{
+	uint64_t now = clock_host_now();
+
+	pthread_mutex_lock(&l->lock);
+	for (unsigned i = 0; i < 3; i++) {
+		bucket_init(&l->bucket[0][i], &s->iops[i], now);
+		bucket_init(&l->bucket[1][i], &s->bps[i], now);
+	}
+	pthread_cond_signal(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+}
+
+struct limiter *limiter_create(const struct block_limits *s, void (*go)(void *opaque, struct block_request *r), void *opaque,
 			       struct err *e)
 {
 	struct limiter *l = calloc(1, sizeof(*l));
@@ -167,16 +180,13 @@ struct limiter *limiter_create(const struct blk_spec *s, void (*go)(void *opaque
 		err_set(e, ENOMEM, "no memory for a disk");
 		return NULL;
 	}
-	for (unsigned i = 0; i < 3; i++) {
-		bucket_init(&l->bucket[0][i], &s->iops[i], clock_host_now());
-		bucket_init(&l->bucket[1][i], &s->bps[i], clock_host_now());
-	}
 	l->go = go;
 	l->opaque = opaque;
 	l->last[0] = &l->first[0];
 	l->last[1] = &l->first[1];
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->changed, NULL);
+	limiter_set(l, s);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&l->thread, NULL, limiter_main, l);

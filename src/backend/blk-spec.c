@@ -180,12 +180,12 @@ static const struct key keys[] = {
 	{ "backing", set_backing, 0 },
 	{ "backing-format", set_backing_format, 0 },
 	{ "table-cache", set_number, AT(table_cache) },
-	LIMIT_KEYS("iops", iops[0]),
-	LIMIT_KEYS("iops-read", iops[1]),
-	LIMIT_KEYS("iops-write", iops[2]),
-	LIMIT_KEYS("bps", bps[0]),
-	LIMIT_KEYS("bps-read", bps[1]),
-	LIMIT_KEYS("bps-write", bps[2]),
+	LIMIT_KEYS("iops", limits.iops[0]),
+	LIMIT_KEYS("iops-read", limits.iops[1]),
+	LIMIT_KEYS("iops-write", limits.iops[2]),
+	LIMIT_KEYS("bps", limits.bps[0]),
+	LIMIT_KEYS("bps-read", limits.bps[1]),
+	LIMIT_KEYS("bps-write", limits.bps[2]),
 };
 
 /* The next piece, with doubled commas made one. The rest, or NULL when it does not fit. */
@@ -243,8 +243,8 @@ static int spec_check(struct blk_spec *s, struct err *e)
 	if (!s->format[0])
 		strcpy(s->format, "raw");
 	for (unsigned i = 0; i < 3; i++) {
-		if ((!s->iops[i].rate && (s->iops[i].burst || s->iops[i].once)) ||
-		    (!s->bps[i].rate && (s->bps[i].burst || s->bps[i].once)))
+		if ((!s->limits.iops[i].rate && (s->limits.iops[i].burst || s->limits.iops[i].once)) ||
+		    (!s->limits.bps[i].rate && (s->limits.bps[i].burst || s->limits.bps[i].once)))
 			return err_set(e, EINVAL, "a burst needs the limit it belongs to: iops%s= or bps%s=", names[i], names[i]);
 	}
 	if (s->on_read_error == BLK_ENOSPC)

@@ -92,9 +92,6 @@ int iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t lengt
 
 /* ---- specs (blk-spec.c) ---- */
 
-struct blk_limit {
-	uint64_t rate, burst, once; /* a second; bucket size; one time; 0: none */
-};
 enum blk_on_error { BLK_REPORT, BLK_STOP, BLK_ENOSPC };
 
 struct blk_backing {
@@ -110,8 +107,7 @@ struct blk_spec {
 	bool discard;
 	enum blk_cache cache;
 	enum blk_on_error on_read_error, on_write_error;
-	/* all, read, write */
-	struct blk_limit iops[3], bps[3];
+	struct block_limits limits;
 	bool backing_header; /* follow what the images' headers say */
 	bool no_backing;     /* ignore what the header says: for tools that look at one image alone */
 	unsigned nbacking;
@@ -140,9 +136,10 @@ int block_wrap(struct block **out, struct aio *a, struct node *top, const struct
 /* ---- limits (blk-limit.c) ---- */
 
 struct limiter;
-struct limiter *limiter_create(const struct blk_spec *s, void (*go)(void *opaque, struct block_request *r), void *opaque,
+struct limiter *limiter_create(const struct block_limits *s, void (*go)(void *opaque, struct block_request *r), void *opaque,
 			       struct err *e);
-bool limiter_wanted(const struct blk_spec *s);
+bool limiter_wanted(const struct block_limits *s);
+void limiter_set(struct limiter *l, const struct block_limits *s); /* what waits is looked at anew */
 void limiter_destroy(struct limiter *l);
 /* True: go ahead now. False: kept, `go` is called with it later, in order. */
 bool limiter_take(struct limiter *l, struct block_request *r);

@@ -21,11 +21,12 @@ struct counters {
 struct block {
 	struct node *top;
 	struct aio *aio;
-	struct limiter *limiter; /* NULL: no limits */
+	struct limiter *_Atomic limiter; /* NULL: no limits so far */
+	struct block_limits limits;	 /* as set last */
 	char *path;
 	char format[16];
 	bool read_only;
-	bool shut; /* closing: nothing is held any more */
+	bool unheld; /* nothing is held (any more) */
 	enum blk_on_error on_read_error, on_write_error;
 	struct counters op[BLOCK_OPS];
 	_Atomic uint64_t throttled;
@@ -68,26 +69,26 @@ static bool request_hold(struct block *b, struct block_request *r, int result)
 {
 	bool write = r->op != BLOCK_READ, tell;
 	enum blk_on_error policy = write ? b->on_write_error : b->on_read_error;
-	void (*stopped)(void *, int, bool);
 
 	if (policy == BLK_REPORT || (policy == BLK_ENOSPC && result != -ENOSPC))
 		return false;
 	pthread_mutex_lock(&b->lock);
-	stopped = b->stopped;
-	if (!stopped || b->shut) {
+	if (!b->stopped || b->unheld) {
 		pthread_mutex_unlock(&b->lock);
 		return false;
 	}
 	r->next = b->held;
 	b->held = r;
 	b->nheld++;
+	if (r->held)
+		r->held(r, true);
 	if (b->draining)
 		pthread_cond_broadcast(&b->idle);
 	tell = !b->told;
 	b->told = true;
-	pthread_mutex_unlock(&b->lock);
 	if (tell)
-		stopped(b->stopped_opaque, -result, write);
+		b->stopped(b->stopped_opaque, -result, write);
+	pthread_mutex_unlock(&b->lock);
 	return true;
 }
 
@@ -130,6 +131,7 @@ static int request_check(struct block *b, const struct block_request *r)
 void block_submit(struct block *b, struct block_request *r)
 {
 	int bad = request_check(b, r);
+	struct limiter *limiter;
 
 	if (bad) {
 		if ((unsigned)r->op < BLOCK_OPS)
@@ -151,7 +153,8 @@ void block_submit(struct block *b, struct block_request *r)
 		request_finish(b, r, 0);
 		return;
 	}
-	if (b->limiter && r->op != BLOCK_FLUSH && !limiter_take(b->limiter, r)) {
+	limiter = atomic_load_explicit(&b->limiter, memory_order_acquire);
+	if (limiter && r->op != BLOCK_FLUSH && !limiter_take(limiter, r)) {
 		atomic_fetch_add(&b->throttled, 1);
 		return;
 	}
@@ -175,8 +178,47 @@ static struct block_request *held_take(struct block *b)
 	b->held = NULL;
 	b->nheld = 0;
 	b->told = false;
+	for (struct block_request *r = list; r; r = r->next)
+		if (r->held)
+			r->held(r, false);
 	pthread_mutex_unlock(&b->lock);
 	return list;
+}
+
+void block_set_holding(struct block *b, bool on)
+{
+	struct block_request *list;
+
+	pthread_mutex_lock(&b->lock);
+	b->unheld = !on;
+	pthread_mutex_unlock(&b->lock);
+	for (list = on ? NULL : held_take(b); list;) {
+		struct block_request *r = list;
+
+		list = r->next;
+		request_finish(b, r, -EIO);
+	}
+}
+
+int block_set_limits(struct block *b, const struct block_limits *limits, struct err *e)
+{
+	struct limiter *l = b->limiter;
+
+	if (l) {
+		limiter_set(l, limits);
+	} else if (limiter_wanted(limits)) {
+		l = limiter_create(limits, front_go, b, e);
+		if (!l)
+			return e ? -e->code : -ENOMEM;
+		atomic_store_explicit(&b->limiter, l, memory_order_release);
+	}
+	b->limits = *limits;
+	return 0;
+}
+
+void block_get_limits(struct block *b, struct block_limits *limits)
+{
+	*limits = b->limits;
 }
 
 void block_retry(struct block *b)
@@ -229,6 +271,7 @@ void block_get_info(struct block *b, struct block_info *info)
 		.discard_granularity = b->read_only ? 0 : b->top->discard_granularity,
 		.format = b->format,
 		.path = b->path,
+		.holds = b->on_read_error != BLK_REPORT || b->on_write_error != BLK_REPORT,
 	};
 }
 
@@ -274,19 +317,9 @@ struct node *block_node(struct block *b)
 
 void block_close(struct block *b)
 {
-	struct block_request *list;
-
 	if (!b)
 		return;
-	pthread_mutex_lock(&b->lock);
-	b->shut = true;
-	pthread_mutex_unlock(&b->lock);
-	for (list = held_take(b); list;) {
-		struct block_request *r = list;
-
-		list = r->next;
-		request_finish(b, r, -EIO);
-	}
+	block_set_holding(b, false);
 	block_drain(b);
 	limiter_destroy(b->limiter);
 	if (!b->read_only)
@@ -319,12 +352,9 @@ int block_wrap(struct block **out, struct aio *a, struct node *top, const struct
 	memcpy(b->format, s->format, sizeof(b->format));
 	pthread_mutex_init(&b->lock, NULL);
 	pthread_cond_init(&b->idle, NULL);
-	if (limiter_wanted(s)) {
-		b->limiter = limiter_create(s, front_go, b, e);
-		if (!b->limiter) {
-			block_close(b);
-			return e ? -e->code : -ENOMEM;
-		}
+	if (block_set_limits(b, &s->limits, e)) {
+		block_close(b);
+		return e ? -e->code : -ENOMEM;
 	}
 	*out = b;
 	return 0;

@@ -32,6 +32,8 @@ struct block_request {
 	unsigned iovcnt;
 	void (*done)(struct block_request *r, int result); /* 0 or -errno */
 	void *opaque;
+	/* The error policy keeps the request until block_retry, or does so no more; a lock is held. May be NULL. `opaque` is not yours here. */
+	void (*held)(struct block_request *r, bool held);
 	/* the back-end's, while the request is underway */
 	struct block_request *next;
 	void *backend[4];
@@ -52,6 +54,7 @@ struct block_info {
 	unsigned logical_sector, physical_sector; /* bytes */
 	uint64_t discard_granularity; /* 0: no discard */
 	const char *format, *path;
+	bool holds; /* its error policy may stop the machine */
 };
 
 int block_open(struct block **out, const struct block_config *config, struct err *e);
@@ -78,11 +81,23 @@ void block_get_stats(struct block *b, struct block_stats *stats);
 
 /*
  * Error policy "stop" (rerror=, werror=): the request is held, `stopped` is called (on any thread, once until the next
- * block_retry), and the owner pauses the machine; block_retry submits what is held again. Without a callback errors go to the
- * guest.
+ * block_retry, with a lock held: it tells another thread), and the owner pauses the machine; block_retry submits what is held
+ * again. Without a callback errors go to the guest.
  */
 void block_set_stopped(struct block *b, void (*stopped)(void *opaque, int error, bool write), void *opaque);
 void block_retry(struct block *b);
+/* Off: what is held fails, and nothing more is held: for a front end that must get everything back. */
+void block_set_holding(struct block *b, bool on);
+
+/* Limits, at any time: all requests, reads, writes. A second; bucket size; one time; 0: none. */
+struct blk_limit {
+	uint64_t rate, burst, once;
+};
+struct block_limits {
+	struct blk_limit iops[3], bps[3];
+};
+int block_set_limits(struct block *b, const struct block_limits *limits, struct err *e); /* one thread at a time */
+void block_get_limits(struct block *b, struct block_limits *limits);
 
 /* How `length` bytes at `offset` are stored. */
 struct block_extent {

@@ -36,8 +36,10 @@ int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err
 	bool taken[IDE_PLACES] = { false };
 
 	d->config = config;
-	for (unsigned i = 0; i < PC_DISKS; i++)
+	for (unsigned i = 0; i < PC_DISKS; i++) {
 		d->drive[i].ide = -1;
+		d->drive[i].disks = d;
+	}
 	for (unsigned i = 0; i < config->ndisks; i++) {
 		const struct pc_disk *disk = &config->disk[i];
 		int r = drive_open(&d->drive[i], disk, e);
@@ -61,6 +63,23 @@ void pc_disks_close(struct pc_disks *d)
 			block_close(d->drive[i].block);
 		d->drive[i].block = NULL;
 	}
+}
+
+/* ---- errors */
+
+/* The back-end's lock is held. */
+static void drive_stopped(void *opaque, int error, bool write)
+{
+	struct pc_drive *drive = opaque;
+	struct pc_disks *d = drive->disks;
+
+	d->error_fn(d->error_opaque, (unsigned)(drive - d->drive), error, write);
+}
+
+void pc_disk_watch(struct pc_drive *d)
+{
+	if (d->block)
+		block_set_stopped(d->block, d->disks->error_fn ? drive_stopped : NULL, d);
 }
 
 int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],

@@ -52,6 +52,7 @@ static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 	for (unsigned i = 0; i < d->config->ndisks; i++) {
 		const struct pc_disk *disk = &d->config->disk[i];
 		struct virtio_block_config c = { .block = d->drive[i].block, .serial = disk->serial };
+		struct virtio *v;
 		char serial[21];
 
 		if (disk->bus == PC_DISK_IDE)
@@ -60,12 +61,8 @@ static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		snprintf(serial, sizeof(serial), "disk%u", i);
 		if (!disk->serial[0])
 			c.serial = serial;
-		if (disk->bus == PC_DISK_MMIO) {
-			if (attach_mmio(b, virtio_block_create(b->env, b->count, &c, e), e))
-				return -1;
-			continue;
-		}
-		if (attach(b, virtio_block_create(b->env, b->count, &c, e), true, &d->drive[i].slot, e))
+		v = d->drive[i].virtio = virtio_block_create(b->env, b->count, &c, e);
+		if (disk->bus == PC_DISK_MMIO ? attach_mmio(b, v, e) : attach(b, v, true, &d->drive[i].slot, e))
 			return -1;
 	}
 	return 0;

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -25,6 +26,7 @@
 #include "display/vnc.h"
 #include "backend/block.h"
 #include "pci/ide.h"
+#include "virtio/devices.h"
 #include "pci/chipset.h"
 
 #define WIRES 16
@@ -371,6 +373,90 @@ int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, st
 	if (drive->block)
 		block_close(drive->block);
 	drive->block = block;
+	pc_disk_watch(drive);
+	return 0;
+}
+
+bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out)
+{
+	if (n >= pc->config->ndisks)
+		return false;
+	*out = (struct pc_disk_view){ .block = pc->disks.drive[n].block, .cdrom = pc->config->disk[n].cdrom,
+				      .bus = pc->config->disk[n].bus };
+	snprintf(out->name, sizeof(out->name), "disk%u", n % PC_DISKS);
+	return true;
+}
+
+int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e)
+{
+	struct pc_drive *drive = n < pc->config->ndisks ? &pc->disks.drive[n] : NULL;
+	bool running = vm_state_now(pc->vm) == VM_RUNNING;
+	struct block_stats stats;
+	int r;
+
+	if (!drive || !drive->block)
+		return err_set(e, ENODEV, "there is no such disk");
+	if (!drive->virtio)
+		return err_set(e, ENOTSUP, "a disk on bus=ide keeps its size; bus=virtio and bus=mmio can change it");
+	r = vm_pause(pc->vm, e);
+	if (r)
+		return r;
+	block_get_stats(drive->block, &stats);
+	if (stats.held)
+		r = err_set(e, EBUSY, "the disk has failed, and requests are still to be tried again");
+	else
+		r = block_resize(drive->block, size, e);
+	if (!r)
+		virtio_block_resized(drive->virtio);
+	if (running)
+		vm_resume(pc->vm, NULL);
+	return r;
+}
+
+void pc_disks_on_error(struct pc *pc, void (*fn)(void *opaque, unsigned n, int error, bool write), void *opaque)
+{
+	/* while nobody is called by a lock of the back-end: either it is set before the machine runs, or taken back here */
+	if (fn) {
+		pc->disks.error_fn = fn;
+		pc->disks.error_opaque = opaque;
+	}
+	for (unsigned i = 0; i < pc->config->ndisks; i++) {
+		if (fn)
+			pc_disk_watch(&pc->disks.drive[i]);
+		else if (pc->disks.drive[i].block)
+			block_set_stopped(pc->disks.drive[i].block, NULL, NULL);
+	}
+	if (!fn)
+		pc->disks.error_fn = NULL;
+}
+
+bool pc_disks_hold(struct pc *pc)
+{
+	struct block_info info = { 0 };
+
+	for (unsigned i = 0; i < pc->config->ndisks && !info.holds; i++)
+		if (pc->disks.drive[i].block)
+			block_get_info(pc->disks.drive[i].block, &info);
+	return info.holds;
+}
+
+int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e)
+{
+	uint64_t all = pc->vm->config->memory;
+
+	if (!pc->virtio.balloon)
+		return err_set(e, ENODEV, "the machine has no balloon: start it with --balloon");
+	if (!memory || memory > all)
+		return err_set(e, ERANGE, "the guest can have 1 to %llu bytes", (unsigned long long)all);
+	virtio_balloon_set(pc->virtio.balloon, all - memory);
+	return 0;
+}
+
+int pc_balloon_get(struct pc *pc, struct virtio_balloon_info *info, struct err *e)
+{
+	if (!pc->virtio.balloon)
+		return err_set(e, ENODEV, "the machine has no balloon: start it with --balloon");
+	virtio_balloon_get(pc->virtio.balloon, info);
 	return 0;
 }
 

@@ -78,6 +78,29 @@ struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
  */
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e);
 
+/* Disks and CD-ROM drives, in the order of the configuration; only the thread that changes media looks. */
+struct block;
+struct pc_disk_view {
+	char name[8]; /* disk0, disk1, ... */
+	struct block *block; /* NULL: no medium */
+	bool cdrom;
+	enum pc_disk_bus bus;
+};
+bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out); /* false: there are no more */
+/* Pauses the machine meanwhile. Any thread but a vCPU's. */
+int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e);
+/*
+ * `fn` is called when disk n has failed and its error policy wants the machine paused: any thread, a lock held; it tells
+ * another thread. NULL: nobody is to be told (any more), errors go to the guest. Once this returns the old one is not called.
+ */
+void pc_disks_on_error(struct pc *pc, void (*fn)(void *opaque, unsigned n, int error, bool write), void *opaque);
+bool pc_disks_hold(struct pc *pc); /* some disk has such a policy */
+
+/* The balloon: bytes the guest is to have. -ENODEV: there is none. */
+struct virtio_balloon_info;
+int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e);
+int pc_balloon_get(struct pc *pc, struct virtio_balloon_info *info, struct err *e);
+
 /* Physical layout */
 #define PC_BASE_RAM_END 0xa0000ull   /* then the VGA window, where nothing is */
 #define PC_BIOS_AREA 0xc0000ull      /* RAM again: option ROMs, ACPI tables */

@@ -180,15 +180,20 @@ struct pc_drive {
 	struct block *block; /* NULL: no medium */
 	int ide;	     /* channel * 2 + unit; -1: not there */
 	int slot;	     /* virtio: of the PCI bus; 0: not there */
+	struct virtio *virtio; /* NULL: on IDE */
+	struct pc_disks *disks;
 };
 struct pc_disks {
 	const struct pc_config *config;
+	void (*error_fn)(void *opaque, unsigned n, int error, bool write); /* pc_disks_on_error */
+	void *error_opaque;
 	struct pc_drive drive[PC_DISKS];
 	struct device *ide;
 };
 /* Opens every back-end and gives each a place, before anything is wired. */
 int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err *e);
 void pc_disks_close(struct pc_disks *d); /* after the devices are gone */
+void pc_disk_watch(struct pc_drive *d); /* after its medium has changed: errors are told */
 /* The IDE controller with what is on it. NULL in d->ide when nothing is. */
 int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],
 		 struct err *e);

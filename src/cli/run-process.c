@@ -172,6 +172,9 @@ static int control_open(struct run *run, struct err *e)
 		c.path = "control";
 		c.save_path = "saved";
 	}
+	if (!c.path && pc_disks_hold(run->pc))
+		return err_set(e, EINVAL, "rerror= and werror= other than report pause the machine, and it goes on only when told so: "
+					  "give --control PATH");
 	if (!c.path)
 		return 0;
 	run->ctl = ctl_create(&c, e);

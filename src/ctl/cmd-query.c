@@ -117,6 +117,8 @@ int ctl_query_status(struct ctl_call *call, struct err *e)
 {
 	const char *name = ctl_state_name(call->ctl->config.vm);
 
+	if (call->ctl->io_error && !strcmp(name, "paused"))
+		name = "io-error";
 	call->result = json_pack("{s:b,s:b,s:s}", "running", !strcmp(name, "running"), "singlestep", 0, "status", name);
 	return 0;
 }

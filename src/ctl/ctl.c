@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "base/evloop.h"
 #include "base/log.h"
+#include "board/pc.h"
 #include "ctl/private.h"
 
 struct ctl_client {
@@ -289,6 +290,7 @@ static void machine_changed(void *opaque, enum vm_event what)
 		ctl_event(c, "STOP", NULL);
 		break;
 	case VM_EVENT_RESUMED:
+		c->io_error = false;
 		ctl_event(c, "RESUME", NULL);
 		break;
 	case VM_EVENT_RESET:
@@ -438,6 +440,8 @@ int ctl_start(struct ctl *c, struct err *e)
 	int r = evloop_start(c->loop, e);
 
 	c->started = !r;
+	if (!r && c->config.pc)
+		pc_disks_on_error(c->config.pc, ctl_disk_error, c);
 	return r;
 }
 
@@ -449,6 +453,8 @@ void ctl_destroy(struct ctl *c)
 		return;
 	if (c->listener_hook.fn && c->config.vm)
 		vm_unlisten(c->config.vm, &c->listener_hook);
+	if (c->started && c->config.pc)
+		pc_disks_on_error(c->config.pc, NULL, NULL);
 	if (c->started)
 		evloop_stop(c->loop);
 	if (c->loop)

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include "base/base.h"
 #include "ctl/ctl.h"
 
@@ -13,6 +14,7 @@
 #define CTL_OUTPUT_BUSY (64u << 10) /* with this much waiting, no more requests of it are taken */
 #define CTL_DEPTH_MAX 64
 #define CTL_CLIENTS 32
+#define CTL_DISKS 16
 #define CTL_EVENTS 256 /* not yet sent; the oldest are lost beyond that */
 
 /* ---- frame.c: a stream of bytes to JSON values, which need nothing between them */
@@ -99,11 +101,16 @@ struct ctl {
 	pthread_mutex_t lock; /* events, host_reset */
 	struct ctl_pending events[CTL_EVENTS];
 	unsigned first, count;
+	_Atomic bool io_error; /* a disk's error has paused the machine */
+	int disk_error[CTL_DISKS]; /* the last one; the control's thread */
 	bool host_reset; /* the reset underway was asked for here, not by the guest */
 	struct vm_listener listener_hook;
 	int64_t born_us;
 };
 
 const char *ctl_state_name(struct vm *vm); /* QMP's RunState */
+
+/* cmd-block.c: any thread; see pc_disks_on_error */
+void ctl_disk_error(void *opaque, unsigned n, int error, bool write);
 
 #endif

@@ -28,6 +28,8 @@ struct device_ops {
 	 */
 	void (*pause)(struct device *d);
 	void (*resume)(struct device *d);
+	/* Paused, but not to be saved as it is: -errno, and why. May be NULL. */
+	int (*save_check)(struct device *d, struct err *e);
 	void (*destroy)(struct device *d);
 };
 

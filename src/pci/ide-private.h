@@ -103,7 +103,7 @@ struct ide_channel {
 	struct block_request request;
 	struct iovec iov;
 	struct block *target; /* of the request */
-	bool submit, underway;
+	bool submit, underway, held; /* held: underway, but waiting for the machine to go on */
 };
 
 struct ide {

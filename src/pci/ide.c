@@ -37,6 +37,17 @@ static void request_done(struct block_request *r, int result)
 	channel_unlock(c);
 }
 
+/* By the back-end's error policy; its lock is held. */
+static void request_held(struct block_request *r, bool held)
+{
+	struct ide_channel *c = container_of(r, struct ide_channel, request);
+
+	pthread_mutex_lock(&c->lock);
+	c->held = held;
+	pthread_cond_broadcast(&c->rested);
+	pthread_mutex_unlock(&c->lock);
+}
+
 /* `len` bytes of the buffer, which is what is left and lies within the medium. */
 void channel_request(struct ide_channel *c, enum block_op op, uint64_t at, uint32_t len)
 {
@@ -44,7 +55,7 @@ void channel_request(struct ide_channel *c, enum block_op op, uint64_t at, uint3
 	c->hw->status = ST_BUSY;
 	c->iov = (struct iovec){ c->hw->buffer, len };
 	c->request = (struct block_request){ .op = op, .now = true, .offset = at, .length = len, .iov = &c->iov, .iovcnt = op == BLOCK_FLUSH ? 0 : 1,
-					     .done = request_done, .opaque = c };
+					     .done = request_done, .held = request_held, .opaque = c };
 	c->target = ide_selected(c)->block;
 	c->underway = c->submit = true;
 }
@@ -52,9 +63,16 @@ void channel_request(struct ide_channel *c, enum block_op op, uint64_t at, uint3
 static void channel_rest(struct ide_channel *c)
 {
 	channel_lock(c);
-	while (c->underway)
+	while (c->underway && !c->held)
 		pthread_cond_wait(&c->rested, &c->lock);
 	channel_unlock(c);
+}
+
+static void channel_set_holding(struct ide_channel *c, bool on)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (c->drive[i].block)
+			block_set_holding(c->drive[i].block, on);
 }
 
 /* ---- interrupts */
@@ -365,6 +383,31 @@ static void ide_pause(struct device *d)
 	channel_rest(&ide->channel[1]);
 }
 
+/* What failed is tried again. */
+static void ide_resume(struct device *d)
+{
+	struct ide *ide = container_of(d, struct ide, device);
+
+	for (unsigned i = 0; i < 4; i++)
+		if (ide->channel[i / 2].drive[i % 2].block)
+			block_retry(ide->channel[i / 2].drive[i % 2].block);
+}
+
+static int ide_save_check(struct device *d, struct err *e)
+{
+	struct ide *ide = container_of(d, struct ide, device);
+	int r = 0;
+
+	for (unsigned i = 0; i < 2 && !r; i++) {
+		channel_lock(&ide->channel[i]);
+		if (ide->channel[i].held)
+			r = err_set(e, EBUSY, "an IDE disk has failed, and a request is still to be tried again: let the "
+					      "machine go on first");
+		channel_unlock(&ide->channel[i]);
+	}
+	return r;
+}
+
 static void ide_loaded(struct device *d)
 {
 	struct ide *ide = container_of(d, struct ide, device);
@@ -386,6 +429,7 @@ static void ide_destroy(struct device *d)
 	struct ide *ide = container_of(d, struct ide, device);
 
 	for (unsigned i = 0; i < 2; i++) {
+		channel_set_holding(&ide->channel[i], false);
 		channel_rest(&ide->channel[i]);
 		pthread_mutex_destroy(&ide->channel[i].lock);
 		pthread_cond_destroy(&ide->channel[i].rested);
@@ -399,6 +443,8 @@ static const struct device_ops ide_ops = {
 	.reset = ide_reset,
 	.saving = ide_pause, /* tests save without pausing */
 	.pause = ide_pause,
+	.resume = ide_resume,
+	.save_check = ide_save_check,
 	.loaded = ide_loaded,
 	.destroy = ide_destroy,
 };
@@ -477,6 +523,7 @@ int ide_change_medium(struct device *d, unsigned drive, struct block *block, boo
 	struct block_info info = { 0 };
 	int r = 0;
 
+	channel_set_holding(c, false);
 	channel_lock(c);
 	while (c->underway)
 		pthread_cond_wait(&c->rested, &c->lock);
@@ -493,5 +540,6 @@ int ide_change_medium(struct device *d, unsigned drive, struct block *block, boo
 		h->changed = 1;
 	}
 	channel_unlock(c);
+	channel_set_holding(c, true);
 	return r;
 }

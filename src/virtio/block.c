@@ -5,7 +5,9 @@
  * virtual host). Data goes straight between the guest's pages and the back-end.
  *
  * One thread at a time works on a queue (q->busy); it publishes and interrupts once for all it has done, others only when they
- * find it idle. A request belongs to its queue from the pop to the push, and q->underway counts it.
+ * find it idle. A request belongs to its queue from the pop to the push, and q->underway counts it. Those that the
+ * back-end's error policy holds do not keep the machine from pausing, only from being saved: they are tried again when it
+ * goes on.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -69,7 +71,7 @@ struct disk_queue {
 	struct virtqueue *vq;
 	bool busy, again;
 	struct disk_request *free;
-	unsigned underway;
+	unsigned underway, held; /* held: of them, by the error policy */
 	pthread_cond_t idle;
 };
 
@@ -146,6 +148,17 @@ static void request_done(struct block_request *r, int result)
 	request_complete(req, result == -EOPNOTSUPP ? S_UNSUPPORTED : result ? S_IOERR : S_OK, read ? req->length : 0);
 }
 
+/* The back-end's lock is held. */
+static void request_held(struct block_request *r, bool held)
+{
+	struct disk_queue *q = container_of(r, struct disk_request, r)->q;
+
+	pthread_mutex_lock(&q->vq->lock);
+	q->held += held ? 1u : -1u;
+	pthread_cond_broadcast(&q->idle);
+	pthread_mutex_unlock(&q->vq->lock);
+}
+
 /* ---- requests */
 
 /* Take `len` bytes off the front. */
@@ -175,7 +188,7 @@ static void transfer(struct disk_request *req, enum block_op op, uint64_t sector
 		return;
 	}
 	*r = (struct block_request){ .op = op, .now = true, .offset = sector * BLOCK_SECTOR, .length = req->length,
-				     .iov = req->data, .iovcnt = req->ndata, .done = request_done };
+				     .iov = req->data, .iovcnt = req->ndata, .done = request_done, .held = request_held };
 	r->fua = op == BLOCK_WRITE && !virtio_has(&d->v, F_FLUSH);
 	if (op == BLOCK_READ && !mem_dma_direct(req->q->vq->mem)) {
 		req->bounce = req->length <= BOUNCE_MAX ? malloc(req->length) : NULL;
@@ -215,7 +228,8 @@ static void clear(struct disk_request *req, uint32_t type)
 	}
 	req->r = (struct block_request){ .op = type == T_DISCARD ? BLOCK_DISCARD : BLOCK_WRITE_ZEROES,
 					 .unmap = range.flags & 1, .offset = range.sector * BLOCK_SECTOR,
-					 .length = (uint64_t)range.count * BLOCK_SECTOR, .done = request_done };
+					 .length = (uint64_t)range.count * BLOCK_SECTOR, .done = request_done,
+					 .held = request_held };
 	req->r.fua = type == T_WRITE_ZEROES && !virtio_has(&d->v, F_FLUSH);
 	block_submit(d->block, &req->r);
 }
@@ -293,7 +307,7 @@ static void request_start(struct disk_request *req)
 	case T_OUT: transfer(req, BLOCK_WRITE, sector); break;
 	case T_GET_ID: get_id(req); break;
 	case T_FLUSH:
-		req->r = (struct block_request){ .op = BLOCK_FLUSH, .done = request_done };
+		req->r = (struct block_request){ .op = BLOCK_FLUSH, .done = request_done, .held = request_held };
 		block_submit(req->q->d->block, &req->r);
 		break;
 	default: request_complete(req, S_UNSUPPORTED, 0);
@@ -342,6 +356,7 @@ static void disk_kick(struct virtio *v, struct virtqueue *vq)
 
 /* ---- life */
 
+/* Nothing is underway but what is held. */
 static void disk_idle(struct virtio *v)
 {
 	struct disk *d = container_of(v, struct disk, v);
@@ -350,17 +365,50 @@ static void disk_idle(struct virtio *v)
 		struct disk_queue *q = &d->q[i];
 
 		pthread_mutex_lock(&q->vq->lock);
-		while (q->underway)
+		while (q->underway > q->held)
 			pthread_cond_wait(&q->idle, &q->vq->lock);
 		vq_publish(q->vq);
 		pthread_mutex_unlock(&q->vq->lock);
 	}
 }
 
+static void disk_reset(struct virtio *v)
+{
+	struct disk *d = container_of(v, struct disk, v);
+
+	block_set_holding(d->block, false);
+	disk_idle(v);
+	block_set_holding(d->block, true);
+}
+
+static void disk_resume(struct virtio *v)
+{
+	block_retry(container_of(v, struct disk, v)->block);
+}
+
+static int disk_save_check(struct virtio *v, struct err *e)
+{
+	struct disk *d = container_of(v, struct disk, v);
+	struct block_info info;
+	unsigned held = 0;
+
+	for (unsigned i = 0; i < v->nqueues; i++) {
+		pthread_mutex_lock(&d->q[i].vq->lock);
+		held += d->q[i].held;
+		pthread_mutex_unlock(&d->q[i].vq->lock);
+	}
+	if (!held)
+		return 0;
+	block_get_info(d->block, &info);
+	return err_set(e, EBUSY, "disk %.200s has failed, and %u of its requests are still to be tried again: let the machine go "
+				 "on first", info.path, held);
+}
+
 static void disk_destroy(struct virtio *v)
 {
 	struct disk *d = container_of(v, struct disk, v);
 
+	block_set_holding(d->block, false);
 	disk_idle(v);
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		struct disk_request *req;
@@ -376,7 +424,8 @@ static void disk_destroy(struct virtio *v)
 }
 
 static const struct virtio_ops ops = {
-	.kick = disk_kick, .reset = disk_idle, .pause = disk_idle, .destroy = disk_destroy,
+	.kick = disk_kick, .reset = disk_reset, .pause = disk_idle, .resume = disk_resume, .save_check = disk_save_check,
+	.destroy = disk_destroy,
 };
 
 static uint64_t disk_describe(struct disk *d, unsigned queues)

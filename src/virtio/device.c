@@ -327,6 +327,13 @@ static void virtio_resume(struct device *d)
 		kick_all(v);
 }
 
+static int virtio_save_check(struct device *d, struct err *e)
+{
+	struct virtio *v = container_of(d, struct virtio, device);
+
+	return v->ops->save_check ? v->ops->save_check(v, e) : 0;
+}
+
 static void virtio_destroy(struct device *d)
 {
 	struct virtio *v = container_of(d, struct virtio, device);
@@ -341,6 +348,7 @@ static const struct device_ops device_ops = {
 	.loaded = virtio_loaded,
 	.pause = virtio_pause,
 	.resume = virtio_resume,
+	.save_check = virtio_save_check,
 	.destroy = virtio_destroy,
 };
 

@@ -56,6 +56,7 @@ struct virtio_ops {
 	void (*config_written)(struct virtio *v, unsigned offset, unsigned size);
 	void (*pause)(struct virtio *v);  /* finish what is underway; no lock held; may be NULL */
 	void (*resume)(struct virtio *v); /* before the queues are kicked; no lock held; may be NULL */
+	int (*save_check)(struct virtio *v, struct err *e); /* as in device.h; may be NULL */
 	void (*destroy)(struct virtio *v); /* frees it; calls virtio_dispose when nothing is underway any more */
 };
 

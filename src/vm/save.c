@@ -146,6 +146,12 @@ int vm_save(struct vm *vm, const char *path, struct err *e)
 	r = vm_hold(vm, e);
 	if (r)
 		return err_prefix(e, "saving");
+	for (struct device *d = vm->devices; d && !r; d = d->next)
+		r = d->ops->save_check ? d->ops->save_check(d, e) : 0;
+	if (r) {
+		vm_release(vm);
+		return r;
+	}
 	w = state_writer_open(path, e);
 	if (!w)
 		r = e ? -e->code : -EIO;

@@ -74,8 +74,8 @@ static void test_specs(void **state)
 	assert_int_equal(blk_spec_parse(&s, "file=a,,b,readonly,bps=10M,bps-burst=1g,discard=off", &e), 0);
 	assert_string_equal(s.path, "a,b");
 	assert_true(s.read_only && !s.discard);
-	assert_int_equal(s.bps[0].rate, 10 << 20);
-	assert_int_equal(s.bps[0].burst, 1 << 30);
+	assert_int_equal(s.limits.bps[0].rate, 10 << 20);
+	assert_int_equal(s.limits.bps[0].burst, 1 << 30);
 	assert_int_equal(blk_spec_parse(&s, "/path,with=all", &e), 0);
 	assert_string_equal(s.path, "/path,with=all");
 	blk_spec_dispose(&s);
