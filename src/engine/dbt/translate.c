@@ -142,6 +142,9 @@ static void decode(struct tr *t, unsigned at)
 		at = (unsigned)next;
 		if (t->n && at == (t->b->va & 0xfff))
 			break; /* round a loop: link to our own start */
+		/* Or into what is here already: an address stands for one instruction of a block (engine=verify counts on it). */
+		if (at >= t->lo && at < t->hi && seen(t, at))
+			break;
 		if (t->n && t->insn[t->n - 1].class == CLASS_BRANCH &&
 		    block_find(t->d, t->b->page, NO_PAGE, t->page_va | at, t->mode))
 			break;
