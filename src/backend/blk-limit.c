@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Limits on operations and bytes a second: token buckets, for all requests, reads, and writes. A bucket holds `burst` tokens
- * (default: a tenth of a second's) and once `once` more; a request goes when every bucket it draws from is above zero,
- * and may take it below, so that one larger than a bucket goes too and pays afterwards. What must wait does in order,
+ * Limits on operations and bytes a second: token buckets (base/bucket.h), for all requests, reads, and writes. A request goes when
+ * every bucket it draws from lets it. What must wait does in order,
  * reads and writes apart; a thread, made only for disks with limits, sleeps until the first may go.
  */
 #include <errno.h>
@@ -11,15 +10,10 @@
 #include <stdlib.h>
 #include <time.h>
 #include "backend/blk.h"
+#include "base/bucket.h"
 #include "base/clock.h"
 
 #define SECOND 1000000000ull
-
-struct bucket {
-	uint64_t rate;
-	double level, size, extra; /* tokens */
-	uint64_t filled;           /* when, ns */
-};
 
 struct limiter {
 	pthread_mutex_t lock;
@@ -32,35 +26,9 @@ struct limiter {
 	void *opaque;
 };
 
-static void bucket_init(struct bucket *b, const struct blk_limit *from, uint64_t now)
+static void limit_init(struct bucket *b, const struct blk_limit *from, uint64_t now)
 {
-	b->rate = from->rate;
-	b->size = from->burst ? (double)from->burst : MAX((double)from->rate / 10, 1);
-	b->level = b->size;
-	b->extra = (double)from->once;
-	b->filled = now;
-}
-
-/* 0: may go. Otherwise after how many ns. */
-static uint64_t bucket_wait(struct bucket *b, uint64_t now)
-{
-	if (!b->rate)
-		return 0;
-	b->level = MIN(b->size, b->level + (double)(now - b->filled) * (double)b->rate / (double)SECOND);
-	b->filled = now;
-	if (b->level > 0 || b->extra > 0)
-		return 0;
-	return (uint64_t)(-b->level * (double)SECOND / (double)b->rate) + 1;
-}
-
-static void bucket_take(struct bucket *b, double tokens)
-{
-	double extra = MIN(b->extra, tokens);
-
-	if (!b->rate)
-		return;
-	b->extra -= extra;
-	b->level -= tokens - extra;
+	bucket_init(b, from->rate, from->burst, from->once, now);
 }
 
 /* Takes the tokens and gives 0, or says how long to wait. */
@@ -162,8 +130,8 @@ void limiter_set(struct limiter *l, const struct block_limits *s)
 
 	pthread_mutex_lock(&l->lock);
 	for (unsigned i = 0; i < 3; i++) {
-		bucket_init(&l->bucket[0][i], &s->iops[i], now);
-		bucket_init(&l->bucket[1][i], &s->bps[i], now);
+		limit_init(&l->bucket[0][i], &s->iops[i], now);
+		limit_init(&l->bucket[1][i], &s->bps[i], now);
 	}
 	pthread_cond_signal(&l->changed);
 	pthread_mutex_unlock(&l->lock);
