@@ -5,6 +5,7 @@
 #include <string.h>
 #include "backend/block.h"
 #include "board/private.h"
+#include "pci/ahci.h"
 #include "pci/ide.h"
 
 #define IDE_PLACES 4
@@ -34,10 +35,11 @@ static int drive_open(struct pc_drive *drive, const struct pc_disk *disk, struct
 int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err *e)
 {
 	bool taken[IDE_PLACES] = { false };
+	int ports = 0;
 
 	d->config = config;
 	for (unsigned i = 0; i < PC_DISKS; i++) {
-		d->drive[i].ide = -1;
+		d->drive[i].ide = d->drive[i].ahci = -1;
 		d->drive[i].disks = d;
 	}
 	for (unsigned i = 0; i < config->ndisks; i++) {
@@ -46,6 +48,11 @@ int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err
 
 		if (r)
 			return r;
+		if (disk->bus == PC_DISK_AHCI) {
+			if (ports == AHCI_PORTS)
+				return err_set(e, E2BIG, "there is room for %d disks and CD-ROMs on bus=ahci", AHCI_PORTS);
+			d->drive[i].ahci = ports++;
+		}
 		if (disk->bus != PC_DISK_IDE)
 			continue;
 		d->drive[i].ide = ide_place(taken, disk->cdrom);
@@ -105,6 +112,68 @@ int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env
 	return d->ide ? 0 : -1;
 }
 
+int pc_disks_ahci(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, struct err *e)
+{
+	struct ahci_drive_config drive[AHCI_PORTS] = { 0 };
+	bool any = false;
+
+	for (unsigned i = 0; i < d->config->ndisks; i++) {
+		const struct pc_disk *disk = &d->config->disk[i];
+		struct ahci_drive_config *c;
+
+		if (d->drive[i].ahci < 0)
+			continue;
+		c = &drive[d->drive[i].ahci];
+		*c = (struct ahci_drive_config){ .present = true, .cdrom = disk->cdrom, .block = d->drive[i].block };
+		if (disk->serial[0])
+			memcpy(c->serial, disk->serial, sizeof(c->serial));
+		else
+			snprintf(c->serial, sizeof(c->serial), "%s%05d", c->cdrom ? "CD" : "HD", d->drive[i].ahci + 101);
+		any = true;
+	}
+	if (!any)
+		return 0;
+	d->ahci = ahci_create(bus, env, drive, &d->ahci_slot, e);
+	return d->ahci ? 0 : -1;
+}
+
+/* ---- media */
+
+struct pc_drive *pc_disks_cdrom(struct pc_disks *d, unsigned n)
+{
+	for (unsigned i = 0; i < d->config->ndisks; i++) {
+		if (d->config->disk[i].cdrom && n-- == 0)
+			return &d->drive[i];
+	}
+	return NULL;
+}
+
+int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec, bool force, struct err *e)
+{
+	struct block_config config = { .spec = spec, .read_only = true };
+	struct block *block = NULL;
+	int r = spec ? block_open(&block, &config, e) : 0;
+
+	if (r)
+		return r;
+	if (drive->ahci >= 0)
+		r = ahci_change_medium(d->ahci, (unsigned)drive->ahci, block, force);
+	else
+		r = ide_change_medium(d->ide, (unsigned)drive->ide, block, force);
+	if (r) {
+		if (block)
+			block_close(block);
+		return err_set(e, -r, "the guest has locked the drive; it has been asked to let go, or use force");
+	}
+	if (drive->block)
+		block_close(drive->block);
+	drive->block = block;
+	pc_disk_watch(drive);
+	return 0;
+}
+
+/* ---- what is started first */
+
 static void add_paths(const struct pc_disks *d, enum pc_boot_kind kind, char *text, size_t size)
 {
 	for (unsigned i = 0; i < d->config->ndisks; i++) {
@@ -117,6 +186,9 @@ static void add_paths(const struct pc_disks *d, enum pc_boot_kind kind, char *te
 		if (place >= 0 && d->config->disk[i].cdrom == (kind == PC_BOOT_CDROM) && kind != PC_BOOT_NETWORK)
 			snprintf(text + used, size - used, "%s/pci@i0cf8/ide@1,1/drive@%d/disk@%d", used ? "\n" : "",
 				 place >> 1, place & 1);
+		if (d->drive[i].ahci >= 0 && d->config->disk[i].cdrom == (kind == PC_BOOT_CDROM) && kind != PC_BOOT_NETWORK)
+			snprintf(text + used, size - used, "%s/pci@i0cf8/pci8086,2922@%x/drive@%d/disk@0", used ? "\n" : "",
+				 (unsigned)d->ahci_slot, d->drive[i].ahci);
 	}
 }
 

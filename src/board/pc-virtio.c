@@ -55,7 +55,7 @@ static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		struct virtio *v;
 		char serial[21];
 
-		if (disk->bus == PC_DISK_IDE)
+		if (disk->bus == PC_DISK_IDE || disk->bus == PC_DISK_AHCI)
 			continue;
 		c.queues = disk->queues ? disk->queues : MIN(b->cpus, QUEUES_USUAL);
 		snprintf(serial, sizeof(serial), "disk%u", i);

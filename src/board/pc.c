@@ -25,7 +25,6 @@
 #include "display/vga.h"
 #include "display/vnc.h"
 #include "backend/block.h"
-#include "pci/ide.h"
 #include "virtio/devices.h"
 #include "pci/chipset.h"
 
@@ -333,7 +332,8 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	pc->piix = piix_create(pc->pci, env, &piix, e);
 	if (add(pc, pc->piix) || pc_disks_ide(&pc->disks, pc->pci, env, ide_irq, e))
 		return -1;
-	if (pc->disks.ide && add(pc, pc->disks.ide))
+	if ((pc->disks.ide && add(pc, pc->disks.ide)) || pc_disks_ahci(&pc->disks, pc->pci, env, e) ||
+	    (pc->disks.ahci && add(pc, pc->disks.ahci)))
 		return -1;
 	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
 					    .cpus = pc->vm->machine.ncpus };
@@ -349,32 +349,11 @@ struct device *pc_keyboard(struct pc *pc)
 
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
 {
-	struct block_config config = { .spec = spec, .read_only = true };
-	struct block *block = NULL;
-	struct pc_drive *drive = NULL;
-	int r = 0;
+	struct pc_drive *drive = pc_disks_cdrom(&pc->disks, n);
 
-	for (unsigned i = 0; i < pc->config->ndisks && !drive; i++) {
-		if (pc->config->disk[i].cdrom && n-- == 0)
-			drive = &pc->disks.drive[i];
-	}
-	if (!drive || drive->ide < 0)
+	if (!drive)
 		return err_set(e, ENODEV, "the machine has no such CD-ROM drive");
-	if (spec)
-		r = block_open(&block, &config, e);
-	if (r)
-		return r;
-	r = ide_change_medium(pc->disks.ide, (unsigned)drive->ide, block, force);
-	if (r) {
-		if (block)
-			block_close(block);
-		return err_set(e, -r, "the guest has locked the drive");
-	}
-	if (drive->block)
-		block_close(drive->block);
-	drive->block = block;
-	pc_disk_watch(drive);
-	return 0;
+	return pc_disks_change(&pc->disks, drive, spec, force, e);
 }
 
 bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out)
@@ -397,7 +376,7 @@ int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e)
 	if (!drive || !drive->block)
 		return err_set(e, ENODEV, "there is no such disk");
 	if (!drive->virtio)
-		return err_set(e, ENOTSUP, "a disk on bus=ide keeps its size; bus=virtio and bus=mmio can change it");
+		return err_set(e, ENOTSUP, "a disk on bus=ide or bus=ahci keeps its size; bus=virtio and bus=mmio can change it");
 	r = vm_pause(pc->vm, e);
 	if (r)
 		return r;

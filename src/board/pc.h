@@ -10,7 +10,7 @@ struct pc_module {
 	const char *path, *args;
 };
 
-enum pc_disk_bus { PC_DISK_IDE, PC_DISK_VIRTIO, PC_DISK_MMIO /* virtio without PCI */ };
+enum pc_disk_bus { PC_DISK_IDE, PC_DISK_AHCI, PC_DISK_VIRTIO, PC_DISK_MMIO /* virtio without PCI */ };
 
 #define PC_DISKS 16
 struct pc_disk {

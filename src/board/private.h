@@ -179,6 +179,7 @@ struct virtio;
 struct pc_drive {
 	struct block *block; /* NULL: no medium */
 	int ide;	     /* channel * 2 + unit; -1: not there */
+	int ahci;	     /* port; -1: not there */
 	int slot;	     /* virtio: of the PCI bus; 0: not there */
 	struct virtio *virtio; /* NULL: on IDE */
 	struct pc_disks *disks;
@@ -188,7 +189,8 @@ struct pc_disks {
 	void (*error_fn)(void *opaque, unsigned n, int error, bool write); /* pc_disks_on_error */
 	void *error_opaque;
 	struct pc_drive drive[PC_DISKS];
-	struct device *ide;
+	struct device *ide, *ahci;
+	int ahci_slot;
 };
 /* Opens every back-end and gives each a place, before anything is wired. */
 int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err *e);
@@ -197,6 +199,12 @@ void pc_disk_watch(struct pc_drive *d); /* after its medium has changed: errors 
 /* The IDE controller with what is on it. NULL in d->ide when nothing is. */
 int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, const struct irq_line irq[2],
 		 struct err *e);
+/* The same for AHCI, d->ahci. */
+int pc_disks_ahci(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, struct err *e);
+/* CD-ROM drive n, by the order they were given in; NULL: there is none. */
+struct pc_drive *pc_disks_cdrom(struct pc_disks *d, unsigned n);
+/* Another medium for it, or none; what was there is closed. */
+int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec, bool force, struct err *e);
 /* Virtio devices in memory: between IOAPIC and HPET, each with an ISA interrupt nobody else uses. */
 #define VIRTIO_MMIO_MAX 3
 #define VIRTIO_MMIO_BASE 0xfec80000u

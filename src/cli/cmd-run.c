@@ -184,12 +184,14 @@ static int disk_keys(struct pc_disk *d, char *spec, struct err *e)
 			d->bus = PC_DISK_VIRTIO;
 		else if (!strcmp(value, "mmio"))
 			d->bus = PC_DISK_MMIO;
+		else if (!strcmp(value, "ahci"))
+			d->bus = PC_DISK_AHCI;
 		else if (strcmp(value, "ide"))
-			return err_set(e, EINVAL, "bus=%s does not exist; there are ide, virtio and mmio", value);
+			return err_set(e, EINVAL, "bus=%s does not exist; there are ide, ahci, virtio and mmio", value);
 	}
 	if (disk_key(spec, "serial", value, sizeof(value))) {
 		if (strlen(value) >= sizeof(d->serial) || d->bus == PC_DISK_IDE)
-			return err_set(e, EINVAL, "serial=%s: 20 characters at most, for bus=virtio and bus=mmio", value);
+			return err_set(e, EINVAL, "serial=%s: 20 characters at most, not for bus=ide", value);
 		strcpy(d->serial, value);
 	}
 	if (disk_key(spec, "queues", value, sizeof(value))) {
@@ -214,8 +216,8 @@ static int disk_add(struct run_options *o, const char *value, bool cdrom, struct
 	*d = (struct pc_disk){ .spec = spec, .cdrom = cdrom };
 	if (disk_keys(d, spec, e))
 		return -1;
-	if (cdrom && d->bus != PC_DISK_IDE)
-		return err_set(e, EINVAL, "a CD-ROM drive is on bus=ide; a read-only image is --disk file=...,readonly,bus=virtio");
+	if (cdrom && d->bus != PC_DISK_IDE && d->bus != PC_DISK_AHCI)
+		return err_set(e, EINVAL, "a CD-ROM drive is on bus=ide or bus=ahci; a read-only image is --disk file=...,readonly,bus=virtio");
 	if (!*spec)
 		return err_set(e, EINVAL, "needs a file");
 	o->pc.ndisks++;
@@ -232,7 +234,7 @@ static int set_cdrom(void *into, const char *value, struct err *e)
 	struct run_options *o = into;
 	int r = disk_add(o, value, true, e);
 
-	if (!r && !strcmp(value, "none"))
+	if (!r && !strcmp(o->disk_text[o->pc.ndisks - 1], "none"))
 		o->pc.disk[o->pc.ndisks - 1].spec = NULL;
 	return r;
 }

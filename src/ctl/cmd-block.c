@@ -62,7 +62,8 @@ static json_t *inserted(struct block *b)
 
 int ctl_query_block(struct ctl_call *call, struct err *e)
 {
-	static const char *const bus[] = { [PC_DISK_IDE] = "ide", [PC_DISK_VIRTIO] = "virtio", [PC_DISK_MMIO] = "mmio" };
+	static const char *const bus[] = { [PC_DISK_IDE] = "ide", [PC_DISK_AHCI] = "ahci", [PC_DISK_VIRTIO] = "virtio",
+					   [PC_DISK_MMIO] = "mmio" };
 	struct ctl *c = call->ctl;
 	struct pc_disk_view d;
 

@@ -121,3 +121,10 @@ int pci_dma_write(struct pci_function *f, gpa_t at, const void *buf, uint64_t le
 		return -EFAULT;
 	return mem_dma_write(f->bus->config.env.mem, at, buf, len);
 }
+
+int pci_dma_map(struct pci_function *f, gpa_t at, uint64_t len, struct iovec *iov, unsigned max)
+{
+	if (!(f->hw.config[PCI_COMMAND] & PCI_COMMAND_MASTER))
+		return -EFAULT;
+	return mem_dma_map(f->bus->config.env.mem, at, len, iov, max);
+}

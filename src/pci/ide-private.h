@@ -9,30 +9,15 @@
 #ifndef PCI_IDE_PRIVATE_H
 #define PCI_IDE_PRIVATE_H
 
-#include "backend/block.h"
+#include "pci/ata.h"
 #include "pci/ide.h"
 #include "pci/private.h"
 
 #define IDE_BUFFER 65536u
-#define CD_SECTOR 2048u
 
-#define ST_ERROR 0x01
-#define ST_DRQ 0x08
-#define ST_SEEK 0x10
-#define ST_READY 0x40
-#define ST_BUSY 0x80
-#define ERR_ABORT 0x04
-#define ERR_NOT_FOUND 0x10
-#define ERR_DATA 0x40
 #define CONTROL_NO_IRQ 0x02
 #define CONTROL_RESET 0x04
 #define CONTROL_HIGH 0x80
-#define DEVICE_LBA 0x40
-#define DEVICE_UNIT 0x10
-
-/* Why the interrupt, in the sector count register of packet commands */
-#define REASON_COMMAND 1
-#define REASON_TO_HOST 2
 
 #define BM_START 0x01
 #define BM_TO_MEMORY 0x08
@@ -49,13 +34,6 @@ enum ide_phase {
 	PHASE_PACKET, /* twelve bytes from the host */
 	PHASE_FLUSH,
 	PHASE_COUNT,
-};
-
-struct ide_drive_hw {
-	uint8_t multiple; /* sectors a block of READ MULTIPLE; 0: off */
-	uint8_t heads, sectors; /* as INITIALIZE DEVICE PARAMETERS set them */
-	uint8_t sense_key, asc, ascq;
-	uint8_t locked, open, changed; /* CD: medium locked, tray open, not yet told of a new medium */
 };
 
 struct ide_channel_hw {
@@ -77,16 +55,8 @@ struct ide_channel_hw {
 	uint32_t bm_table, bm_next; /* the entry in use */
 	uint32_t bm_address, bm_count; /* what is left of it */
 	bool bm_last;
-	struct ide_drive_hw drive[2];
+	struct ata_drive_hw drive[2];
 	uint8_t buffer[IDE_BUFFER];
-};
-
-struct ide_drive {
-	bool present, cdrom;
-	struct block *block;
-	uint64_t sectors; /* of 512 bytes */
-	bool read_only;
-	char serial[21];
 };
 
 struct ide_hw {
@@ -96,7 +66,7 @@ struct ide_hw {
 struct ide_channel {
 	struct ide_channel_hw *hw;
 	struct ide *ide;
-	struct ide_drive drive[2];
+	struct ata_drive drive[2];
 	struct irq_line irq;
 	pthread_mutex_t lock;
 	pthread_cond_t rested; /* nothing is underway */
@@ -118,11 +88,11 @@ static inline unsigned ide_unit(const struct ide_channel *c)
 {
 	return c->hw->device & DEVICE_UNIT ? 1 : 0;
 }
-static inline struct ide_drive *ide_selected(struct ide_channel *c)
+static inline struct ata_drive *ide_selected(struct ide_channel *c)
 {
 	return &c->drive[ide_unit(c)];
 }
-static inline struct ide_drive_hw *ide_selected_hw(struct ide_channel *c)
+static inline struct ata_drive_hw *ide_selected_hw(struct ide_channel *c)
 {
 	return &c->hw->drive[ide_unit(c)];
 }
@@ -151,7 +121,6 @@ void dma_write(struct ide_channel *c, unsigned at, uint8_t v);
 
 /* ide-atapi.c */
 void atapi_packet(struct ide_channel *c); /* the twelve bytes are there */
-void atapi_identify(struct ide_channel *c);
 void atapi_next(struct ide_channel *c); /* the next piece of an answer, or the end */
 void atapi_error(struct ide_channel *c, uint8_t key, uint8_t asc);
 void atapi_finish(struct ide_channel *c);

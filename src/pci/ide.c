@@ -357,7 +357,7 @@ static void channel_reset(struct ide_channel *c)
 	memset(h, 0, sizeof(*h));
 	h->device = 0xa0;
 	for (unsigned i = 0; i < 2; i++) {
-		h->drive[i] = (struct ide_drive_hw){ .multiple = 16, .heads = 16, .sectors = 63 };
+		ata_drive_reset(&h->drive[i]);
 		if (c->drive[i].present) /* both can do DMA, says the firmware as a rule */
 			h->bm_status |= (uint8_t)(0x20 << i);
 	}
@@ -449,20 +449,6 @@ static const struct device_ops ide_ops = {
 	.destroy = ide_destroy,
 };
 
-static void drive_init(struct ide_drive *d, const struct ide_drive_config *config)
-{
-	struct block_info info = { 0 };
-
-	d->present = config->present;
-	d->cdrom = config->cdrom;
-	d->block = config->block;
-	memcpy(d->serial, config->serial, sizeof(d->serial));
-	if (d->block)
-		block_get_info(d->block, &info);
-	d->sectors = info.size / BLOCK_SECTOR;
-	d->read_only = info.read_only;
-}
-
 static int ports_init(struct ide *ide, struct device_env *env, struct err *e)
 {
 	static const uint16_t first[2] = { 0x1f0, 0x170 };
@@ -498,8 +484,9 @@ struct device *ide_create(struct pci_bus *bus, struct device_env *env, const str
 		c->irq = irq[i];
 		pthread_mutex_init(&c->lock, NULL);
 		pthread_cond_init(&c->rested, NULL);
-		drive_init(&c->drive[0], &drive[2 * i]);
-		drive_init(&c->drive[1], &drive[2 * i + 1]);
+		for (unsigned n = 2 * i; n < 2 * i + 2; n++)
+			if (drive[n].present)
+				ata_drive_init(&c->drive[n & 1], drive[n].cdrom, drive[n].block, drive[n].serial);
 	}
 	pci_function_init(&ide->f, &id, NULL, NULL);
 	pci_add_bar(&ide->f, 4, PCI_BAR_IO, 16, &bm_io, ide, "ide-dma");
@@ -518,10 +505,8 @@ int ide_change_medium(struct device *d, unsigned drive, struct block *block, boo
 {
 	struct ide *ide = container_of(d, struct ide, device);
 	struct ide_channel *c = &ide->channel[drive >> 1 & 1];
-	struct ide_drive *v = &c->drive[drive & 1];
-	struct ide_drive_hw *h = &c->hw->drive[drive & 1];
-	struct block_info info = { 0 };
-	int r = 0;
+	struct ata_drive *v = &c->drive[drive & 1];
+	int r;
 
 	channel_set_holding(c, false);
 	channel_lock(c);
@@ -529,16 +514,8 @@ int ide_change_medium(struct device *d, unsigned drive, struct block *block, boo
 		pthread_cond_wait(&c->rested, &c->lock);
 	if (drive > 3 || !v->present || !v->cdrom)
 		r = -ENODEV;
-	else if (h->locked && !h->open && !force)
-		r = -EBUSY;
-	if (!r) {
-		if (block)
-			block_get_info(block, &info);
-		v->block = block;
-		v->sectors = info.size / BLOCK_SECTOR;
-		h->open = 0;
-		h->changed = 1;
-	}
+	else
+		r = ata_drive_change(v, &c->hw->drive[drive & 1], block, force);
 	channel_unlock(c);
 	channel_set_holding(c, true);
 	return r;

@@ -131,6 +131,9 @@ void pci_request_mapping(struct pci_function *f);
 /* DMA as the function does it: -EFAULT without bus mastering or outside RAM. */
 int pci_dma_read(struct pci_function *f, gpa_t at, void *buf, uint64_t len);
 int pci_dma_write(struct pci_function *f, gpa_t at, const void *buf, uint64_t len);
+/* The guest's memory itself: mem_dma_map and what it says there. -EFAULT without bus mastering, too. */
+struct iovec;
+int pci_dma_map(struct pci_function *f, gpa_t at, uint64_t len, struct iovec *iov, unsigned max);
 
 /* ---- the bus: for the board */
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A boot sector on an IDE disk, by SeaBIOS: BIOS calls for disk, memory map, timer and text. usage: disk.sh OSPITE ASM-FOLDER
+# A boot sector on an IDE and on an AHCI disk, by SeaBIOS: BIOS calls for disk, memory map, timer and text. usage: disk.sh OSPITE ASM-FOLDER
 set -u
 ospite=$(realpath "$1")
 source=$(realpath "$2")
@@ -35,6 +35,11 @@ cmp -s -i 1536:0 -n 4 boot.img - <<-EOF || { echo "FAILED: the written sector is
 	four
 EOF
 check "second disk" 1 "boot sector here" --disk boot.img,bus=ide --cdrom none --boot cdrom,disk
+nasm -f bin -o boot.img "$source/bootsector.asm" && truncate -s 2M boot.img || exit 1 # SeaBIOS wants a whole cylinder
+check "AHCI disk" 1 "boot sector here" --disk boot.img,bus=ahci --cdrom none,bus=ahci --cdrom none
+cmp -s -i 1536:0 -n 4 boot.img - <<-EOF || { echo "FAILED: the sector written by AHCI is not in the image"; failed=$((failed + 1)); }
+	four
+EOF
 "$ospite" run --disk nowhere.img >out 2>&1
 [ $? = 125 ] && grep -q "nowhere.img" out || { echo "FAILED: a missing image: $(cat out)"; failed=$((failed + 1)); }
 exit $((failed > 0))
