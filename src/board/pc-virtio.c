@@ -98,6 +98,13 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		return -1;
 	if (config->nports && ports(b, config, e))
 		return -1;
+	for (unsigned i = 0; i < config->nshares; i++) {
+		const struct pc_share *s = &config->share[i];
+		struct virtio_fs_config c = { .path = s->path, .tag = s->tag, .read_only = s->read_only };
+
+		if (attach(b, virtio_fs_create(b->env, b->count, &c, e), false, NULL, e))
+			return err_prefix(e, "--share");
+	}
 	if (config->vsock) {
 		struct virtio_vsock_config c = { .path = config->vsock, .cid = config->vsock_cid };
 

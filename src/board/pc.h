@@ -30,6 +30,12 @@ struct pc_port { /* of the virtio console */
 	const char *where; /* see chr.h */
 };
 
+#define PC_SHARES 8
+struct pc_share { /* a folder shared with the guest (virtio) */
+	const char *path, *tag;
+	bool read_only;
+};
+
 struct pc_config {
 	const char *kernel, *initrd, *append, *firmware;
 	/* Flash for the firmware's variables, below it: the file, and what it is made from; both NULL: there is none. */
@@ -47,6 +53,8 @@ struct pc_config {
 	unsigned ndisks;
 	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
 	bool rng, balloon;     /* virtio devices */
+	struct pc_share share[PC_SHARES];
+	unsigned nshares;
 	const char *vsock;     /* virtio sockets: path of the host's side; NULL: none */
 	uint32_t vsock_cid;
 	struct pc_port port[PC_PORTS];

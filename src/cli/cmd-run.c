@@ -308,6 +308,43 @@ static int set_vsock(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+/* DIR[:TAG][,ro]; the tag is "share", or "share1" and so on, when not given. */
+static int set_share(void *into, const char *value, struct err *e)
+{
+	static const char *const tags[PC_SHARES] = { "share",  "share1", "share2", "share3",
+						     "share4", "share5", "share6", "share7" };
+	struct run_options *o = into;
+	unsigned n = o->pc.nshares;
+	struct pc_share *s = &o->pc.share[n];
+	char *text, *comma, *colon;
+
+	if (n == PC_SHARES)
+		return err_set(e, E2BIG, "there can be %d shared folders", PC_SHARES);
+	text = o->share_text[n] = strdup(value);
+	if (!text)
+		return err_set(e, ENOMEM, "out of memory");
+	*s = (struct pc_share){ .path = text, .tag = tags[n] };
+	o->pc.nshares++;
+	comma = strrchr(text, ',');
+	if (comma) {
+		if (strcmp(comma, ",ro"))
+			return err_set(e, EINVAL, "write DIR, DIR:TAG, or either with ,ro behind it");
+		*comma = 0;
+		s->read_only = true;
+	}
+	colon = strrchr(text, ':');
+	if (colon && !strchr(colon, '/')) {
+		*colon = 0;
+		s->tag = colon + 1;
+	}
+	if (!*s->tag || strlen(s->tag) > VIRTIO_FS_TAG)
+		return err_set(e, EINVAL, "a tag has 1 to %d characters", VIRTIO_FS_TAG);
+	for (unsigned i = 0; i < n; i++)
+		if (!strcmp(o->pc.share[i].tag, s->tag))
+			return err_set(e, EINVAL, "two shared folders have the tag %s", s->tag);
+	return *text ? 0 : err_set(e, EINVAL, "needs a folder");
+}
+
 static int set_module(void *into, const char *value, struct err *e)
 {
 	struct run_options *o = into;
@@ -365,6 +402,7 @@ const struct option_def run_options[] = {
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
 	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port, OPTION_LIST },
+	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
 	{ "vsock", "PATH[,cid=N]", "sockets: guest's port P is PATH_P; docs/virtio.md [3]", set_vsock, OPTION_PATH },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
@@ -482,6 +520,8 @@ void run_options_dispose(struct run_options *o)
 		free(o->disk_text[i]);
 	for (unsigned i = 0; i < PC_PORTS; i++)
 		free(o->port_text[i]);
+	for (unsigned i = 0; i < PC_SHARES; i++)
+		free(o->share_text[i]);
 	free(o->vsock_text);
 	for (unsigned i = 0; i < o->nowned; i++)
 		free(o->owned[i]);

@@ -108,6 +108,10 @@ static char *absolute(const char *value)
 		char *name = strndup(path, strcspn(path, ","));
 
 		here = name && (strchr(name, '/') || !access(name, F_OK));
+		if (name && !here && strchr(name, ':')) { /* FOLDER:TAG */
+			*strrchr(name, ':') = 0;
+			here = *name && !access(name, F_OK);
+		}
 		free(name);
 	}
 	if (!here)

@@ -45,6 +45,14 @@ struct virtio_vsock_config {
 struct virtio *virtio_vsock_create(const struct device_env *env, unsigned instance, const struct virtio_vsock_config *c,
 				   struct err *e);
 
+/* A folder of the host; the guest: mount -t virtiofs TAG /mnt. */
+#define VIRTIO_FS_TAG 36
+struct virtio_fs_config {
+	const char *path, *tag; /* up to VIRTIO_FS_TAG bytes */
+	bool read_only;
+};
+struct virtio *virtio_fs_create(const struct device_env *env, unsigned instance, const struct virtio_fs_config *c, struct err *e);
+
 /* Balloon, with the guest's statistics, and pages it reports as free given back at once. */
 struct virtio *virtio_balloon_create(const struct device_env *env, unsigned instance, struct err *e);
 struct virtio_balloon_info {

@@ -29,6 +29,8 @@ enum virtio_id {
 	VIRTIO_9P = 9,
 	VIRTIO_INPUT = 18,
 	VIRTIO_VSOCK = 19,
+	VIRTIO_FS = 26,
+	VIRTIO_PMEM = 27,
 };
 
 #define VIRTIO_F_INDIRECT BIT(28)
