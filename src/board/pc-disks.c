@@ -139,15 +139,6 @@ int pc_disks_ahci(struct pc_disks *d, struct pci_bus *bus, struct device_env *en
 
 /* ---- media */
 
-struct pc_drive *pc_disks_cdrom(struct pc_disks *d, unsigned n)
-{
-	for (unsigned i = 0; i < d->config->ndisks; i++) {
-		if (d->config->disk[i].cdrom && n-- == 0)
-			return &d->drive[i];
-	}
-	return NULL;
-}
-
 int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec, bool force, struct err *e)
 {
 	struct block_config config = { .spec = spec, .read_only = true };

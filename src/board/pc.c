@@ -349,11 +349,9 @@ struct device *pc_keyboard(struct pc *pc)
 
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
 {
-	struct pc_drive *drive = pc_disks_cdrom(&pc->disks, n);
-
-	if (!drive)
-		return err_set(e, ENODEV, "the machine has no such CD-ROM drive");
-	return pc_disks_change(&pc->disks, drive, spec, force, e);
+	if (n >= pc->config->ndisks || !pc->config->disk[n].cdrom)
+		return err_set(e, ENODEV, "disk%u is no CD-ROM drive", n);
+	return pc_disks_change(&pc->disks, &pc->disks.drive[n], spec, force, e);
 }
 
 bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out)

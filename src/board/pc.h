@@ -81,8 +81,8 @@ void pc_key(struct pc *pc, unsigned code, bool down);
 
 struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
 /*
- * Another medium for CD-ROM drive n (0: the first); spec NULL: none. Any thread but a vCPU's. -EBUSY: the guest has locked
- * the drive, and `force` is not set.
+ * Another medium for drive n (as pc_disk_view counts), a CD-ROM drive; spec NULL: none. Any thread but a vCPU's. -EBUSY: the
+ * guest has locked the drive, and `force` is not set.
  */
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e);
 

@@ -201,9 +201,7 @@ int pc_disks_ide(struct pc_disks *d, struct pci_bus *bus, struct device_env *env
 		 struct err *e);
 /* The same for AHCI, d->ahci. */
 int pc_disks_ahci(struct pc_disks *d, struct pci_bus *bus, struct device_env *env, struct err *e);
-/* CD-ROM drive n, by the order they were given in; NULL: there is none. */
-struct pc_drive *pc_disks_cdrom(struct pc_disks *d, unsigned n);
-/* Another medium for it, or none; what was there is closed. */
+/* Another medium for a CD-ROM drive, or none; what was there is closed. */
 int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec, bool force, struct err *e);
 /* Virtio devices in memory: between IOAPIC and HPET, each with an ISA interrupt nobody else uses. */
 #define VIRTIO_MMIO_MAX 3

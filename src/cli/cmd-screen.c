@@ -10,8 +10,7 @@
 #define KEYS_MAX 16
 #define SLOW_MS 60000 /* for what waits for the CPUs */
 
-/* One command to the machine a->words[0]. `arguments` is taken over; *result may be NULL. */
-static int ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e)
+int life_ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e)
 {
 	struct ctl_peer *p = NULL;
 	struct store_vm m;
@@ -36,7 +35,7 @@ static int ask(struct life_args *a, struct store *s, const char *command, json_t
 static int print_text(struct life_args *a, struct store *s, struct err *e)
 {
 	json_t *result = NULL;
-	int r = ask(a, s, "ospite-screen-text", NULL, &result, e);
+	int r = life_ask(a, s, "ospite-screen-text", NULL, &result, e);
 
 	if (!r)
 		fputs(json_string_value(json_object_get(result, "text")) ?: "", stdout);
@@ -59,7 +58,7 @@ int life_screenshot(const struct life_command *c, struct life_args *a, struct st
 		return err_errno(e, "cannot tell where we are");
 	if ((size_t)snprintf(path, sizeof(path), "%s%s%s", *file == '/' ? "" : here, *file == '/' ? "" : "/", file) >= sizeof(path))
 		return err_set(e, ENAMETOOLONG, "%.60s...: the name is too long", file);
-	return ask(a, s, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
+	return life_ask(a, s, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
 }
 
 /* "ctrl-alt-delete" as QMP writes keys; a dash that stands where a name begins is the key itself. NULL: not keys. */
@@ -89,7 +88,7 @@ int life_sendkey(const struct life_command *c, struct life_args *a, struct store
 	for (unsigned i = 1; i < a->nwords && !r; i++) {
 		json_t *keys = keys_of(a->words[i]);
 
-		r = keys ? ask(a, s, "send-key", json_pack("{s:o}", "keys", keys), NULL, e) :
+		r = keys ? life_ask(a, s, "send-key", json_pack("{s:o}", "keys", keys), NULL, e) :
 			   err_set(e, EINVAL, "'%.32s' is no key; write ret, a, f1, ctrl-alt-delete", a->words[i]);
 	}
 	return r;
@@ -97,5 +96,5 @@ int life_sendkey(const struct life_command *c, struct life_args *a, struct store
 
 int life_engine(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
 {
-	return ask(a, s, "ospite-change-engine", json_pack("{s:s}", "engine", a->words[1]), NULL, e);
+	return life_ask(a, s, "ospite-change-engine", json_pack("{s:s}", "engine", a->words[1]), NULL, e);
 }

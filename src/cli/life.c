@@ -20,6 +20,7 @@ static LIFE_SET(set_edit, edit)
 static LIFE_SET(set_once, once)
 static LIFE_SET(set_own_log, own_log)
 static LIFE_SET(set_text, text)
+static LIFE_SET(set_eject, eject)
 
 int life_set_root(void *into, const char *value, struct err *e)
 {
@@ -35,6 +36,18 @@ int life_set_time(void *into, const char *value, struct err *e)
 int life_set_lines(void *into, const char *value, struct err *e)
 {
 	return parse_number(value, 0, 1000000000, &((struct life_args *)into)->lines, e);
+}
+
+static int set_drive(void *into, const char *value, struct err *e)
+{
+	((struct life_args *)into)->drive = value;
+	return *value ? 0 : err_set(e, EINVAL, "needs a value");
+}
+
+static int set_format(void *into, const char *value, struct err *e)
+{
+	((struct life_args *)into)->format = value;
+	return *value ? 0 : err_set(e, EINVAL, "needs a value");
 }
 
 static int set_set(void *into, const char *value, struct err *e)
@@ -90,6 +103,12 @@ static const struct option_def top_options[] = {
 static const struct option_def screenshot_options[] = {
 	{ "text", NULL, "print the text on the screen instead", set_text }, LIFE_ROOT, LIFE_END,
 };
+static const struct option_def medium_options[] = {
+	{ "eject", NULL, "take it out", set_eject },
+	{ "drive", "DISK", "which one, if there are several: disk0, disk1, ...", set_drive },
+	{ "format", "FORMAT", "of the file: raw or qcow2 [raw]", set_format },
+	{ "force", NULL, "also if the guest has locked it", life_set_force }, LIFE_ROOT, LIFE_END,
+};
 static const struct option_def root_only[] = { LIFE_ROOT, LIFE_END };
 
 #define MANY 4096
@@ -113,6 +132,7 @@ const struct life_command life_commands[] = {
 	{ "top", "", "a live table of what machines use; q leaves it", top_options, 0, 0, life_stats },
 	{ "screenshot", "NAME [FILE.png]", "write what the screen shows to a file", screenshot_options, 1, 2, life_screenshot },
 	{ "sendkey", "NAME KEY...", "strike keys: ret, a, ctrl-alt-delete", root_only, 2, MANY, life_sendkey },
+	{ "medium", "NAME [FILE]", "show, change or eject what is in a CD-ROM drive", medium_options, 1, 2, life_medium },
 	{ "engine", "NAME ENGINE", "let a running machine go on under another engine", root_only, 2, 2, life_engine },
 	{ "rename", "OLD NEW", "give a machine that does not run another name", plain, 2, 2, life_rename },
 	{ "rm", "NAME...", "remove machines that do not run", rm_options, 1, MANY, NULL, life_rm },

@@ -12,7 +12,8 @@
 
 struct life_args {
 	const char *root;
-	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text;
+	const char *drive, *format;
+	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject;
 	uint64_t time, lines; /* UINT64_MAX: not given */
 	const char **set; /* --set KEY=VALUE, in order; values of words and these are argv's */
 	const char **unset;
@@ -52,6 +53,8 @@ int cmd_life(int argc, char **argv); /* the main of all of them: argv[0] says wh
 
 /* The machine's control socket; an error that names the state when it does not run. */
 int life_connect(struct store_vm *m, struct ctl_peer **p, struct err *e);
+/* One command to the machine a->words[0]. `arguments` is taken over; `result` may be NULL. */
+int life_ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e);
 /* inactive, running, paused, suspended, crashed */
 const char *life_state(struct store_vm *m, const struct store_status *st);
 /* An object that describes it, as ps and info show. */
@@ -85,6 +88,7 @@ int life_logs(const struct life_command *c, struct life_args *a, struct store *s
 int life_events(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_stats(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_screenshot(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_medium(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_sendkey(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_engine(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_ctl(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);

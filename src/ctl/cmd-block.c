@@ -11,8 +11,7 @@
 
 /* ---- finding one */
 
-/* By "id" or "device". */
-static int disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n, struct err *e)
+int ctl_disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n, struct err *e)
 {
 	const char *name = json_string_value(json_object_get(call->arguments, "id"));
 	struct pc *pc = call->ctl->config.pc;
@@ -23,8 +22,15 @@ static int disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n
 		return err_set(e, EINVAL, "say which disk: \"device\" is disk0, disk1, ... in the order they were given");
 	for (*n = 0; pc && pc_disk_view(pc, *n, d); ++*n)
 		if (!strcmp(d->name, name))
-			return d->block ? 0 : err_set(e, ENODEV, "%s has no medium", name);
+			return 0;
 	return err_set(e, ENODEV, "there is no disk '%.40s'; query-block lists them", name);
+}
+
+static int disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n, struct err *e)
+{
+	int r = ctl_disk_named(call, d, n, e);
+
+	return r || d->block ? r : err_set(e, ENODEV, "%s has no medium", d->name);
 }
 
 /* ---- looking */

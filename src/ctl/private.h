@@ -111,6 +111,9 @@ struct ctl {
 const char *ctl_state_name(struct vm *vm); /* QMP's RunState */
 
 /* cmd-block.c: any thread; see pc_disks_on_error */
+struct pc_disk_view;
+/* The disk that "id" or "device" names, with its number; it may have no medium. */
+int ctl_disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n, struct err *e);
 void ctl_disk_error(void *opaque, unsigned n, int error, bool write);
 
 #endif

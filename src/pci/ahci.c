@@ -174,8 +174,10 @@ static void ahci_pause(struct device *d)
 {
 	struct ahci *a = container_of(d, struct ahci, device);
 
-	for (unsigned i = 0; i < AHCI_PORTS; i++)
+	for (unsigned i = 0; i < AHCI_PORTS; i++) {
 		port_rest(&a->port[i]);
+		ata_drive_saving(&a->port[i].drive, &a->hw.port[i].drive);
+	}
 }
 
 /* What failed is tried again. */
@@ -229,6 +231,7 @@ static void ahci_loaded(struct device *d)
 		port_lock(p);
 		if (!p->drive.present)
 			p->hw->reg[PORT_SSTS] = 0;
+		ata_drive_loaded(&p->drive, &p->hw->drive);
 		port_unlock(p);
 	}
 	ahci_update(a);

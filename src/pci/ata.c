@@ -47,6 +47,17 @@ int ata_drive_change(struct ata_drive *d, struct ata_drive_hw *h, struct block *
 	return 0;
 }
 
+void ata_drive_saving(const struct ata_drive *d, struct ata_drive_hw *h)
+{
+	memcpy(h->medium, &d->sectors, sizeof(h->medium));
+}
+
+void ata_drive_loaded(const struct ata_drive *d, struct ata_drive_hw *h)
+{
+	if (d->cdrom && memcmp(h->medium, &d->sectors, sizeof(h->medium)))
+		h->changed |= CD_ATTENTION | CD_EVENT;
+}
+
 /* ---- IDENTIFY */
 
 static void put_word(uint8_t *p, unsigned word, uint32_t v)

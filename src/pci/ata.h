@@ -49,6 +49,7 @@ struct ata_drive_hw {
 	uint8_t sense_key, asc, ascq;
 	uint8_t locked, open; /* CD: medium locked, tray open */
 	uint8_t changed;      /* CD: what the host has not been told yet */
+	uint8_t medium[8];    /* CD: its size as it was when the machine was saved */
 };
 #define CD_ATTENTION 1 /* there is a new medium, by the next command's failing */
 #define CD_EVENT 2     /* that the medium has changed or gone, by GET EVENT STATUS */
@@ -58,6 +59,10 @@ void ata_drive_init(struct ata_drive *d, bool cdrom, struct block *block, const 
 void ata_drive_reset(struct ata_drive_hw *h);
 /* A CD-ROM drive's other medium (NULL: none), while nothing is underway. -EBUSY: the guest has locked it, and not `force`. */
 int ata_drive_change(struct ata_drive *d, struct ata_drive_hw *h, struct block *block, bool force);
+
+/* A machine is saved, and goes on, perhaps with another medium in its drive: the guest is told. */
+void ata_drive_saving(const struct ata_drive *d, struct ata_drive_hw *h);
+void ata_drive_loaded(const struct ata_drive *d, struct ata_drive_hw *h);
 
 /* ---- commands (ata.c) */
 

@@ -379,8 +379,10 @@ static void ide_pause(struct device *d)
 {
 	struct ide *ide = container_of(d, struct ide, device);
 
-	channel_rest(&ide->channel[0]);
-	channel_rest(&ide->channel[1]);
+	for (unsigned i = 0; i < 4; i++) {
+		channel_rest(&ide->channel[i / 2]);
+		ata_drive_saving(&ide->channel[i / 2].drive[i % 2], &ide->hw.channel[i / 2].drive[i % 2]);
+	}
 }
 
 /* What failed is tried again. */
@@ -419,6 +421,8 @@ static void ide_loaded(struct device *d)
 		/* nothing was underway when it was saved; a transfer of a drive that is not there is over */
 		if (c->hw->phase != PHASE_NONE && !ide_selected(c)->present)
 			c->hw->phase = PHASE_NONE;
+		for (unsigned n = 0; n < 2; n++)
+			ata_drive_loaded(&c->drive[n], &c->hw->drive[n]);
 		line_update(c);
 		channel_unlock(c);
 	}
