@@ -696,6 +696,7 @@ static void pc_smbios_config(struct pc *pc)
 	struct smbios_config *c = &pc->smbios_config;
 
 	*c = (struct smbios_config){ .cpus = pc->vm->machine.ncpus, .memory = pc->vm->config->memory };
+	cpuid_get_topology(&pc->vm->cpuid, &c->cores, &c->threads);
 	memcpy(c->uuid, pc->config->uuid, sizeof(c->uuid));
 	if (memcmp(c->uuid, none, sizeof(none)) || getrandom(c->uuid, sizeof(c->uuid), GRND_NONBLOCK) < 0)
 		return;

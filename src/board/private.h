@@ -280,6 +280,7 @@ int acpi_build_movable(uint8_t *buf, uint8_t rsdp[RSDP_SIZE], struct acpi_links 
 
 struct smbios_config {
 	unsigned cpus;
+	unsigned cores, threads; /* of a socket, of a core */
 	uint64_t memory;
 	uint8_t uuid[16];
 };

@@ -103,7 +103,9 @@ static void about_machine(struct table *t, const struct smbios_config *c)
 
 static void about_processors(struct table *t, const struct smbios_config *c)
 {
-	for (unsigned i = 0; i < c->cpus; i++) {
+	unsigned cores = MAX(c->cores, 1u), threads = MAX(c->threads, 1u), sockets = MAX(c->cpus / (cores * threads), 1u);
+
+	for (unsigned i = 0; i < sockets; i++) {
 		uint8_t *p = structure(t, 4, 42, (uint16_t)(0x400 + i));
 		char name[16];
 
@@ -116,7 +118,8 @@ static void about_processors(struct table *t, const struct smbios_config *c)
 		p[25] = 1;
 		for (unsigned k = 26; k < 32; k += 2)
 			put16(p + k, 0xffff); /* no cache tables */
-		p[35] = p[36] = p[37] = 1;
+		p[35] = p[36] = (uint8_t)cores;
+		p[37] = (uint8_t)(cores * threads);
 		put16(p + 38, 4); /* 64 bits */
 		strings(t, p, name, "ospite", NULL);
 	}

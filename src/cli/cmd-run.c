@@ -46,13 +46,45 @@ static int set_append(void *into, const char *value, struct err *e)
 
 static int set_cpus(void *into, const char *value, struct err *e)
 {
-	uint64_t n;
-	int r = parse_number(value, 1, MAX_CPUS, &n, e);
+	static const char *const names[] = { "sockets", "cores", "threads" };
+	struct vm_config *vm = &((struct run_options *)into)->vm;
+	uint64_t n[4] = { 0 }, product; /* of the names, then the number itself */
 
-	if (!r)
-		((struct run_options *)into)->vm.cpus = (unsigned)n;
 	((struct run_options *)into)->sized = true;
-	return r;
+	for (const char *at = value; *at;) {
+		size_t len = strcspn(at, ",="), rest = strcspn(at, ",");
+		unsigned k = 0;
+		char number[16];
+		int r;
+
+		while (k < 3 && (strlen(names[k]) != len || strncmp(at, names[k], len)))
+			k++;
+		if (k < 3 ? at[len] != '=' : at != value || at[len] == '=')
+			return err_set(e, EINVAL, "is not understood; write N, or N,sockets=S,cores=C,threads=T");
+		snprintf(number, sizeof(number), "%.*s", (int)(k < 3 ? rest - len - 1 : rest), at + (k < 3 ? len + 1 : 0));
+		r = parse_number(number, 1, MAX_CPUS, &n[k], e);
+		if (r)
+			return k < 3 ? err_prefix(e, "%s", names[k]) : r;
+		at += rest + (at[rest] == ',');
+	}
+	if (!(n[0] | n[1] | n[2] | n[3]))
+		return err_set(e, EINVAL, "needs a value");
+	if (!n[3] || n[0] | n[1] | n[2]) {
+		for (unsigned i = 0; i < 3; i++) /* what is not given: cores as many as it takes, else one */
+			if (!n[i] && (i != 1 || !n[3]))
+				n[i] = 1;
+		if (!n[1])
+			n[1] = MAX(n[3] / (n[0] * n[2]), 1u);
+		product = n[0] * n[1] * n[2];
+		if (product > MAX_CPUS || (n[3] && n[3] != product))
+			return err_set(e, EINVAL, "%u sockets of %u cores of %u threads are %u CPUs%s", (unsigned)n[0], (unsigned)n[1],
+				       (unsigned)n[2], (unsigned)product, product > MAX_CPUS ? ": too many" : "");
+		n[3] = product;
+		vm->cores = (unsigned)n[1];
+		vm->threads = (unsigned)n[2];
+	}
+	vm->cpus = (unsigned)n[3];
+	return 0;
 }
 
 static int set_memory(void *into, const char *value, struct err *e)
@@ -407,7 +439,7 @@ const struct option_def run_options[] = {
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
-	{ "cpus", "N", "virtual CPUs, 1 to 64 [1]", set_cpus },
+	{ "cpus", "N[,...]", "virtual CPUs, 1 to 64 [1]; sockets=, cores=, threads=", set_cpus },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
 	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },

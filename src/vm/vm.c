@@ -499,6 +499,8 @@ static int vm_build(struct vm *vm, struct err *e)
 		r = cpuid_adopt(&vm->cpuid, vm->config->cpuid, e);
 	else if (!r)
 		r = cpuid_build(&vm->cpuid, vm->config->cpu_model, vm->config->cpus, clock_tsc_khz(vm->clock), e);
+	if (!r && !vm->config->cpuid && vm->config->cores)
+		r = cpuid_set_topology(&vm->cpuid, vm->config->cpus, vm->config->cores, vm->config->threads, e);
 	m->cpuid = &vm->cpuid;
 	if (!r)
 		r = vm_create_cpus(vm, e);

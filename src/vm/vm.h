@@ -36,6 +36,7 @@ enum vm_end {
 struct vm_config {
 	const char *name;
 	unsigned cpus;
+	unsigned cores, threads; /* of a socket, of a core; 0: all CPUs are cores of one */
 	uint64_t memory;
 	const char *engine; /* "auto", "interp", "dbt", "kvm" */
 	const char *cpu_model; /* "v2", "v3", "host" */

@@ -205,12 +205,17 @@ static void add_extended(struct cpuid_model *m, const struct features *f, unsign
 	add(m, 0x80000021, B(0) | B(2) | B(6) | B(8) | B(29), 0, B(1) | B(2), 0);
 }
 
-static struct cpuid_entry *find(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
+static const struct cpuid_entry *find_const(const struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
 {
 	for (unsigned i = 0; i < m->count; i++)
 		if (m->entry[i].leaf == leaf && (!m->entry[i].has_subleaves || m->entry[i].subleaf == subleaf))
 			return &m->entry[i];
 	return NULL;
+}
+
+static struct cpuid_entry *find(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
+{
+	return (struct cpuid_entry *)find_const(m, leaf, subleaf);
 }
 
 /* What is asked often, from the table. */
@@ -221,6 +226,8 @@ static void decode(struct cpuid_model *m)
 				 *a1 = find(m, 0x80000001, 0);
 
 	ld = ld ? ld : &none;
+	m->thread_bits = find(m, 0xb, 0) ? find(m, 0xb, 0)->eax & 31 : 0;
+	m->package_bits = find(m, 0xb, 1) ? find(m, 0xb, 1)->eax & 31 : 0;
 	m->has_avx = l1->ecx & AVX;
 	m->has_fma = l1->ecx & FMA;
 	m->has_f16c = l1->ecx & F16C;
@@ -263,6 +270,40 @@ void cpuid_mask(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, const ui
 	e->ecx &= keep[2];
 	e->edx &= keep[3];
 	decode(m);
+}
+
+int cpuid_set_topology(struct cpuid_model *m, unsigned ncpus, unsigned cores, unsigned threads, struct err *e)
+{
+	unsigned n = cores * threads, thread_bits = id_bits(threads), bits = thread_bits + id_bits(cores);
+	struct cpuid_entry *b0 = find(m, 0xb, 0), *b1 = find(m, 0xb, 1), *l1 = find(m, 1, 0), *size = find(m, 0x80000008, 0);
+
+	if ((threads & (threads - 1) && cores > 1) || (n & (n - 1) && ncpus > n))
+		return err_set(e, EINVAL, "threads of a core, and CPUs of a socket where there are several, must be 1, 2, 4, 8, ...");
+	if (!b0 || !b1 || !size)
+		return err_set(e, EINVAL, "this CPU model does not know about cores and threads");
+	b0->eax = thread_bits;
+	b0->ebx = threads;
+	b1->eax = bits;
+	b1->ebx = n;
+	l1->ebx = (l1->ebx & ~0x00ff0000u) | n << 16;
+	l1->edx = n > 1 ? l1->edx | HTT : l1->edx & ~HTT;
+	size->ecx = (n - 1) | bits << 12;
+	for (unsigned i = 0; i < 4; i++) {
+		struct cpuid_entry *cache = find(m, 0x8000001d, i);
+
+		if (cache) /* the last one is a package's, the others are a core's */
+			cache->eax = (cache->eax & 0x3fff) | ((i == 3 ? n : threads) - 1) << 14;
+	}
+	decode(m);
+	return 0;
+}
+
+void cpuid_get_topology(const struct cpuid_model *m, unsigned *cores, unsigned *threads)
+{
+	const struct cpuid_entry *b0 = find_const(m, 0xb, 0), *b1 = find_const(m, 0xb, 1);
+
+	*threads = b0 ? MAX(b0->ebx, 1u) : 1;
+	*cores = b1 ? MAX(b1->ebx / *threads, 1u) : 1;
 }
 
 static bool covers(const struct features *host, const struct features *want)
@@ -343,11 +384,8 @@ static uint32_t xsave_size(uint64_t components)
 void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
 	const struct cpuid_model *m = c->machine->cpuid;
-	const struct cpuid_entry *e = NULL;
+	const struct cpuid_entry *e = find_const(m, leaf, subleaf);
 
-	for (unsigned i = 0; i < m->count && !e; i++)
-		if (m->entry[i].leaf == leaf && (!m->entry[i].has_subleaves || m->entry[i].subleaf == subleaf))
-			e = &m->entry[i];
 	memset(out, 0, 4 * sizeof(*out));
 	if (!e) { /* as AMD processors do; only leaf B goes on naming the CPU */
 		if (leaf == 0xb) {
@@ -371,7 +409,11 @@ void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t 
 	} else if (leaf == 0xd && subleaf == 1) {
 		out[1] = xsave_size(c->s.xcr0 | c->s.xss);
 	} else if (leaf == 0x8000001e) {
+		unsigned core = (c->id & ((1u << m->package_bits) - 1)) >> m->thread_bits;
+		const struct cpuid_entry *b = find_const(m, 0xb, 0);
+
 		out[0] = c->id;
-		out[1] = c->id & 0xff;
+		out[1] = (core & 0xff) | (b && b->ebx ? (b->ebx - 1) << 8 : 0);
+		out[2] = c->id >> m->package_bits & 0xff;
 	}
 }

@@ -24,6 +24,7 @@ struct cpuid_model {
 	uint64_t xcr0_allowed;
 	unsigned phys_bits;
 	uint64_t tsc_khz;
+	unsigned thread_bits, package_bits; /* of the APIC id: which thread of a core, which one of a package */
 	/* everything asked often, decoded once from the table */
 	bool has_avx, has_avx2, has_avx512, has_fma, has_pcid, has_invpcid, has_smep, has_smap, has_umip,
 		has_fsgsbase, has_xsave, has_rdtscp, has_1g_pages, has_la57, has_rdrand, has_rdseed,
@@ -33,6 +34,13 @@ struct cpuid_model {
 
 /* name: "v2", "v3" or "host"; ncpus for the topology leaves. */
 int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_t tsc_khz, struct err *e);
+/*
+ * Of `ncpus` alike: packages of `cores` cores of `threads` threads each. Before the machine starts; without it all are cores of one
+ * package. CPU n has APIC id n, so that only shapes fit whose numbers leave no gap there; -EINVAL says so of others.
+ */
+int cpuid_set_topology(struct cpuid_model *m, unsigned ncpus, unsigned cores, unsigned threads, struct err *e);
+/* As it is: cores of a package, threads of a core. */
+void cpuid_get_topology(const struct cpuid_model *m, unsigned *cores, unsigned *threads);
 /* Take over the model of a saved machine; refused, naming what lacks, when this host cannot keep its promises. */
 int cpuid_adopt(struct cpuid_model *m, const struct cpuid_model *saved, struct err *e);
 /* Take features away that an engine cannot offer: before the machine starts, of model host only. */

@@ -75,7 +75,7 @@ static void test_smbios(void **state)
 	uint8_t anchor[SMBIOS_ANCHOR];
 
 	for (unsigned cpus = 1; cpus <= 64; cpus *= 4) {
-		struct smbios_config config = { .cpus = cpus, .memory = cpus * (3ull << 30), .uuid = { 1, 2, 3 } };
+		struct smbios_config config = { .cpus = cpus, .cores = 1, .threads = 1, .memory = cpus * (3ull << 30), .uuid = { 1, 2, 3 } };
 		unsigned count = 0, seen = 0, mib = 0;
 		uint32_t size, at = 0;
 
@@ -100,6 +100,18 @@ static void test_smbios(void **state)
 		assert_int_equal(count, get16(anchor + 28));
 		assert_int_equal(seen, cpus);
 		assert_int_equal(mib, config.memory >> 20);
+		config.cores = cpus > 1 ? cpus / 4 : 1; /* four sockets, no more */
+		assert_int_equal(smbios_build(tables, anchor, &size, 0x12340, &config, NULL), 0);
+		seen = at = 0;
+		while (at < size) {
+			const uint8_t *p = tables + at;
+
+			seen += p[0] == 4 && p[35] == config.cores;
+			for (at += p[1]; tables[at] || tables[at + 1]; at++)
+				;
+			at += 2;
+		}
+		assert_int_equal(seen, cpus > 1 ? 4 : 1);
 	}
 }
 

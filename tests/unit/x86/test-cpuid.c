@@ -116,6 +116,62 @@ static void flaws_absent(void **state)
 		assert_true(has(g, no[i]));
 }
 
+/* CPU `id` by leaves B, 1, 80000008 and 8000001E: all say the same. */
+static void expect_place(struct guest *g, unsigned id, unsigned package, unsigned core, unsigned cores, unsigned threads)
+{
+	uint32_t b0[4], b1[4], r[4];
+
+	g->c->id = id;
+	cpuid_query(g->c, 0xb, 0, b0);
+	cpuid_query(g->c, 0xb, 1, b1);
+	assert_int_equal(b0[1], threads);
+	assert_int_equal(b1[1], cores * threads);
+	assert_int_equal(b1[3], id);
+	assert_int_equal(b1[3] >> b1[0], package);
+	assert_int_equal((b1[3] & ((1u << b1[0]) - 1)) >> b0[0], core);
+	cpuid_query(g->c, 1, 0, r);
+	assert_int_equal(r[1] >> 24, id);
+	assert_int_equal(r[1] >> 16 & 0xff, cores * threads);
+	assert_int_equal(r[3] >> 28 & 1, cores * threads > 1);
+	cpuid_query(g->c, 0x80000008, 0, r);
+	assert_int_equal(r[2] & 0xff, cores * threads - 1);
+	assert_int_equal(r[2] >> 12 & 15, b1[0]);
+	cpuid_query(g->c, 0x8000001e, 0, r);
+	assert_int_equal(r[0], id);
+	assert_int_equal(r[1], core | (threads - 1) << 8);
+	assert_int_equal(r[2], package);
+	for (unsigned i = 0; i < 4; i++) {
+		cpuid_query(g->c, 0x8000001d, i, r);
+		assert_int_equal((r[0] >> 14 & 0xfff) + 1, i == 3 ? cores * threads : threads);
+	}
+}
+
+static void shapes(void **state)
+{
+	static const struct {
+		unsigned sockets, cores, threads;
+		bool fits;
+	} shape[] = { { 1, 2, 2, true },  { 2, 2, 2, true },   { 4, 1, 1, true },  { 1, 3, 2, true }, { 2, 1, 2, true },
+		      { 1, 8, 2, true },  { 2, 3, 1, false },  { 1, 2, 3, false }, { 1, 1, 3, true }, { 3, 2, 1, true },
+		      { 1, 5, 1, true },  { 2, 1, 3, false } };
+	struct guest *g = *state;
+	struct err e;
+
+	for (unsigned i = 0; i < ARRAY_LEN(shape); i++) {
+		unsigned cores = shape[i].cores, threads = shape[i].threads, n = shape[i].sockets * cores * threads, c, t;
+
+		assert_true(build(g, "v2", n));
+		assert_int_equal(!cpuid_set_topology(&g->cpuid, n, cores, threads, &e), shape[i].fits);
+		if (!shape[i].fits)
+			continue;
+		cpuid_get_topology(&g->cpuid, &c, &t);
+		assert_int_equal(c, cores);
+		assert_int_equal(t, threads);
+		for (unsigned id = 0; id < n; id++)
+			expect_place(g, id, id / (cores * threads), id % (cores * threads) / threads, cores, threads);
+	}
+}
+
 static void topology(void **state)
 {
 	struct guest *g = *state;
@@ -185,7 +241,7 @@ static void dynamic_parts(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
-	const struct CMUnitTest tests[] = { T(dependencies), T(v2_is_v2), T(flaws_absent), T(topology), T(dynamic_parts) };
+	const struct CMUnitTest tests[] = { T(dependencies), T(v2_is_v2), T(flaws_absent), T(topology), T(shapes), T(dynamic_parts) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
