@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What stands behind a network card: the contract between cards (virtio, e1000) and back-ends (user-mode NAT, TAP, switch).
+ *
+ * Frames are Ethernet frames without FCS, in pieces, each with a struct net_wire that says what is still to be done to it: a partial
+ * checksum, segments to be cut. Each side says what it takes unfinished (NET_TAKES_*); what the other side does not take is done
+ * in between, in software (net-offload.c). Both sides have checked nothing for each other: net_send and net_deliver refuse a
+ * struct net_wire that does not fit its frame, so that neither side needs to look again.
+ *
+ * Threads: net_send comes from the thread that kicks (a vCPU's) and must not block; net_deliver and the other calls of
+ * the card from any thread, usually the event loop's. Locks: a card may hold its transmit lock over net_send, a back-end its own
+ * over net_deliver; so the order is transmit lock, back-end's lock, receive lock, and a card holds no receive lock when it
+ * calls net_ready.
+ */
+#ifndef BACKEND_NET_H
+#define BACKEND_NET_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include "backend/net-wire.h"
+
+struct err;
+struct evloop;
+struct net_link;
+
+#define NET_HEADER 14u
+#define NET_MTU 1500u
+#define NET_PIECES 260u /* of a frame */
+
+enum net_takes {
+	NET_TAKES_CSUM = 1, /* partial checksums */
+	NET_TAKES_TSO4 = 2, /* uncut, by protocol; for TCP with NET_TAKES_ECN also with CWR set */
+	NET_TAKES_TSO6 = 4,
+	NET_TAKES_USO = 8,
+	NET_TAKES_ECN = 16,
+	NET_TAKES_BIG = 32, /* uncut, as it is; but checksums are to be complete over the whole of it */
+};
+
+enum net_result {
+	NET_DONE, /* it is theirs, or dropped for good */
+	NET_BUSY, /* keep it: net_drained or net_ready will be called */
+};
+
+/* ---- the card's side */
+
+struct net_card_ops {
+	/* A frame for the guest; NET_BUSY: no buffers, or paused; net_ready follows. */
+	enum net_result (*receive)(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len);
+	void (*received)(void *opaque); /* the end of a batch: interrupt now; may be NULL */
+	void (*drained)(void *opaque);	/* net_send takes frames again; may be NULL */
+	void (*link)(void *opaque, bool up); /* plugged or unplugged; any thread; may be NULL */
+};
+
+struct net_stats {
+	uint64_t tx_frames, tx_bytes, tx_drops; /* from the guest; frames as they pass, cut or uncut */
+	uint64_t rx_frames, rx_bytes, rx_drops; /* to the guest */
+};
+
+/* NULL: detach. Before the loop runs or after it has stopped. */
+void net_attach(struct net_link *l, const struct net_card_ops *ops, void *opaque);
+/* What the guest's driver takes unfinished; any thread. */
+void net_card_takes(struct net_link *l, unsigned takes);
+enum net_result net_send(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n);
+void net_sent(struct net_link *l);  /* the end of a batch */
+void net_ready(struct net_link *l); /* buffers again, after receive said NET_BUSY; no lock held */
+const uint8_t *net_mac(const struct net_link *l);
+bool net_up(const struct net_link *l);
+
+/* ---- the back-end's side: struct net_link is the first member of its own struct */
+
+struct net_link_ops {
+	const char *kind;
+	enum net_result (*send)(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len);
+	void (*sent)(struct net_link *l);  /* may be NULL */
+	void (*ready)(struct net_link *l); /* net_deliver will take frames again */
+	/* The guest's addresses, as text with blanks between, as far as they are known; may be NULL. */
+	void (*addresses)(struct net_link *l, char *text, size_t size);
+	void (*destroy)(struct net_link *l); /* frees it; calls net_link_dispose */
+};
+
+struct net_link {
+	const struct net_link_ops *ops;
+	unsigned takes; /* of what the guest sends; fixed */
+	uint8_t mac[6];
+	char name[32]; /* for messages: "net0" */
+	/* the card's */
+	const struct net_card_ops *card;
+	void *opaque;
+	unsigned card_takes;
+	bool up;
+	struct net_stats stats;
+	pthread_mutex_t tx_lock, rx_lock; /* each covers a scratch; innermost but for the other side's calls */
+	uint8_t *tx_scratch, *rx_scratch;
+};
+
+struct net_config;
+/* Link up, nobody attached. */
+int net_link_init(struct net_link *l, const struct net_link_ops *ops, const struct net_config *c, unsigned takes, struct err *e);
+void net_link_dispose(struct net_link *l);
+/* A frame for the guest. NET_BUSY: keep it; ops->ready is called once there is room. */
+enum net_result net_deliver(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n);
+void net_delivered(struct net_link *l); /* the end of a batch */
+void net_drained(struct net_link *l);	/* send takes frames again, after NET_BUSY; no lock held */
+void net_dropped(struct net_link *l, bool rx); /* one of the back-end's own drops, to count */
+
+/* ---- for the board and the control socket */
+
+struct net_forward {
+	bool udp, v6;
+	uint8_t host[16]; /* address to listen on */
+	uint16_t port, guest_port;
+};
+/* "[ADDR:]HOST:GUEST[/udp]"; ADDR is 127.0.0.1 when left out, and in brackets when IPv6. */
+int net_parse_forward(struct net_forward *f, const char *text, struct err *e);
+
+enum net_kind { NET_USER, NET_TAP, NET_SWITCH };
+enum net_model { NET_VIRTIO, NET_E1000 };
+
+/* One card: "KIND[:ARGUMENT][,KEY=VALUE...]". */
+struct net_config {
+	enum net_kind kind;
+	enum net_model model;
+	char argument[64]; /* interface, network */
+	uint8_t mac[6];	   /* all zero: derived from the machine's name and the card's number */
+	struct net_hello hello; /* options of a switch's port; the rest of it is filled in by the back-end */
+	/* not parsed: */
+	const char *machine; /* its name */
+	unsigned index;	     /* of the card */
+	const struct net_forward *forward;
+	unsigned nforwards;
+	/* A connected, greeted socket to the network's switch, which is started when it does not run; -errno. By the CLI. */
+	int (*join)(void *opaque, const char *network, struct net_hello *hello, struct err *e);
+	void *join_opaque;
+};
+int net_config_parse(struct net_config *c, const char *text, struct err *e);
+/* Locally administered, the same for the same name and number. */
+void net_mac_derive(uint8_t mac[6], const char *machine, unsigned index);
+
+struct net_link *net_open(struct evloop *loop, const struct net_config *c, struct err *e);
+void net_close(struct net_link *l); /* after the card is gone */
+void net_set_up(struct net_link *l, bool up); /* plug, unplug; any thread */
+void net_get_stats(const struct net_link *l, struct net_stats *s);
+void net_addresses(struct net_link *l, char *text, size_t size); /* any thread */
+
+/* The kinds (net_open chooses). */
+struct net_link *net_user_open(struct evloop *loop, const struct net_config *c, struct err *e);
+struct net_link *net_tap_open(struct evloop *loop, const struct net_config *c, struct err *e);
+struct net_link *net_switch_open(struct evloop *loop, const struct net_config *c, struct err *e);
+
+/* ---- unfinished frames (net-offload.c) */
+
+/* Does this header fit a frame of `len` bytes? */
+bool net_wire_fits(const struct net_wire *w, size_t len);
+/* What of NET_TAKES_* a frame needs from who takes it; 0: it is finished. */
+unsigned net_wire_needs(const struct net_wire *w);
+void net_finish_checksum(uint8_t *frame, size_t len, const struct net_wire *w);
+/*
+ * Complete frames from an uncut one, each in `out` (of NET_WIRE_FRAME bytes): `emit` is called for each until it returns false.
+ * False: it was not done to the end; also for headers that are not what they claim to be.
+ */
+bool net_segment(const uint8_t *frame, size_t len, const struct net_wire *w, uint8_t *out,
+		 bool (*emit)(void *opaque, const uint8_t *frame, size_t len), void *opaque);
+/* Internet checksum: add bytes (an even offset) to a sum; fold it. */
+uint32_t net_sum(uint32_t sum, const uint8_t *data, size_t len);
+static inline uint16_t net_fold(uint32_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)(sum + (sum >> 16));
+}
+
+#endif

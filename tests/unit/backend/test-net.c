@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What --net and --port say; finishing frames; counting and back-pressure between a card and a back-end. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "backend/net.h"
+#include "base/base.h"
+#include "base/err.h"
+
+/* ---- options */
+
+static void test_config(void **state)
+{
+	static const char *const bad[] = { "", "wire", "user:x", "user,", "user,mac=1", "user,mac=53:54:00:12:34:56", "user,mac",
+					   "user,mac=00:00:00:00:00:00", "user,mac=52:54:00:12:34:56:78", "user,model=ne2000",
+					   "user,colour=red" };
+	struct net_config c;
+	struct err e;
+	uint8_t a[6], b[6];
+
+	assert_int_equal(net_config_parse(&c, "user", &e), 0);
+	assert_int_equal(c.kind, NET_USER);
+	assert_int_equal(net_config_parse(&c, "user,mac=52:54:00:ab:cd:EF,model=virtio", &e), 0);
+	assert_memory_equal(c.mac, "\x52\x54\x00\xab\xcd\xef", 6);
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		if (strcmp(bad[i], "user,"))
+			assert_int_not_equal(net_config_parse(&c, bad[i], &e), 0);
+	net_mac_derive(a, "web", 0);
+	net_mac_derive(b, "web", 0);
+	assert_memory_equal(a, b, 6);
+	assert_int_equal(a[0] & 3, 2);
+	net_mac_derive(b, "web", 1);
+	assert_memory_not_equal(a, b, 6);
+	net_mac_derive(b, "wec", 0);
+	assert_memory_not_equal(a, b, 6);
+}
+
+static void test_forward(void **state)
+{
+	static const char *const bad[] = { "", "80", ":80", "80:", "0:80", "80:0", "65536:80", "80:65536", "8080:80/icmp", "x:8080:80",
+					   "1.2.3:8080:80", "[1.2.3.4]:8080:80", "::1:8080:80", "8080:80:", "80a:80", " 80:80",
+					   "[::1:8080:80" };
+	struct net_forward f;
+	struct err e;
+
+	assert_int_equal(net_parse_forward(&f, "8080:80", &e), 0);
+	assert_true(!f.udp && !f.v6 && f.port == 8080 && f.guest_port == 80);
+	assert_memory_equal(f.host, "\x7f\0\0\1", 4);
+	assert_int_equal(net_parse_forward(&f, "0.0.0.0:53:5353/udp", &e), 0);
+	assert_true(f.udp && f.port == 53 && f.guest_port == 5353);
+	assert_memory_equal(f.host, "\0\0\0\0", 4);
+	assert_int_equal(net_parse_forward(&f, "[::1]:2222:22/tcp", &e), 0);
+	assert_true(!f.udp && f.v6 && f.port == 2222 && f.guest_port == 22 && f.host[15] == 1);
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		assert_int_not_equal(net_parse_forward(&f, bad[i], &e), 0);
+}
+
+/* ---- frames */
+
+#define PAYLOAD 5000u
+
+static uint32_t be32(const uint8_t *p)
+{
+	return (uint32_t)(p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3]);
+}
+
+/* As a guest's driver would leave it: lengths of the whole, a partial checksum. */
+static size_t tcp_frame(uint8_t *f, bool v6, unsigned payload, struct net_wire *w)
+{
+	unsigned l4 = NET_HEADER + (v6 ? 40u : 20u), total = 20 + payload;
+	uint8_t pseudo[4] = { 0, 6, (uint8_t)(total >> 8), (uint8_t)total };
+	uint16_t sum;
+
+	memset(f, 0, l4 + 20);
+	memcpy(f, "\x52\1\2\3\4\5\x52\6\7\x8\x9\xa", 12);
+	memcpy(f + 12, v6 ? "\x86\xdd" : "\x08\0", 2);
+	f[14] = v6 ? 0x60 : 0x45;
+	if (v6) {
+		f[18] = (uint8_t)(total >> 8);
+		f[19] = (uint8_t)total;
+		f[20] = 6;
+	} else {
+		f[16] = (uint8_t)((total + 20) >> 8);
+		f[17] = (uint8_t)(total + 20);
+		f[22] = 64;
+		f[23] = 6;
+	}
+	for (unsigned i = 0; i < (v6 ? 32u : 8u); i++)
+		f[(v6 ? 22u : 26u) + i] = (uint8_t)(i * 7 + 10);
+	if (!v6) {
+		sum = (uint16_t)~net_fold(net_sum(0, f + 14, 20));
+		memcpy(f + 24, &sum, 2);
+	}
+	memcpy(f + l4, "\x1f\x90\x00\x50\xff\xff\xff\x00\0\0\0\1\x50\x99\x10\0", 16); /* flags: CWR, ACK, PSH, FIN */
+	for (unsigned i = 0; i < payload; i++)
+		f[l4 + 20 + i] = (uint8_t)(i * 31 + (i >> 8));
+	sum = net_fold(net_sum(net_sum(0, pseudo, 4), f + (v6 ? 22 : 26), v6 ? 32 : 8));
+	memcpy(f + l4 + 16, &sum, 2);
+	*w = (struct net_wire){ .flags = NET_WIRE_CSUM, .gso = v6 ? NET_GSO_TCP6 : NET_GSO_TCP4, .gso_size = 1448,
+				.hdr_len = (uint16_t)(l4 + 20), .csum_start = (uint16_t)l4, .csum_offset = 16 };
+	return l4 + 20 + payload;
+}
+
+/* Of a complete frame: both checksums, computed apart from the code under test. */
+static void frame_check(const uint8_t *f, size_t len, bool v6)
+{
+	unsigned l4 = NET_HEADER + (v6 ? 40u : 20u), n = (unsigned)len - l4;
+	const uint8_t *part[2] = { f + (v6 ? 22 : 26), f + l4 };
+	unsigned size[2] = { v6 ? 32 : 8, n };
+	uint64_t sum = 6 + n;
+
+	for (unsigned p = 0; p < 2; p++)
+		for (unsigned i = 0; i < size[p]; i++)
+			sum += (uint64_t)part[p][i] << (i % 2 ? 0 : 8);
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	assert_int_equal(sum, 0xffff);
+	if (v6) {
+		assert_int_equal(f[18] << 8 | f[19], n);
+		return;
+	}
+	assert_int_equal(f[16] << 8 | f[17], n + 20);
+	sum = 0;
+	for (unsigned i = 0; i < 20; i++)
+		sum += (uint64_t)f[14 + i] << (i % 2 ? 0 : 8);
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	assert_int_equal(sum, 0xffff);
+}
+
+struct fake {
+	struct net_link l;
+	unsigned frames, limit, busy_after;
+	struct net_wire wire;
+	size_t len[64];
+	uint8_t data[64][NET_WIRE_FRAME];
+};
+
+static enum net_result fake_take(struct fake *f, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
+{
+	size_t at = 0;
+
+	if (f->frames == f->busy_after)
+		return NET_BUSY;
+	f->wire = *w;
+	for (unsigned i = 0; i < n; i++) {
+		memcpy(f->data[f->frames] + at, iov[i].iov_base, iov[i].iov_len);
+		at += iov[i].iov_len;
+	}
+	assert_int_equal(at, len);
+	f->len[f->frames++] = len;
+	return NET_DONE;
+}
+
+static enum net_result fake_send(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
+{
+	return fake_take((struct fake *)l, w, iov, n, len);
+}
+
+static enum net_result fake_receive(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
+{
+	return fake_take(opaque, w, iov, n, len);
+}
+
+static const struct net_link_ops fake_ops = { .kind = "fake", .send = fake_send };
+static const struct net_card_ops card_ops = { .receive = fake_receive };
+
+static struct fake *fake_open(unsigned takes)
+{
+	struct fake *f = calloc(1, sizeof(*f));
+	struct net_config c = { .machine = "t" };
+
+	f->busy_after = 64;
+	assert_int_equal(net_link_init(&f->l, &fake_ops, &c, takes, NULL), 0);
+	net_attach(&f->l, &card_ops, f);
+	return f;
+}
+
+static void fake_close(struct fake *f)
+{
+	net_link_dispose(&f->l);
+	free(f);
+}
+
+static void segments_check(struct fake *f, const uint8_t *whole, bool v6)
+{
+	unsigned head = NET_HEADER + (v6 ? 60u : 40u), tcp = head - 20;
+
+	assert_int_equal(f->frames, 4);
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned part = i < 3 ? 1448 : PAYLOAD - 3 * 1448;
+
+		assert_int_equal(f->len[i], head + part);
+		assert_memory_equal(f->data[i] + head, whole + head + i * 1448, part);
+		assert_int_equal(be32(f->data[i] + tcp + 4), (uint32_t)(0xffffff00u + i * 1448));
+		assert_int_equal(f->data[i][tcp + 13], i == 0 ? 0x90 : i == 3 ? 0x19 : 0x10);
+		frame_check(f->data[i], f->len[i], v6);
+	}
+}
+
+static void test_segments(void **state)
+{
+	static uint8_t whole[NET_WIRE_FRAME];
+
+	for (unsigned v6 = 0; v6 < 2; v6++)
+		for (unsigned rx = 0; rx < 2; rx++) {
+			struct fake *f = fake_open(0);
+			struct net_wire w;
+			size_t len = tcp_frame(whole, v6, PAYLOAD, &w);
+			struct iovec iov[3] = { { whole, 10 }, { whole + 10, 61 }, { whole + 71, len - 71 } };
+
+			assert_int_equal(rx ? net_deliver(&f->l, &w, iov, 3) : net_send(&f->l, &w, iov, 3), NET_DONE);
+			segments_check(f, whole, v6);
+			assert_int_equal(rx ? f->l.stats.rx_frames : f->l.stats.tx_frames, 4);
+			fake_close(f);
+		}
+}
+
+/* As a whole, but with a checksum; and wholly untouched. */
+static void test_uncut(void **state)
+{
+	static uint8_t whole[NET_WIRE_FRAME];
+	struct fake *f = fake_open(NET_TAKES_BIG);
+	struct net_wire w;
+	size_t len = tcp_frame(whole, false, PAYLOAD, &w);
+	struct iovec iov = { whole, len };
+
+	net_send(&f->l, &w, &iov, 1);
+	assert_int_equal(f->frames, 1);
+	assert_int_equal(f->wire.flags, 0);
+	assert_int_equal(f->len[0], len);
+	frame_check(f->data[0], len, false);
+	net_card_takes(&f->l, NET_TAKES_CSUM | NET_TAKES_TSO4);
+	net_deliver(&f->l, &w, &iov, 1);
+	assert_int_equal(f->frames, 2);
+	assert_memory_equal(&f->wire, &w, sizeof(w));
+	assert_memory_equal(f->data[1], whole, len);
+	w.flags |= NET_WIRE_ECN; /* not taken: cut */
+	net_deliver(&f->l, &w, &iov, 1);
+	assert_int_equal(f->frames, 6);
+	fake_close(f);
+}
+
+/* Busy before anything went: it is kept; in the middle: the rest is lost, and counted. */
+static void test_busy(void **state)
+{
+	static uint8_t whole[NET_WIRE_FRAME];
+	struct fake *f = fake_open(0);
+	struct net_wire w;
+	struct iovec iov = { whole, tcp_frame(whole, false, PAYLOAD, &w) };
+
+	f->busy_after = 0;
+	assert_int_equal(net_send(&f->l, &w, &iov, 1), NET_BUSY);
+	assert_int_equal(f->l.stats.tx_drops, 0);
+	f->busy_after = 2;
+	assert_int_equal(net_send(&f->l, &w, &iov, 1), NET_DONE);
+	assert_int_equal(f->l.stats.tx_drops, 1);
+	net_set_up(&f->l, false);
+	assert_int_equal(net_send(&f->l, &w, &iov, 1), NET_DONE);
+	assert_int_equal(f->frames, 2);
+	fake_close(f);
+}
+
+/* Nonsense in the header never reads or writes outside (under the sanitizers), and nothing wrong gets through as complete. */
+static void test_nonsense(void **state)
+{
+	static uint8_t whole[NET_WIRE_FRAME];
+	struct net_wire w;
+	size_t len = tcp_frame(whole, false, 300, &w);
+
+	srand(1);
+	for (unsigned i = 0; i < 20000; i++) {
+		struct fake *f = i % 64 ? NULL : fake_open(i % 128 ? NET_TAKES_BIG : 0);
+		static struct fake *keep;
+		struct net_wire x = w;
+		struct iovec iov = { whole, (size_t)rand() % (len + 1) };
+
+		if (f) {
+			if (keep)
+				fake_close(keep);
+			keep = f;
+		}
+		keep->frames = 0;
+		x.gso_size = (uint16_t)(rand() % 400);
+		((uint8_t *)&x)[rand() % (int)sizeof(x)] = (uint8_t)rand();
+		if (i % 3 == 0)
+			whole[12 + rand() % 60] = (uint8_t)rand();
+		net_send(&keep->l, &x, &iov, 1);
+		assert_true(keep->frames <= 64);
+		if (i == 19999)
+			fake_close(keep);
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
+		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
