@@ -82,6 +82,7 @@ void block_kill(struct dbt *d, struct block *b)
 	page_unlink(b);
 	if (b->shadow)
 		page_unlink(b->shadow);
+	clone_forget(d, b);
 	unlink_incoming(d, b);
 	jc_remove(d, b->va);
 	d->counters.invalidated++;

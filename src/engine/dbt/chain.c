@@ -40,6 +40,21 @@ static void slot_reset_all(struct dbt *d, const struct exit *x)
 	}
 }
 
+int32_t slot_take(struct dbt *d)
+{
+	int32_t s = d->slot_free;
+
+	if (s >= 0)
+		d->slot_free = d->slot_next[s];
+	return s;
+}
+
+void slot_give_back(struct dbt *d, int32_t slot)
+{
+	d->slot_next[slot] = d->slot_free;
+	d->slot_free = slot;
+}
+
 void exit_slot_attach(struct dbt *d, struct exit *x)
 {
 	unsigned h = target_hash(x->target);
@@ -64,8 +79,7 @@ void exit_slot_detach(struct dbt *d, struct exit *x)
 	if (x->next_slot)
 		x->next_slot->slot_link = x->slot_link;
 	d->slot_of[x->slot] = NULL;
-	d->slot_next[x->slot] = d->slot_free;
-	d->slot_free = x->slot;
+	slot_give_back(d, x->slot);
 	x->slot = -1;
 }
 
@@ -74,6 +88,11 @@ static void patch(struct dbt *d, const struct exit *x, uint32_t target)
 	int32_t rel = (int32_t)(target - (x->patch + 4));
 
 	__atomic_store_n((int32_t *)(d->rw + x->patch), rel, __ATOMIC_RELEASE);
+}
+
+void exit_unpatch(struct dbt *d, const struct exit *x)
+{
+	patch(d, x, x->stub);
 }
 
 static void slots_reset(struct dbt *d, struct cpu *c, const int32_t *slots, unsigned *count)
@@ -130,7 +149,7 @@ void exit_unlink(struct dbt *d, struct exit *x)
 		;
 	*p = x->next_in;
 	x->to = NULL;
-	patch(d, x, x->stub);
+	exit_unpatch(d, x);
 }
 
 void unlink_incoming(struct dbt *d, struct block *b)

@@ -20,6 +20,7 @@
 #define BLOCK_EXITS 24u
 #define CACHE_REGIONS 8u
 #define BLOCK_HASH_BITS 18
+#define ALIAS_BITS 16
 #define CODE_PAGES_HASH 4096u
 #define SLOT_TARGETS 65536u
 #define JC_IDS 16u
@@ -63,7 +64,7 @@ struct exit {
 	struct exit *next_in; /* of to->incoming */
 	struct exit *next_slot, **slot_link; /* of dbt->slots_by_target */
 	uint64_t target;
-	uint32_t patch; /* offset of the rel32 that leads here: to `stub` while unlinked */
+	uint32_t patch; /* offset of the rel32 that leads here: to `stub` while unlinked; with a slot: behind the jump through it */
 	uint32_t stub;
 	int32_t slot;   /* cross-page: index in hot->slot; -1 for a patched jump */
 	uint8_t flags;  /* FL_H or FL_M when it is taken */
@@ -86,7 +87,8 @@ struct block {
 	uint64_t ram_page;
 	uint64_t serial; /* never twice the same */
 	uint16_t lo, hi; /* guest bytes [lo, hi) of the page */
-	uint8_t ninsns, nexits, nswaps;
+	uint8_t ninsns, nexits, nswaps, nruns;
+	uint16_t nrelocs;
 	struct {
 		uint8_t guest, host;
 	} swap[3]; /* swap.c */
@@ -97,6 +99,7 @@ struct block {
 	struct insn_map *map;
 	struct exit *exits;
 	struct run *runs;
+	uint32_t *relocs; /* clone.c */
 };
 
 /* RAM page that has blocks. */
@@ -115,7 +118,7 @@ struct region {
 };
 
 #define DBT_COUNTERS(X) \
-	X(blocks) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
+	X(blocks) X(copied) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
 	X(interp_helpers) X(interp_steps) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
 	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) \
 	X(samples_guest_code) X(samples_helpers) X(samples_translating) X(samples_halted)
@@ -138,6 +141,7 @@ struct dbt {
 	struct region regions[CACHE_REGIONS];
 	unsigned region; /* being filled */
 	struct block *hash[1u << BLOCK_HASH_BITS];
+	struct block *alias[1u << ALIAS_BITS]; /* clone.c */
 	struct code_page *pages[CODE_PAGES_HASH]; /* hashed by RAM page */
 	struct exit **slot_of;   /* by slot number */
 	uint32_t *slot_stub;     /* where the slot's exit has its stub */
@@ -261,12 +265,19 @@ static inline unsigned stepwise_bit(uint64_t page, uint64_t va)
 
 struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode);
 
+/* clone.c */
+bool clone_block(struct dbt *d, struct block *b, size_t room);
+void clone_forget(struct dbt *d, const struct block *b);
+
 /* chain.c */
 void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, bool global);
 void exit_unlink(struct dbt *d, struct exit *x);
 void unlink_incoming(struct dbt *d, struct block *b);
 void exit_slot_attach(struct dbt *d, struct exit *x);
 void exit_slot_detach(struct dbt *d, struct exit *x);
+int32_t slot_take(struct dbt *d); /* negative: there is none */
+void slot_give_back(struct dbt *d, int32_t slot);
+void exit_unpatch(struct dbt *d, const struct exit *x); /* jumps to its stub */
 void jc_insert(struct cpu *c, uint64_t rip, const void *host);
 void jc_remove(struct dbt *d, uint64_t rip);
 void chain_check(struct cpu *c, uint32_t mode); /* drop what mapping or mode made wrong; own thread, no lock held */

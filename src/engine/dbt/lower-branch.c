@@ -19,7 +19,8 @@ static void exit_stub_emit(struct tr *t, const struct cold *k)
 	if (x->self)
 		swap_emit(t);
 	emit_imm(e, S1, (uint64_t)(uintptr_t)(t->exits_final + (x - t->exits)));
-	emit_jmp_to(e, t->d->rw + (x->flags == FL_H ? t->d->tramp_link_h : t->d->tramp_link_m));
+	tr_reloc(t, RELOC_EXIT);
+	tr_jump_out(t, x->flags == FL_H ? t->d->tramp_link_h : t->d->tramp_link_m);
 }
 
 static struct exit *exit_new(struct tr *t, uint64_t target)
@@ -33,19 +34,16 @@ static struct exit *exit_new(struct tr *t, uint64_t target)
 	return x;
 }
 
+static void slot_jump(struct tr *t, struct exit *x)
+{
+	emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(x->slot)));
+	x->patch = emit_offset(&t->e);
+}
+
 static void slot_jump_emit(struct tr *t, const struct cold *k)
 {
 	emit_label_here(&t->e, k->from);
-	emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(k->exit->slot)));
-}
-
-static int32_t slot_take(struct dbt *d)
-{
-	int32_t s = d->slot_free;
-
-	if (s >= 0)
-		d->slot_free = d->slot_next[s];
-	return s;
+	slot_jump(t, k->exit);
 }
 
 /* No slot left: as if the jump were an indirect one. */
@@ -55,7 +53,7 @@ static void exit_by_cache(struct tr *t, uint64_t target)
 
 	if (t->fl == FL_H)
 		tr_flags_save(t);
-	emit_imm(&t->e, S0, target);
+	tr_emit_va(t, S0, target);
 	t->swapped = false; /* the caller's business */
 	lower_exit_indirect(t);
 	t->swapped = swapped;
@@ -78,7 +76,7 @@ static void exit_swapped_emit(struct tr *t, const struct cold *k)
 	emit_label_here(&t->e, k->from);
 	swap_emit(t);
 	if (x->slot >= 0) {
-		emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(x->slot)));
+		slot_jump(t, x);
 		exit_stub_emit(t, k);
 	} else {
 		struct cold stub = *k;
@@ -140,7 +138,7 @@ static void exit_emit(struct tr *t, int cc, uint64_t target)
 	}
 	if (x->slot >= 0) {
 		if (cc < 0) {
-			emit_jmp_mem(&t->e, opnd_gs(OFF_SLOT(x->slot)));
+			slot_jump(t, x);
 		} else {
 			k = tr_cold(t, slot_jump_emit, emit_jcc(&t->e, (unsigned)cc));
 			k->exit = x;
@@ -175,10 +173,10 @@ static void indirect_miss_emit(struct tr *t, const struct cold *k)
 	enc(&t->e, ENC_W, X_OR, S0, &s1);
 	emit_store(&t->e, opnd_gs(OFF_RIP), S0);
 	/* a target that is not canonical faults at the branch, with the stack pointer as it was */
-	emit_imm(&t->e, S0, t->page_va | t->at[k->idx]);
+	tr_emit_va(t, S0, t->page_va | t->at[k->idx]);
 	emit_store(&t->e, opnd_gs(OFF_HOT(from)), S0);
 	emit_store_imm32(&t->e, opnd_gs(OFF_HOT(undo)), undo);
-	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_indirect);
+	tr_jump_out(t, t->d->tramp_indirect);
 }
 
 /*
@@ -212,10 +210,10 @@ void lower_leave(struct tr *t, enum dbt_exit why, uint64_t rip)
 	struct emit *e = &t->e;
 
 	swap_out(t);
-	emit_imm(e, S0, rip);
+	tr_emit_va(t, S0, rip);
 	emit_store(e, opnd_gs(OFF_RIP), S0);
 	emit_imm(e, S0, (unsigned)why);
-	emit_jmp_to(e, t->d->rw + (t->fl == FL_M ? t->d->tramp_exit_m : t->d->tramp_exit_h));
+	tr_jump_out(t, t->fl == FL_M ? t->d->tramp_exit_m : t->d->tramp_exit_h);
 	t->ended = true;
 }
 
@@ -230,8 +228,9 @@ static void push_return(struct tr *t, const struct insn *i, bool second)
 	if (back == (uint64_t)(int64_t)(int32_t)back) {
 		tr_commit(t, i);
 		emit_store_imm32(e, m, (int32_t)back);
+		tr_reloc(t, RELOC_VA32);
 	} else {
-		emit_imm(e, S0, back);
+		tr_emit_va(t, S0, back);
 		tr_commit(t, i);
 		emit_store(e, m, S0);
 	}

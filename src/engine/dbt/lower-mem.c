@@ -52,7 +52,14 @@ void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flag
 	if (base == REG_RIP || (base == REG_NONE && index == REG_NONE)) {
 		uint64_t ea = base == REG_RIP ? tr_next_rip(t) + (uint64_t)i->disp : (uint64_t)i->disp;
 
-		emit_imm(e, reg, i->addrsize == 4 || !(enc_flags & ENC_W) ? (uint32_t)ea : ea);
+		if (i->addrsize == 4 || !(enc_flags & ENC_W)) {
+			emit_imm(e, reg, (uint32_t)ea);
+			t->fixed |= base == REG_RIP;
+		} else if (base == REG_RIP) {
+			tr_emit_va(t, reg, ea);
+		} else {
+			emit_imm(e, reg, ea);
+		}
 		return;
 	}
 	if (index != REG_NONE && spilled(index)) {
@@ -112,8 +119,8 @@ static void slow_emit(struct tr *t, const struct cold *k)
 		emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
 	else if (k->kind != SLOW_INTERP)
 		ea_emit(t, &t->insn[k->idx]);
-	emit_imm(e, S1, SLOW_PARAM(t->b, k->idx, k->kind, k->size));
-	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, k->idx, k->kind, k->size));
+	tr_jump_out(t, t->d->tramp_slow);
 }
 
 static struct cold *slow_jump(struct tr *t, unsigned cc, unsigned kind, unsigned size)
@@ -125,7 +132,7 @@ static struct cold *slow_jump(struct tr *t, unsigned cc, unsigned kind, unsigned
 	return k;
 }
 
-static void constant_operand(struct tr *t, uint64_t ea, unsigned size, unsigned kind, struct opnd *out)
+static void constant_operand(struct tr *t, uint64_t ea, bool moves, unsigned size, unsigned kind, struct opnd *out)
 {
 	struct emit *e = &t->e;
 	int32_t row = (int32_t)(ea >> 12 & (TLB_ENTRIES - 1)) * 8;
@@ -144,13 +151,23 @@ static void constant_operand(struct tr *t, uint64_t ea, unsigned size, unsigned 
 	if (page == (uint64_t)(int64_t)(int32_t)page && ea == (uint64_t)(int64_t)(int32_t)ea) {
 		emit_alu_imm(e, ENC_W, 7, m, (int32_t)page);
 		*out = opnd_mem(S1, (int32_t)ea);
+		t->fixed |= moves;
 	} else {
-		emit_imm(e, S0, page);
+		if (moves) {
+			tr_emit_va(t, S0, page);
+			t->fixed |= tag == (int8_t)tag;
+		} else {
+			emit_imm(e, S0, page);
+		}
 		enc(e, ENC_W, X_CMP, S0, &m);
+		if (moves)
+			tr_reloc(t, RELOC_ROW);
 		*out = opnd_sib(S0, S1, 0, (int32_t)(ea & 0xfff));
 	}
 	slow_jump(t, CC_NE, kind, size);
 	emit_load(e, S1, opnd_mem(TB, OFF_ADDEND + row));
+	if (moves)
+		tr_reloc(t, RELOC_ROW);
 }
 
 /* S0 = address on entry (`from` is a register that has it too, or S0). S1 = addend at the end. */
@@ -185,9 +202,9 @@ static void run_slow_emit(struct tr *t, const struct cold *k)
 		at.disp = (int32_t)k->arg;
 		ea_emit(t, &at);
 	}
-	emit_imm(e, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)SLOW_RUN << 56 |
-				(uint64_t)k->kind << 60);
-	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
+	tr_emit_block(t, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)SLOW_RUN << 56 |
+				     (uint64_t)k->kind << 60);
+	tr_jump_out(t, t->d->tramp_slow);
 }
 
 /* The check for all of a run. */
@@ -291,7 +308,7 @@ void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kin
 		return;
 	}
 	if (ea_constant(t, i, &ea)) {
-		constant_operand(t, ea, size, kind, out);
+		constant_operand(t, ea, i->base == REG_RIP, size, kind, out);
 		return;
 	}
 	if (i == &t->insn[t->idx] && index_is_small(t, t->idx)) {

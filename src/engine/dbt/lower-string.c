@@ -12,8 +12,8 @@
 static void slow_emit(struct tr *t, const struct cold *k)
 {
 	emit_label_here(&t->e, k->from);
-	emit_imm(&t->e, S1, SLOW_PARAM(t->b, k->idx, SLOW_INTERP, 1));
-	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, k->idx, SLOW_INTERP, 1));
+	tr_jump_out(t, t->d->tramp_slow);
 }
 
 static void slow_if(struct tr *t, unsigned cc)

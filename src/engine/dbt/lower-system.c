@@ -33,10 +33,10 @@ static void leave_emit(struct tr *t, const struct cold *k)
 		enc(e, 0, 0xc6, 0, &m);
 		emit8(e, SHADOW_STI);
 	}
-	emit_imm(e, S0, k->arg);
+	tr_emit_va(t, S0, k->arg);
 	emit_store(e, opnd_gs(OFF_RIP), S0);
 	emit_imm(e, S0, EXIT_BOUNDARY);
-	emit_jmp_to(e, t->d->rw + t->d->tramp_exit_m);
+	tr_jump_out(t, t->d->tramp_exit_m);
 }
 
 /* Interrupts are on now: leave if there may be one. */
@@ -104,8 +104,8 @@ static enum lowered lower_pushf(struct tr *t)
 static void interp_emit(struct tr *t, const struct cold *k)
 {
 	emit_label_here(&t->e, k->from);
-	emit_imm(&t->e, S1, SLOW_PARAM(t->b, k->idx, SLOW_INTERP, 1));
-	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, k->idx, SLOW_INTERP, 1));
+	tr_jump_out(t, t->d->tramp_slow);
 }
 
 /* Only arithmetic flags, DF and IF change inline. */
@@ -266,8 +266,8 @@ static enum lowered lower_far(struct tr *t, const struct insn *i, enum far_kind 
 	}
 	if (kind == FAR_CR3)
 		emit_load(&t->e, S0, opnd_guest(i->rm));
-	emit_imm(&t->e, S1, SLOW_PARAM(t->b, t->idx, SLOW_FAR, 1) | (uint64_t)(kind | (i->len - 2u) << 2) << 60);
-	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, t->idx, SLOW_FAR, 1) | (uint64_t)(kind | (i->len - 2u) << 2) << 60);
+	tr_jump_out(t, t->d->tramp_slow);
 	t->ended = true;
 	return LOWERED;
 }

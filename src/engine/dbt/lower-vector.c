@@ -152,9 +152,9 @@ static void live_check_emit(struct tr *t, const struct cold *k)
 
 	emit_label_here(e, k->from);
 	/* the size field says which: 1 vector, 2 x87 */
-	emit_imm(e, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)SLOW_FP << 56 |
+	tr_emit_block(t, S1, (uint64_t)(uintptr_t)t->b | (uint64_t)k->idx << 48 | (uint64_t)SLOW_FP << 56 |
 				(uint64_t)k->arg << 60);
-	emit_jmp_to(e, t->d->rw + t->d->tramp_slow);
+	tr_jump_out(t, t->d->tramp_slow);
 }
 
 static void live_check(struct tr *t, int32_t flag, unsigned which)

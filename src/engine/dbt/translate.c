@@ -227,8 +227,8 @@ static void lower_helper(struct tr *t)
 		tr_flags_save(t);
 		t->fl = FL_M;
 	}
-	emit_imm(&t->e, S1, SLOW_PARAM(t->b, t->idx, SLOW_INTERP, 1));
-	emit_jmp_to(&t->e, t->d->rw + t->d->tramp_slow);
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, t->idx, SLOW_INTERP, 1));
+	tr_jump_out(t, t->d->tramp_slow);
 	t->fl = FL_H; /* both ways */
 }
 
@@ -245,10 +245,10 @@ static void log_full_emit(struct tr *t, const struct cold *k)
 
 	emit_label_here(e, k->from);
 	swap_out(t);
-	emit_imm(e, S0, t->b->va);
+	tr_emit_va(t, S0, t->b->va);
 	emit_store(e, opnd_gs(OFF_RIP), S0);
 	emit_imm(e, S0, EXIT_LOG);
-	emit_jmp_to(e, t->d->rw + (k->kind == FL_H ? t->d->tramp_exit_h : t->d->tramp_exit_m));
+	tr_jump_out(t, k->kind == FL_H ? t->d->tramp_exit_h : t->d->tramp_exit_m);
 }
 
 /* Under engine=verify: put the block into the log, or leave when that is full. Flags must not change. */
@@ -260,7 +260,7 @@ static void log_entry(struct tr *t)
 	label on;
 
 	at.gs = true;
-	emit_imm(e, S0, (uint64_t)(uintptr_t)t->b);
+	tr_emit_block(t, S0, (uint64_t)(uintptr_t)t->b);
 	emit_mov(e, S1, RCX);
 	emit_load(e, RCX, left);
 	emit_bytes(e, "\xe3\x02\xeb\x00", 4); /* jrcxz, over a jump */
@@ -396,6 +396,7 @@ static bool finish(struct tr *t, struct block *b)
 	swap_in(t, b);
 	b->exits = t->exits_final;
 	b->nexits = (uint8_t)t->nexits;
+	b->nruns = (uint8_t)t->nruns;
 	memcpy(b->exits, t->exits, t->nexits * sizeof(*b->exits));
 	memcpy(b->map, t->map, (n + 1) * sizeof(*b->map));
 	return true;
@@ -407,8 +408,7 @@ static void give_back_slots(struct tr *t)
 		int32_t s = t->exits[n].slot;
 
 		if (s >= 0) {
-			t->d->slot_next[s] = t->d->slot_free;
-			t->d->slot_free = s;
+			slot_give_back(t->d, s);
 		}
 	}
 }
@@ -439,7 +439,8 @@ static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b
 	t->mode = mode;
 	t->page_va = va & ~0xfffull;
 	t->code = b->code;
-	t->n = t->idx = t->ncold = t->nexits = 0;
+	t->n = t->idx = t->ncold = t->nexits = t->nrelocs = 0;
+	t->fixed = false;
 	t->vec_known = t->x87_known = t->ended = false;
 	t->stepwise = d->stepwise[stepwise_bit(b->page, va) / 64] & BIT(stepwise_bit(b->page, va) % 64);
 	memset(t->shape, 0, sizeof(t->shape));
@@ -516,12 +517,15 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	if (!b)
 		return NULL;
 	b->start = (uint32_t)(at - d->rw);
-	tr_begin(t, d, c, b, va, mode);
-	decode(t, va & 0xfff);
-	if (!t->n && second && decode_straddling(t, va & 0xfff, second))
-		b->page2 = page2;
-	if (!t->n || (liveness(t), plan_swaps(t), plan_runs(t), !emit_block(t, b, room)))
-		return NULL;
+	if (!clone_block(d, b, room)) {
+		tr_begin(t, d, c, b, va, mode);
+		decode(t, va & 0xfff);
+		if (!t->n && second && decode_straddling(t, va & 0xfff, second))
+			b->page2 = page2;
+		if (!t->n || (liveness(t), plan_swaps(t), plan_runs(t), !emit_block(t, b, room)))
+			return NULL;
+		clone_remember(t, b);
+	}
 	dbt_cache_commit(d, b, b->end);
 	block_insert(d, b, ram_page[1]);
 	d->counters.blocks++;

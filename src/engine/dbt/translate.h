@@ -45,6 +45,19 @@ struct cold {
 	struct exit *exit;
 };
 
+/* Places in host code that hold the guest's addresses or the block's own; clone.c. */
+enum reloc {
+	RELOC_VA64,  /* a guest address: 64 bits, */
+	RELOC_VA32,  /* or 32 of it, zero-extended or positive */
+	RELOC_BLOCK, /* pointer to the block in the lower 48 bits of 64 */
+	RELOC_EXIT,  /* pointer into its exits */
+	RELOC_ROW,   /* displacement of a TLB entry */
+	RELOC_OUT,   /* rel32 out of the block */
+};
+#define RELOC_SHIFT 24
+#define RELOC_AT ((1u << RELOC_SHIFT) - 1)
+#define RELOCS 384u
+
 #define COLD_EACH 8u /* one instruction makes at most */
 
 struct tr {
@@ -65,6 +78,9 @@ struct tr {
 	uint16_t lo, hi;  /* guest bytes used, within the page */
 	const uint8_t *code;
 	unsigned ncold, nexits;
+	bool fixed; /* no copies of this one */
+	unsigned nrelocs;
+	uint32_t relocs[RELOCS];
 	struct insn insn[BLOCK_INSNS];
 	uint16_t at[BLOCK_INSNS]; /* offset in the guest page */
 	uint16_t live[BLOCK_INSNS + 1]; /* flags live before each instruction */
@@ -128,6 +144,13 @@ enum lowered lower_string(struct tr *t, const struct insn *i);
 bool lower_clobbers_flags(const struct tr *t, const struct insn *i); /* does its lowering need the host flags for itself? */
 /* The instruction again with other registers: its prefixes, opcode and immediate as they were. */
 void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct opnd *rm);
+
+/* clone.c */
+void tr_reloc(struct tr *t, enum reloc kind); /* of what ends here */
+void tr_emit_va(struct tr *t, unsigned reg, uint64_t v);
+void tr_emit_block(struct tr *t, unsigned reg, uint64_t v); /* t->b and something in the upper bits */
+void tr_jump_out(struct tr *t, uint32_t trampoline);
+void clone_remember(struct tr *t, struct block *b);
 
 /* plan.c */
 void plan_runs(struct tr *t);

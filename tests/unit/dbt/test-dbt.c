@@ -12,6 +12,7 @@
 #include <time.h>
 #include <cmocka.h>
 #include "../interp/guest.h"
+#include "engine/dbt/dbt.h"
 
 #define PROGRAM(name, code) \
 	extern const uint8_t name[], name##_end[]; \
@@ -144,6 +145,22 @@ PROGRAM(prog_guess, "mov r12d, 3000\n mov ebx, 0x20000\n xor eax, eax\n mov edx,
 PROGRAM(prog_guess_wild, "mov ecx, 6\n mov rbx, 0x20000\n 1: movzx esi, cl\n mov [rbx+rsi*8], rcx\n mov rax, [rbx+rsi*8+8]\n"
 			 "dec ecx\n jnz 1b\n btc rbx, 63\n xor rbx, 0x1000\n mov ecx, 2\n jmp 1b\n hlt\n");
 
+/*
+ * The same code at several addresses: operands relative to RIP, return addresses, calls and jumps within the page and to the next, directly and
+ * not, a loop that exchanges registers.
+ */
+PROGRAM(prog_moved, "mov rax, [0x102000]\n mov [0x102010], rax\n mov [0x102028], rax\n mov rbx, [0x103000]\n and rbx, -4096\n"
+		    "mov rax, [rbx]\n mov [rbx+72], rax\n mov rcx, cr3\n mov cr3, rcx\n lea rsi, [rip+8f]\n mov r12d, 6\n"
+		    "1: lea rdi, [rip+3f]\n add rdi, [rsi+r12*8-8]\n mov ecx, 20\n 2: call rdi\n dec ecx\n jnz 2b\n"
+		    "dec r12\n jnz 1b\n hlt\n"
+		    "3: push rcx\n inc qword ptr [rip+9f]\n lea rax, [rip+9f]\n add r14, rax\n push rbx\n lea rbx, [rip+7f]\n"
+		    "call 4f\n call 6f\n call rbx\n mov rdx, [rip+9f]\n add [rip+9f+8], rdx\n pop rbx\n mov r13d, 9\n"
+		    "5: lea r14, [r14+r13*2]\n add r15, r14\n dec r13\n jnz 5b\n pop rcx\n ret\n"
+		    "4: mov rax, [rsp]\n add r14, rax\n cmp r14, 5\n jb 4f\n jmp 6f\n 4: ret\n"
+		    ".balign 8\n 8: .quad 0, 0x10000000000, 0x28001200000, 0x10001200000, 0x28000000000, 0x10000000000\n"
+		    ".skip 4096-(.-prog_moved), 0x90\n 6: add rax, [rip+9f+8]\n rol rax, 3\n xor r14, rax\n ret\n"
+		    "7: pop rax\n sub r14, rax\n jmp rax\n .balign 8\n 9: .quad 1, 2\n");
+
 /* A page fault in the middle of a block. */
 PROGRAM(prog_fault, "mov rbx, 0x20000\n mov rax, 5\n add rax, 7\n mov [rbx], rax\n mov rdx, 0x7000000000\n"
 		    "push rax\n mov rcx, [rdx+rax]\n mov rax, 99\n hlt\n");
@@ -153,6 +170,7 @@ PROGRAM(prog_divide, "mov rbx, 0x20000\n xor edx, edx\n mov eax, 1\n xor ecx, ec
 PROGRAM(prog_forever, "mov rbx, 0x20000\n 1: add rax, [rbx]\n inc rcx\n jmp 1b\n");
 
 struct outcome {
+	uint64_t copied;
 	struct x86_state s;
 	uint64_t memory;
 };
@@ -205,6 +223,7 @@ static struct outcome run_in(const struct engine_ops *engine, const uint8_t *cod
 		assert_int_equal(guest_run(&g, 0), STOP_HLT);
 	}
 	engine->state_get(&g.cpus[0]);
+	o.copied = engine == &engine_dbt ? dbt_of(&g.cpus[0])->counters.copied : 0;
 	o.s = g.cpus[0].s;
 	o.memory = memory_hash(&g);
 	guest_destroy(&g);
@@ -287,6 +306,12 @@ static void guesses(void **state)
 {
 	compare(prog_guess, prog_guess_end, false);
 	compare(prog_guess_wild, prog_guess_wild_end, true);
+}
+
+static void moved(void **state)
+{
+	compare(prog_moved, prog_moved_end, false);
+	assert_true(run_in(&engine_dbt, prog_moved, prog_moved_end, 0).copied > 20);
 }
 
 static void deep_stack(void **state)
@@ -410,7 +435,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(swaps),
 		cmocka_unit_test(kicked_swapped),
-		cmocka_unit_test(guesses),
+		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
 	struct err e;
 
