@@ -133,7 +133,7 @@ apt_host() { # ARCH COMMAND...: the same with the host's lists
 fetch_image() {
 	dest=$cache/$2
 	kernel=$(echo "$dest"/vmlinuz-*)
-	[ ! -s "$kernel" ] || [ ! -d "$dest/modules" ] || return 0
+	[ ! -s "$kernel" ] || [ ! -s "$dest/modules/nd_pmem.ko" ] || return 0
 	say "fetching Debian's kernel ($2)"
 	apt=apt_private
 	[ "$1" != "$(dpkg --print-architecture)" ] || apt=apt_host
@@ -158,7 +158,7 @@ fetch_image() {
 	fi
 	dpkg-deb --fsys-tarfile "$dest.new"/*.deb |
 		(cd "$dest.new" && tar -x --wildcards './boot/vmlinuz-*' './lib/modules/*virtio*' './lib/modules/*/vsock*.ko*' \
-			'./lib/modules/*/vmw_vsock_*' './lib/modules/*/fuse.ko*' './lib/modules/*/9p*' \
+			'./lib/modules/*/vmw_vsock_*' './lib/modules/*/fuse.ko*' './lib/modules/*nvdimm.ko*' './lib/modules/*/nd_*.ko*' \
 			'./lib/modules/*/net_failover.ko*' './lib/modules/*/failover.ko*' 2>/dev/null)
 	[ -s "$(echo "$dest.new"/boot/vmlinuz-*)" ] || die "cannot unpack $image; is the disk full?"
 	mv "$dest.new"/boot/vmlinuz-* "$dest.new"/

@@ -4,7 +4,9 @@
  * else there is. Each is a PCI function of its own, also for drivers from before virtio 1.0 where those know it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include "board/private.h"
 #include "pci/pci.h"
 #include "virtio/devices.h"
@@ -86,6 +88,29 @@ static int ports(struct virtio_board *b, const struct pc_config *config, struct 
 	return attach(b, virtio_console_create(b->env, b->count, port, config->nports, e), true, NULL, e);
 }
 
+/* Files in the address space. What is mapped stays when the descriptor goes. */
+static int pmems(struct virtio_board *b, const struct pc_config *config, struct err *e)
+{
+	uint64_t at = b->pmem_start;
+
+	for (unsigned i = 0; i < config->npmems; i++) {
+		const struct pc_pmem *p = &config->pmem[i];
+		int fd _close_ = open(p->path, O_RDONLY | O_CLOEXEC);
+		struct stat st;
+
+		if (fd < 0 || fstat(fd, &st))
+			return err_errno(e, "--pmem %s: cannot open", p->path);
+		if ((uint64_t)st.st_size != p->length)
+			return err_set(e, EBUSY, "--pmem %s: its size has just changed", p->path);
+		if (mem_map_file(b->env->mem, at, fd, p->length, p->size, p->path, e))
+			return err_prefix(e, "--pmem");
+		if (attach(b, virtio_pmem_create(b->env, b->count, at, p->size, e), false, NULL, e))
+			return -1;
+		at += p->size;
+	}
+	return 0;
+}
+
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 {
 	const struct pc_config *config = d->config;
@@ -97,6 +122,8 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 	if (config->rng && attach(b, virtio_rng_create(b->env, b->count, 0, e), true, NULL, e))
 		return -1;
 	if (config->nports && ports(b, config, e))
+		return -1;
+	if (pmems(b, config, e))
 		return -1;
 	for (unsigned i = 0; i < config->nshares; i++) {
 		const struct pc_share *s = &config->share[i];

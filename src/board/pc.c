@@ -300,14 +300,22 @@ static void pm_moved(void *opaque, uint16_t base)
 }
 
 /* 64-bit BARs go above RAM; 32 GiB of room there do for a guest without firmware to choose from. */
+/* Files shown as memory lie behind RAM. */
+static uint64_t pmem_start(const struct pc *pc)
+{
+	uint64_t size = pc->vm->config->memory, top = PC_HIGH_RAM + (size - MIN(size, PC_LOW_RAM_END));
+
+	return (top + PC_PMEM_ALIGN - 1) & -PC_PMEM_ALIGN;
+}
+
 static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 {
-	uint64_t size = pc->vm->config->memory, low = MIN(size, PC_LOW_RAM_END), top = PC_HIGH_RAM + (size - low);
+	uint64_t size = pc->vm->config->memory, low = MIN(size, PC_LOW_RAM_END);
 
 	c->low_start = low;
 	c->low_end = PC_IOAPIC;
 	c->assign_start = PC_LOW_RAM_END;
-	c->high_start = (top + PCI_HIGH_ALIGN - 1) & ~(PCI_HIGH_ALIGN - 1);
+	c->high_start = (pmem_start(pc) + pc->vm->config->files + PCI_HIGH_ALIGN - 1) & ~(PCI_HIGH_ALIGN - 1);
 	c->high_end = MIN(c->high_start + PCI_HIGH_SIZE, BIT(pc->vm->cpuid.phys_bits));
 	c->high_end = MAX(c->high_end, c->high_start);
 }
@@ -336,7 +344,10 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	    (pc->disks.ahci && add(pc, pc->disks.ahci)))
 		return -1;
 	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
-					    .cpus = pc->vm->machine.ncpus };
+					    .cpus = pc->vm->machine.ncpus, .pmem_start = pmem_start(pc) };
+	if (pc->config->npmems && bus.high_start > BIT(pc->vm->cpuid.phys_bits))
+		return err_set(e, E2BIG, "the guest's CPU has no addresses for files of %llu MiB",
+			       (unsigned long long)(pc->vm->config->files >> 20));
 	for (unsigned n = 0; n < VIRTIO_MMIO_MAX; n++)
 		pc->virtio.irq[n] = pc_irq(pc, VIRTIO_MMIO_IRQ(n), 0);
 	return pc_virtio(&pc->disks, &pc->virtio, e);

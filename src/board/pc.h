@@ -36,6 +36,13 @@ struct pc_share { /* a folder shared with the guest (virtio) */
 	bool read_only;
 };
 
+#define PC_PMEMS 8
+#define PC_PMEM_ALIGN (2ull << 20) /* what the guest wants of place and size */
+struct pc_pmem { /* a file as read-only memory */
+	const char *path;
+	uint64_t length, size; /* of the file; of the memory: a multiple of PC_PMEM_ALIGN */
+};
+
 struct pc_config {
 	const char *kernel, *initrd, *append, *firmware;
 	/* Flash for the firmware's variables, below it: the file, and what it is made from; both NULL: there is none. */
@@ -53,6 +60,8 @@ struct pc_config {
 	unsigned ndisks;
 	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
 	bool rng, balloon;     /* virtio devices */
+	struct pc_pmem pmem[PC_PMEMS];
+	unsigned npmems;
 	struct pc_share share[PC_SHARES];
 	unsigned nshares;
 	const char *vsock;     /* virtio sockets: path of the host's side; NULL: none */

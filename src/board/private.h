@@ -220,6 +220,7 @@ struct virtio_board {
 	struct irq_line irq[VIRTIO_MMIO_MAX];
 	unsigned mmio; /* so far */
 	unsigned cpus, count; /* count: devices so far */
+	uint64_t pmem_start; /* where files are mapped, one after another */
 	struct chr *chr[PC_PORTS];
 	struct virtio *balloon; /* NULL: none */
 };

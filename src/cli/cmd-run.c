@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/log.h"
 #include "base/trace.h"
@@ -340,6 +341,28 @@ static int set_vsock(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+static int set_pmem(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+	struct pc_pmem *p = &o->pc.pmem[o->pc.npmems];
+	struct stat st;
+
+	if (o->pc.npmems == PC_PMEMS)
+		return err_set(e, E2BIG, "there can be %d files", PC_PMEMS);
+	if (stat(value, &st))
+		return err_errno(e, "cannot look at it");
+	if (!S_ISREG(st.st_mode) || !st.st_size)
+		return err_set(e, EINVAL, "is no file, or an empty one");
+	p->path = value;
+	p->length = (uint64_t)st.st_size;
+	p->size = (p->length + PC_PMEM_ALIGN - 1) & -PC_PMEM_ALIGN;
+	if (p->size > 1ull << 46)
+		return err_set(e, EFBIG, "is too large");
+	o->vm.files += p->size;
+	o->pc.npmems++;
+	return 0;
+}
+
 /* DIR[:TAG][,ro]; the tag is "share", or "share1" and so on, when not given. */
 static int set_share(void *into, const char *value, struct err *e)
 {
@@ -434,6 +457,7 @@ const struct option_def run_options[] = {
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
 	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port, OPTION_LIST },
+	{ "pmem", "FILE", "an image as memory, /dev/pmem0, only to be read", set_pmem, OPTION_LIST | OPTION_PATH },
 	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
 	{ "vsock", "PATH[,cid=N]", "sockets: guest's port P is PATH_P; docs/virtio.md [3]", set_vsock, OPTION_PATH },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },

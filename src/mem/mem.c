@@ -14,7 +14,7 @@
 
 #define MIB (1ull << 20)
 
-static int mem_reserve(struct mem *m, struct err *e)
+static int mem_reserve(struct mem *m, uint64_t files, struct err *e)
 {
 	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 
@@ -24,7 +24,9 @@ static int mem_reserve(struct mem *m, struct err *e)
 	if (m->ram_size > host)
 		return err_set(e, ENOMEM, "%llu MiB of guest memory asked for, the host has %llu MiB",
 			       (unsigned long long)(m->ram_size / MIB), (unsigned long long)(host / MIB));
-	m->reserved = m->ram_size + MEM_ROM_SPACE;
+	if (files > MEM_LIMIT || files % GUEST_PAGE)
+		return err_set(e, EINVAL, "files of %llu bytes cannot be mapped", (unsigned long long)files);
+	m->reserved = m->ram_size + MEM_ROM_SPACE + files;
 	m->used = m->ram_size;
 	m->fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (m->fd < 0)
@@ -49,6 +51,11 @@ static int mem_reserve(struct mem *m, struct err *e)
 
 struct mem *mem_create(uint64_t ram_size, struct err *e)
 {
+	return mem_create_with_files(ram_size, 0, e);
+}
+
+struct mem *mem_create_with_files(uint64_t ram_size, uint64_t files, struct err *e)
+{
 	struct mem *m = calloc(1, sizeof(*m));
 	pthread_rwlockattr_t attr;
 
@@ -62,7 +69,7 @@ struct mem *mem_create(uint64_t ram_size, struct err *e)
 	pthread_rwlockattr_destroy(&attr);
 	m->fd = -1;
 	m->ram_size = ram_size;
-	if (mem_reserve(m, e)) {
+	if (mem_reserve(m, files, e)) {
 		mem_destroy(m);
 		return NULL;
 	}
@@ -162,11 +169,32 @@ int mem_map_read_only(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t siz
 	return mem_check(m, ram_offset, size, name, e) ? -EINVAL : mem_add(m, &g, e);
 }
 
+/* Bytes left for ROMs and devices. */
+static uint64_t rom_room(const struct mem *m)
+{
+	return m->ram_size + MEM_ROM_SPACE - m->used;
+}
+
+int mem_map_file(struct mem *m, gpa_t at, int fd, uint64_t length, uint64_t size, const char *name, struct err *e)
+{
+	uint64_t first = m->ram_size + MEM_ROM_SPACE;
+	struct mem_region g = { .start = at, .size = size, .kind = REGION_ROM, .ram_offset = first + m->files, .name = name };
+
+	if (m->nfiles == MEM_FILES || !length || length > size || size % GUEST_PAGE || size > m->reserved - g.ram_offset)
+		return err_set(e, EINVAL, "%s: a file of %llu bytes does not fit", name, (unsigned long long)length);
+	if (mmap(m->base + g.ram_offset, length, PROT_READ, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED)
+		return err_errno(e, "%s: cannot be mapped", name);
+	m->file[m->nfiles].ram_offset = g.ram_offset;
+	m->file[m->nfiles++].length = length;
+	m->files += size;
+	return mem_add(m, &g, e);
+}
+
 int mem_alloc(struct mem *m, uint64_t size, uint64_t *ram_offset, struct err *e)
 {
 	uint64_t padded = (size + GUEST_PAGE - 1) & -GUEST_PAGE;
 
-	if (!size || size > m->reserved - m->used || padded > m->reserved - m->used)
+	if (!size || size > rom_room(m) || padded > rom_room(m))
 		return err_set(e, ENOMEM, "there is no room for %llu KiB of device memory",
 			       (unsigned long long)(size >> 10));
 	*ram_offset = m->used;
@@ -181,7 +209,7 @@ int mem_map_rom(struct mem *m, gpa_t at, const void *data, uint64_t size, const 
 	struct mem_region g = { .start = at, .kind = REGION_ROM, .ram_offset = m->used, .name = name };
 	int r;
 
-	if (!size || size > m->reserved - m->used)
+	if (!size || size > rom_room(m))
 		return err_set(e, EINVAL, "%s: a ROM of %llu bytes does not fit", name,
 			       (unsigned long long)size);
 	padded = (size + GUEST_PAGE - 1) & -GUEST_PAGE;

@@ -54,6 +54,7 @@ struct mem_range {
 };
 
 struct mem *mem_create(uint64_t ram_size, struct err *e); /* reserves all RAM, maps none of it yet */
+struct mem *mem_create_with_files(uint64_t ram_size, uint64_t files, struct err *e); /* and room for mem_map_file */
 void mem_destroy(struct mem *m);
 
 /*
@@ -71,6 +72,11 @@ int mem_map_rom(struct mem *m, gpa_t at, const void *data, uint64_t size, const 
  * it shows nowhere until mem_map_ram or mem_map_read_only puts it somewhere.
  */
 int mem_alloc(struct mem *m, uint64_t size, uint64_t *ram_offset, struct err *e);
+/*
+ * A file's bytes, read-only and shared with whoever else has it mapped; what is behind its end in [at, +size) is zero. The file must not
+ * become shorter. It is no part of what mem_ram_size counts, and so of what is saved.
+ */
+int mem_map_file(struct mem *m, gpa_t at, int fd, uint64_t length, uint64_t size, const char *name, struct err *e);
 /* Any memory with a RAM offset, which the guest can read and execute here but not write. */
 int mem_map_read_only(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name, struct err *e);
 int mem_map_io(struct mem *m, gpa_t at, uint64_t size, const struct io_ops *ops, void *opaque,

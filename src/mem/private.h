@@ -9,6 +9,8 @@
 #define MEM_LIMIT (1ull << 52)      /* physical addresses end here, as the architecture says */
 #define MEM_ROM_SPACE (64ull << 20) /* room for ROMs behind RAM */
 
+#define MEM_FILES 16
+
 enum region_kind { REGION_RAM, REGION_ROM, REGION_IO, REGION_ALIAS };
 
 /* What was mapped, in the order it was. */
@@ -31,7 +33,12 @@ struct mem {
 	uint8_t *base;
 	uint64_t ram_size;  /* of RAM proper */
 	uint64_t used;      /* with ROMs */
-	uint64_t reserved;  /* mapped: ram_size + MEM_ROM_SPACE */
+	uint64_t reserved;  /* mapped: ram_size + MEM_ROM_SPACE + room for files */
+	uint64_t files;     /* used of that room, by */
+	struct {
+		uint64_t ram_offset, length;
+	} file[MEM_FILES];
+	unsigned nfiles;
 	int fd;
 	_Atomic uint8_t *flags;
 	_Atomic bool tracking;

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "base/err.h"
 #include "mem/private.h"
@@ -93,11 +94,23 @@ void mem_watch_clear(struct mem *m)
 
 struct mem *mem_shadow_create(struct mem *of, const struct io_ops *ops, void *opaque, struct err *e)
 {
-	struct mem *m = mem_create(of->ram_size, e);
+	uint64_t first = of->ram_size + MEM_ROM_SPACE;
+	struct mem *m = mem_create_with_files(of->ram_size, of->reserved - first, e);
 
 	if (!m)
 		return NULL;
 	m->used = of->used;
+	m->files = of->files;
+	for (unsigned i = 0; i < of->nfiles; i++) {
+		uint64_t at = of->file[i].ram_offset;
+
+		/* once more: a shared mapping moved with length 0 is doubled */
+		if (mremap(of->base + at, 0, of->file[i].length, MREMAP_MAYMOVE | MREMAP_FIXED, m->base + at) == MAP_FAILED) {
+			err_errno(e, "cannot map files again");
+			mem_destroy(m);
+			return NULL;
+		}
+	}
 	if (mem_shadow_map(m, of, ops, opaque)) {
 		mem_destroy(m);
 		err_set(e, ENOMEM, "no memory for the address map");

@@ -53,6 +53,9 @@ struct virtio_fs_config {
 };
 struct virtio *virtio_fs_create(const struct device_env *env, unsigned instance, const struct virtio_fs_config *c, struct err *e);
 
+/* Memory at `start`, which the board has filled, for the guest's nd_pmem; read-only. */
+struct virtio *virtio_pmem_create(const struct device_env *env, unsigned instance, uint64_t start, uint64_t size, struct err *e);
+
 /* Balloon, with the guest's statistics, and pages it reports as free given back at once. */
 struct virtio *virtio_balloon_create(const struct device_env *env, unsigned instance, struct err *e);
 struct virtio_balloon_info {

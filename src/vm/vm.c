@@ -487,7 +487,7 @@ static int vm_build(struct vm *vm, struct err *e)
 	if (!vm->clock)
 		return -(e && e->code ? e->code : ENOMEM);
 	m->clock = vm->clock;
-	m->mem = mem_create(vm->config->memory, e);
+	m->mem = mem_create_with_files(vm->config->memory, vm->config->files, e);
 	if (!m->mem)
 		return -(e && e->code ? e->code : ENOMEM);
 	m->ports = ports_create();
