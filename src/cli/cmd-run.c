@@ -135,7 +135,7 @@ static int set_cpu(void *into, const char *value, struct err *e)
 
 	((struct run_options *)into)->vm.cpu_model = value;
 	((struct run_options *)into)->sized = true;
-	return one_of(value, names, ARRAY_LEN(names), "v2, v3 and host", e);
+	return one_of(value, names, ARRAY_LEN(names), "v2, v3, v4 and host", e);
 }
 
 static int set_serial(void *into, const char *value, struct err *e)
@@ -464,7 +464,7 @@ const struct option_def run_options[] = {
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
 	{ "cpus", "N[,...]", "virtual CPUs, 1 to 64 [1]; sockets=, cores=, threads=", set_cpus },
-	{ "cpu", "MODEL", "what the CPU can do: v2, v3 or host [host]", set_cpu },
+	{ "cpu", "MODEL", "what the CPU can do: v2, v3, v4 or host [host]", set_cpu },
 	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE },

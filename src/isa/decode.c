@@ -21,6 +21,7 @@ enum {
 	ZYDIS_MNEMONIC_RET_FAR,
 	ZYDIS_MNEMONIC_MOVSD_SSE,
 	ZYDIS_MNEMONIC_CMPSD_SSE,
+	ZYDIS_MNEMONIC_AVX512,
 	MNEMONIC_COUNT
 };
 
@@ -82,6 +83,10 @@ static unsigned op_split(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 {
 	bool two_byte = z->opcode_map == ZYDIS_OPCODE_MAP_0F;
 
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX) /* Knights Corner's */
+		return OP_INVALID;
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || z->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX)
+		return OP_AVX512;
 	switch (z->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
 		if (two_byte)
@@ -493,9 +498,7 @@ enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t avai
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoders[mode], &context, &z, operands,
 						     z.operand_count)))
 		return decode_bad(out, mode, 0);
-	op = z.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX
-		     ? OP_INVALID
-		     : op_split(&z, operands); /* Knights Corner's */
+	op = op_split(&z, operands);
 	if (op == OP_INVALID)
 		return decode_bad(out, mode, z.length);
 

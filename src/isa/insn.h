@@ -27,7 +27,7 @@ enum insn_class {
  * One row per instruction; see insn.def for the columns. Names are libzydis's mnemonics but for
  * these, which it does not tell apart: MOV_SREG MOV_CR MOV_DR PUSH_SREG POP_SREG JMP_FAR CALL_FAR
  * RET_FAR (insn.def), and MOVSD_SSE CMPSD_SSE (insn-vector.def; plain MOVSD and CMPSD are the
- * string instructions).
+ * string instructions). All of AVX-512 is one row.
  */
 enum insn_op {
 	OP_INVALID,

@@ -134,6 +134,8 @@ struct cpu {
 	uint64_t steal_next, steal_seen; /* when to look again, and what was told so far (x86/pv.h) */
 	uint32_t pauses; /* PAUSE instructions, for stepping aside in long spins */
 	uint64_t insns; /* instructions retired, as far as the engine counts */
+	struct evex_unit *evex; /* of the interpreters that execute for it (engine/interp/evex.h); NULL without AVX-512 */
+	unsigned evex_users;
 	const char *error;
 	/* Wake the halted thread, whose run_state has just been made CPU_READY; any thread, async-signal-safe. */
 	void (*wake)(struct cpu *c);

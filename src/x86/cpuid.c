@@ -62,12 +62,16 @@
 #define CLFLUSHOPT B(23)
 #define CLWB B(24)
 #define SHA B(29)
+#define AVX512F B(16)
+#define AVX512_V4 (AVX512F | B(17) | B(28) | B(30) | B(31)) /* F DQ CD BW VL */
+#define AVX512_IFMA B(21)
 /* CPUID.7:ECX, EDX */
 #define UMIP B(2)
 #define GFNI B(8)
 #define VAES B(9)
 #define VPCLMUL B(10)
 #define RDPID B(22)
+#define AVX512_ECX (B(1) | B(6) | B(11) | B(12) | B(14)) /* VBMI VBMI2 VNNI BITALG VPOPCNTDQ */
 /* CPUID.80000001 */
 #define LAHF B(0)
 #define ABM B(5)
@@ -95,11 +99,41 @@ static const struct {
 } models[] = {
 	{ "v2", { V2_1C, 0, 0, 0, LAHF }, { 0 } },
 	{ "v3", { V3_1C, V3_7B, 0, 0, LAHF | ABM }, { 0 } },
+	{ "v4", { V3_1C, V3_7B | AVX512_V4, 0, 0, LAHF | ABM }, { 0 } },
 	{ "host",
 	  { V2_1C, 0, 0, 0, LAHF },
-	  { V3_1C | PCLMUL | AES | RDRAND, V3_7B | RDSEED | ADX | CLFLUSHOPT | CLWB | SHA, GFNI | VAES | VPCLMUL | RDPID,
-	    0, ABM | SSE4A | PREFETCHW } },
+	  { V3_1C | PCLMUL | AES | RDRAND, V3_7B | RDSEED | ADX | CLFLUSHOPT | CLWB | SHA | AVX512_V4 | AVX512_IFMA,
+	    GFNI | VAES | VPCLMUL | RDPID | AVX512_ECX, 0, ABM | SSE4A | PREFETCHW } },
 };
+
+/* Components of the XSAVE area: x87, SSE, AVX, two of MPX, opmask, upper halves of ZMM0-15, ZMM16-31 */
+const uint16_t cpuid_xsave_bytes[XSAVE_COMPONENTS] = { 160, 256, 256, 0, 0, 64, 512, 1024 };
+#define AVX512_STATE 0xe0u
+#define XSAVE_HEADER_END 576u
+#define AVX_AT 576u
+
+static bool place_valid(unsigned n, uint32_t size, uint32_t at)
+{
+	return size == cpuid_xsave_bytes[n] && at >= AVX_AT + cpuid_xsave_bytes[2] && at <= XSAVE_AREA_MAX - size;
+}
+
+/*
+ * Does the host's kernel keep the AVX-512 registers? Their places are taken from the host, because hardware
+ * uses its own whatever a guest is told.
+ */
+static bool host_keeps_avx512(void)
+{
+	uint32_t a, b, c, d, low, high;
+
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	if ((low & (AVX512_STATE | 6)) != (AVX512_STATE | 6))
+		return false;
+	for (unsigned n = 5; n < XSAVE_COMPONENTS; n++) {
+		if (!__get_cpuid_count(0xd, n, &a, &b, &c, &d) || !place_valid(n, a, b))
+			return false;
+	}
+	return true;
+}
 
 static struct features host_features(void)
 {
@@ -118,6 +152,10 @@ static struct features host_features(void)
 	if (!(f.l1_ecx & AVX)) {
 		f.l7_ebx &= ~AVX2;
 		f.l7_ecx &= ~(VAES | VPCLMUL);
+	}
+	if (!(f.l1_ecx & AVX) || (f.l7_ebx & AVX512_V4) != AVX512_V4 || !host_keeps_avx512()) {
+		f.l7_ebx &= ~(AVX512_V4 | AVX512_IFMA);
+		f.l7_ecx &= ~AVX512_ECX;
 	}
 	if (__get_cpuid(0x80000001, &a, &b, &c, &d))
 		f.a1_ecx = c;
@@ -154,6 +192,16 @@ static unsigned id_bits(unsigned ncpus)
 	return n;
 }
 
+static void add_host_places(struct cpuid_model *m)
+{
+	uint32_t a, b, c, d;
+
+	for (unsigned n = 5; n < XSAVE_COMPONENTS; n++) {
+		if (__get_cpuid_count(0xd, n, &a, &b, &c, &d))
+			add_sub(m, 0xd, n, a, b, 0, 0);
+	}
+}
+
 static void add_basic(struct cpuid_model *m, const struct features *f, unsigned ncpus)
 {
 	bool avx = f->l1_ecx & AVX;
@@ -168,10 +216,14 @@ static void add_basic(struct cpuid_model *m, const struct features *f, unsigned 
 	add_sub(m, 0xb, 1, id_bits(ncpus), ncpus, 0x201, 0);
 	add_sub(m, 0xb, 2, 0, 0, 2, 0);
 	m->xcr0_allowed = avx ? 7 : 3;
-	add_sub(m, 0xd, 0, (uint32_t)m->xcr0_allowed, 0, avx ? 832 : 576, 0);
+	if (f->l7_ebx & AVX512F)
+		m->xcr0_allowed |= AVX512_STATE;
+	add_sub(m, 0xd, 0, 0, 0, 0, 0); /* by state_leaf() */
 	add_sub(m, 0xd, 1, XSAVE_FORMS, 0, 0, 0);
 	if (avx)
-		add_sub(m, 0xd, 2, 256, 576, 0, 0);
+		add_sub(m, 0xd, 2, cpuid_xsave_bytes[2], AVX_AT, 0, 0);
+	if (f->l7_ebx & AVX512F)
+		add_host_places(m);
 }
 
 /* KVM's leaves: what stock guests look for and can use here. */
@@ -253,10 +305,56 @@ static void decode(struct cpuid_model *m)
 	m->has_sse4a = a1->ecx & SSE4A;
 	m->has_1g_pages = a1->edx & B(26);
 	m->has_rdtscp = a1->edx & B(27);
+	m->has_avx512 = m->has_xsave && m->has_avx && l7->ebx & AVX512F;
+	m->xsave_at[2] = AVX_AT;
+	for (unsigned n = 5; n < XSAVE_COMPONENTS; n++) {
+		const struct cpuid_entry *place = find(m, 0xd, n);
+
+		m->has_avx512 &= place && place_valid(n, place->eax, place->ebx);
+		m->xsave_at[n] = m->has_avx512 ? (uint16_t)place->ebx : 0;
+	}
+	m->avx512[0] = l7->ebx;
+	m->avx512[1] = l7->ecx;
+	m->avx512[2] = l7->edx;
 	if (!m->has_xsave)
 		m->xcr0_allowed = 1;
 	else if (!m->has_avx)
 		m->xcr0_allowed &= ~4ull;
+	if (!m->has_avx512)
+		m->xcr0_allowed &= ~(uint64_t)AVX512_STATE;
+}
+
+/* What XCR0 may have, and the room for all of it. */
+static void state_leaf(struct cpuid_model *m)
+{
+	struct cpuid_entry *e = find(m, 0xd, 0);
+
+	if (!e)
+		return;
+	e->eax = (uint32_t)m->xcr0_allowed;
+	e->ecx = cpuid_xsave_size(m, m->xcr0_allowed, false);
+}
+
+unsigned cpuid_xsave_offset(const struct cpuid_model *m, uint64_t components, bool compact, unsigned n)
+{
+	unsigned at = XSAVE_HEADER_END;
+
+	if (!compact)
+		return m->xsave_at[n];
+	for (unsigned k = 2; k < n; k++)
+		at += components >> k & 1 ? cpuid_xsave_bytes[k] : 0;
+	return at;
+}
+
+unsigned cpuid_xsave_size(const struct cpuid_model *m, uint64_t components, bool compact)
+{
+	unsigned size = XSAVE_HEADER_END;
+
+	for (unsigned n = 2; n < XSAVE_COMPONENTS; n++) {
+		if (components >> n & 1)
+			size = MAX(size, cpuid_xsave_offset(m, components, compact, n) + cpuid_xsave_bytes[n]);
+	}
+	return size;
 }
 
 void cpuid_mask(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, const uint32_t keep[4])
@@ -270,6 +368,7 @@ void cpuid_mask(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, const ui
 	e->ecx &= keep[2];
 	e->edx &= keep[3];
 	decode(m);
+	state_leaf(m);
 }
 
 int cpuid_set_topology(struct cpuid_model *m, unsigned ncpus, unsigned cores, unsigned threads, struct err *e)
@@ -320,7 +419,7 @@ int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_
 	for (i = 0; i < ARRAY_LEN(models) && strcmp(models[i].name, name); i++)
 		;
 	if (i == ARRAY_LEN(models))
-		return err_set(e, EINVAL, "there is no CPU model %s; there are v2, v3 and host", name);
+		return err_set(e, EINVAL, "there is no CPU model %s; there are v2, v3, v4 and host", name);
 	if (!covers(&host, &models[i].must))
 		return err_set(e, ENOTSUP, "this host's processor lacks instructions of CPU model %s; try --cpu host", name);
 	f = (struct features){
@@ -337,6 +436,7 @@ int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_
 	add_hypervisor(m);
 	add_extended(m, &f, ncpus);
 	decode(m);
+	state_leaf(m);
 	return 0;
 }
 
@@ -375,12 +475,6 @@ int cpuid_adopt(struct cpuid_model *m, const struct cpuid_model *saved, struct e
 	return 0;
 }
 
-/* Size of the XSAVE area for these components: the standard form has AVX at 576, the compacted one too. */
-static uint32_t xsave_size(uint64_t components)
-{
-	return components & 4 ? 832 : 576;
-}
-
 void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
 	const struct cpuid_model *m = c->machine->cpuid;
@@ -405,9 +499,9 @@ void cpuid_query(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t 
 	} else if (leaf == 0xb) {
 		out[3] = c->id;
 	} else if (leaf == 0xd && subleaf == 0) {
-		out[1] = xsave_size(c->s.xcr0);
+		out[1] = cpuid_xsave_size(m, c->s.xcr0, false);
 	} else if (leaf == 0xd && subleaf == 1) {
-		out[1] = xsave_size(c->s.xcr0 | c->s.xss);
+		out[1] = cpuid_xsave_size(m, c->s.xcr0 | c->s.xss, true);
 	} else if (leaf == 0x8000001e) {
 		unsigned core = (c->id & ((1u << m->package_bits) - 1)) >> m->thread_bits;
 		const struct cpuid_entry *b = find_const(m, 0xb, 0);

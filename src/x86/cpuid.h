@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPUID by model (v2, v3, host): what the guest is offered, never more than engine and host can really do.
+ * CPUID by model (v2, v3, v4, host): what the guest is offered, never more than engine and host can really do.
  * Held constant over a machine's life.
  */
 #ifndef X86_CPUID_H
@@ -30,9 +30,18 @@ struct cpuid_model {
 		has_fsgsbase, has_xsave, has_rdtscp, has_1g_pages, has_la57, has_rdrand, has_rdseed,
 		has_f16c, has_aes, has_vaes, has_pclmul, has_vpclmul, has_sha, has_gfni, has_sse4a,
 		has_xsaveopt, has_xsavec, has_xsaves;
+	uint32_t avx512[3];   /* leaf 7's EBX, ECX, EDX: which parts of AVX-512 */
+	uint16_t xsave_at[8]; /* where a component is in the standard form */
 };
 
-/* name: "v2", "v3" or "host"; ncpus for the topology leaves. */
+#define XSAVE_COMPONENTS 8
+#define XSAVE_AREA_MAX 4096u
+extern const uint16_t cpuid_xsave_bytes[XSAVE_COMPONENTS];
+/* Size of an XSAVE area with these components, and where in it component n is. */
+unsigned cpuid_xsave_size(const struct cpuid_model *m, uint64_t components, bool compact);
+unsigned cpuid_xsave_offset(const struct cpuid_model *m, uint64_t components, bool compact, unsigned n);
+
+/* name: "v2", "v3", "v4" or "host"; ncpus for the topology leaves. */
 int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_t tsc_khz, struct err *e);
 /*
  * Of `ncpus` alike: packages of `cores` cores of `threads` threads each. Before the machine starts; without it all are cores of one

@@ -244,7 +244,8 @@ int xcr0_write(struct cpu *c, uint64_t value)
 {
 	if (cpu_traces(c, TRACE_cr))
 		trace_control(c, "xcr0", value);
-	if (!(value & 1) || (value & ~c->machine->cpuid->xcr0_allowed) || ((value & 4) && !(value & 2)))
+	if (!(value & 1) || (value & ~c->machine->cpuid->xcr0_allowed) || ((value & 4) && !(value & 2)) ||
+	    (value & 0xe0 && (value & 0xe4) != 0xe4)) /* AVX-512's three at once, with AVX */
 		return gp(c);
 	c->s.xcr0 = value;
 	return CPU_BOUNDARY;

@@ -63,7 +63,8 @@ static const char *wrong(const struct x86_state *s)
 		return "the activity state";
 	if (s->mxcsr & ~MXCSR_DEFINED)
 		return "bits of MXCSR";
-	if ((s->xcr0 && !(s->xcr0 & 1)) || ((s->xcr0 & 4) && !(s->xcr0 & 2)))
+	if ((s->xcr0 && !(s->xcr0 & 1)) || ((s->xcr0 & 4) && !(s->xcr0 & 2)) ||
+	    (s->xcr0 & 0xe0 && (s->xcr0 & 0xe4) != 0xe4))
 		return "XCR0";
 	if (s->dr[6] >> 32 || s->dr[7] >> 32)
 		return "debug registers";

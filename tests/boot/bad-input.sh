@@ -84,7 +84,7 @@ refuse "unexpected 'zeroes'" zeroes
 refuse "memory needs a value: --memory SIZE" --kernel zeroes --memory
 refuse "no-reboot takes no value" --no-reboot=yes --kernel zeroes
 refuse "engine intrep: does not exist; did you mean interp" --engine intrep --kernel zeroes
-refuse "cpu z80: does not exist; there are v2, v3 and host" --cpu z80 --kernel zeroes
+refuse "cpu z80: does not exist; there are v2, v3, v4 and host" --cpu z80 --kernel zeroes
 refuse "exit-port 0x10000: must be from" --exit-port 0x10000 --kernel zeroes
 refuse "serial serial: does not exist" --serial serial --kernel zeroes
 refuse "serial stdio: is given twice" --serial stdio --serial stdio --kernel zeroes

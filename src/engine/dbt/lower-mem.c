@@ -111,15 +111,16 @@ static void ea_emit(struct tr *t, const struct insn *i)
 static void slow_emit(struct tr *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
+	unsigned kind = insn_masked(&t->insn[k->idx]) ? SLOW_INTERP : k->kind;
 
 	emit_label_here(e, k->from);
 	if (k->rbp)
 		emit_mov(e, S0, RBP);
 	else if (k->stack)
 		emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
-	else if (k->kind != SLOW_INTERP)
+	else if (kind != SLOW_INTERP)
 		ea_emit(t, &t->insn[k->idx]);
-	tr_emit_block(t, S1, SLOW_PARAM(t->b, k->idx, k->kind, k->size));
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, k->idx, kind, k->size));
 	tr_jump_out(t, t->d->tramp_slow);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <Zydis/Zydis.h>
 #include "engine/dbt/translate.h"
+#include "engine/interp/evex.h"
 #include "x86/cpuid.h"
 
 static bool is_gpr(ZydisRegister r)
@@ -77,6 +78,10 @@ static bool whole_state(ZydisMnemonic m)
 /* What the CPU model lacks is #UD, whatever the host could do: the interpreter sees to it. */
 static bool offered(const struct cpuid_model *m, ZydisISASet set)
 {
+	uint32_t need[3];
+
+	if (evex_needs(set, need))
+		return evex_offered(m, need);
 	switch (set) {
 	case ZYDIS_ISA_SET_AVX:
 		return m->has_avx;
@@ -118,7 +123,9 @@ static bool shape_of(const struct cpuid_model *m, const struct insn *i, struct s
 	if (!ZYAN_SUCCESS(ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
 	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, i->bytes, i->len, &z, o)))
 		return false;
-	if (!offered(m, z.meta.isa_set) || whole_state(z.mnemonic) || z.meta.category == ZYDIS_CATEGORY_XSAVE ||
+	if (i->op == OP_VPCLMULQDQ && !m->has_pclmul) /* in libzydis's set AVX */
+		return false;
+	if ((i->op == OP_AVX512 && !evex_needs(z.meta.isa_set, (uint32_t[3]){ 0 })) || !offered(m, z.meta.isa_set) || whole_state(z.mnemonic) || z.meta.category == ZYDIS_CATEGORY_XSAVE ||
 	    z.meta.category == ZYDIS_CATEGORY_XSAVEOPT || z.meta.isa_set == ZYDIS_ISA_SET_FXSAVE ||
 	    z.meta.isa_set == ZYDIS_ISA_SET_FXSAVE64)
 		return false;
@@ -318,7 +325,7 @@ enum lowered lower_vector(struct tr *t, const struct insn *i)
 	if (s->vvvv_gpr || (s->reg_gpr && i->flags & INSN_EVEX))
 		return LOWER_HELPER;
 	if ((x87 && !(t->mode & MODE_X87)) || (vec && !(t->mode & MODE_SSE) && !s->mmx) ||
-	    (i->flags & INSN_VEX && !(t->mode & MODE_AVX)) || (i->flags & INSN_EVEX && !(t->mode & MODE_AVX512)))
+	    (i->flags & INSN_VEX && !(t->mode & MODE_AVX)) || (i->op == OP_AVX512 && !(t->mode & MODE_AVX512)))
 		return LOWER_HELPER;
 	if (vec && !t->vec_known) {
 		live_check(t, OFF_HOT(vec_live), 1);

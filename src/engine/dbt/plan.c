@@ -206,7 +206,7 @@ static bool operand_use(struct tr *t, unsigned idx, unsigned *size, bool *write)
 
 		*size = s->mem_size;
 		*write = s->mem_write;
-		return s->known && s->mem_size && s->mem_size <= 64;
+		return s->known && s->mem_size && s->mem_size <= 64 && !insn_masked(i);
 	}
 	if (i->class != CLASS_PLAIN || !i->modrm_at || i->flags & (INSN_HIGH_REG | INSN_HIGH_RM))
 		return false;

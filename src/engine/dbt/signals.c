@@ -176,7 +176,7 @@ static void fault_handler(int number, siginfo_t *info, void *ucontext)
 			redirect(dc, uc, b, idx, EXIT_STEP);
 		pthread_mutex_unlock(&dc->d->lock);
 	}
-	if (idx < 0)
+	if (idx < 0 && !(number == SIGILL && evex_recover(uc)))
 		not_ours(number);
 	errno = saved;
 }

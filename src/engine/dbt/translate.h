@@ -167,4 +167,10 @@ void lower_exit_direct(struct tr *t, uint64_t target); /* unconditional, ends th
 void lower_exit_indirect(struct tr *t); /* to the address in S0; flags in M or dead */
 void lower_leave(struct tr *t, enum dbt_exit why, uint64_t rip);
 
+/* May leave out part of its memory operand: no page is asked for, or marked as used, because of what is left out. */
+static inline bool insn_masked(const struct insn *i)
+{
+	return i->op == OP_AVX512 && i->opmask;
+}
+
 #endif

@@ -53,6 +53,9 @@ int interp_exec(struct cpu *c, const struct insn *i);
  */
 #define INTERP_TAKEN 4
 
+/* In a handler of SIGILL: true if the instruction was the interpreter's and the thread goes on (evex-code.c). */
+bool evex_recover(void *ucontext);
+
 /* Choose the handler for a decoded instruction: i->exec. */
 void interp_bind(struct insn *i);
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include "base/err.h"
 #include "engine/interp/cache.h"
+#include "engine/interp/evex.h"
 #include "engine/interp/loop.h"
 #include "engine/interp/private.h"
 #include "x86/cpu-trace.h"
@@ -573,8 +574,18 @@ struct interp *interp_create(struct cpu *c, struct err *e)
 {
 	struct interp *in = calloc(1, sizeof(*in));
 
-	if (!in)
+	if (!in) {
 		err_set(e, ENOMEM, "interpreter: out of memory");
+		return NULL;
+	}
+	in->cpu = c;
+	if (c->machine->cpuid && c->machine->cpuid->has_avx512 && !c->evex)
+		c->evex = evex_unit_create(e);
+	if (c->machine->cpuid && c->machine->cpuid->has_avx512 && !c->evex) {
+		free(in);
+		return NULL;
+	}
+	c->evex_users++;
 	return in;
 }
 
@@ -590,7 +601,6 @@ struct interp *interp_create_keeping(struct cpu *c, struct code_registry *r, str
 		err_set(e, ENOMEM, "interpreter: no memory for decoded instructions");
 		return NULL;
 	}
-	in->cpu = c;
 	in->registry = r;
 	registry_join(r, in->cache, c);
 	return in;
@@ -603,9 +613,15 @@ void interp_forget(struct interp *in)
 
 void interp_destroy(struct interp *in)
 {
-	if (in && in->cache) {
+	if (!in)
+		return;
+	if (in->cache) {
 		registry_leave(in->registry, in->cpu);
 		cache_destroy(in->cache);
+	}
+	if (!--in->cpu->evex_users) {
+		evex_unit_destroy(in->cpu->evex);
+		in->cpu->evex = NULL;
 	}
 	free(in);
 }

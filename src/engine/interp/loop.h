@@ -9,7 +9,7 @@ struct code_cache;
 struct code_registry;
 
 struct interp {
-	struct cpu *cpu; /* with a cache */
+	struct cpu *cpu;
 	/* the engine's; NULL for one made by interp_create() alone, which decodes each time */
 	struct code_cache *cache;
 	struct code_registry *registry;

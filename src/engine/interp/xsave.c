@@ -2,13 +2,14 @@
 /*
  * FXSAVE, XSAVE and their families, and MXCSR. An image is written only after all of it was found
  * writable, and taken over only after all of it was read and checked, so a fault leaves everything
- * as it was. Components are x87, SSE and AVX; XCR0 admits no others under the software engines.
+ * as it was. Where components are is the CPU model's business (x86/cpuid.h).
  */
 #include "engine/interp/simd.h"
 #include "engine/interp/x87.h"
 #include "engine/interp/xsave.h"
 #include "x86/cpuid.h"
 
+#define FIRST_PLACED 2u /* the components before are in the legacy area */
 #define CHUNK 64u
 
 /* Offsets in the legacy area */
@@ -99,15 +100,22 @@ static unsigned register_count(const struct x86_state *s)
 uint64_t xsave_in_use(const struct x86_state *s)
 {
 	struct x86_fpu init;
-	uint64_t sse = 0, avx = 0;
+	uint64_t sse = 0, avx = 0, masks = 0, upper = 0, more = 0;
 
 	xsave_x87_init(&init);
 	for (unsigned k = 0; k < register_count(s); k++) {
 		sse |= s->v[k].q[0] | s->v[k].q[1];
 		avx |= s->v[k].q[2] | s->v[k].q[3];
+		upper |= s->v[k].q[4] | s->v[k].q[5] | s->v[k].q[6] | s->v[k].q[7];
+		masks |= s->k[k & 7];
+	}
+	for (unsigned k = 16; k < 32 && x86_64bit(s); k++) {
+		for (unsigned n = 0; n < 8; n++)
+			more |= s->v[k].q[n];
 	}
 	return (memcmp(&init, &s->fpu, sizeof(init)) ? XSTATE_X87 : 0) | (sse ? XSTATE_SSE : 0) |
-	       (avx ? XSTATE_AVX : 0);
+	       (avx ? XSTATE_AVX : 0) | (masks ? XSTATE_OPMASK : 0) | (upper ? XSTATE_ZMM_UPPER : 0) |
+	       (more ? XSTATE_ZMM_16 : 0);
 }
 
 static void xmm_pack(const struct x86_state *s, uint8_t *image)
@@ -127,14 +135,71 @@ static void xmm_unpack(struct x86_state *s, const uint8_t *image)
 	}
 }
 
-static void ymm_unpack(struct x86_state *s, const uint8_t *upper)
+/*
+ * The components behind the header: a piece of each of some registers, one after the other. Outside of 64-bit mode the
+ * upper half of the registers takes no part.
+ */
+struct pieces {
+	unsigned count, size; /* 0: no such component */
+	uint8_t *(*piece)(struct x86_state *s, unsigned n);
+};
+
+static uint8_t *piece_ymm(struct x86_state *s, unsigned n)
 {
-	for (unsigned k = 0; k < register_count(s); k++) {
-		if (upper)
-			memcpy(&s->v[k].b[16], upper + 16 * k, 16);
-		else
-			memset(&s->v[k].b[16], 0, 16);
+	return &s->v[n].b[16];
+}
+
+static uint8_t *piece_zmm(struct x86_state *s, unsigned n)
+{
+	return &s->v[n].b[32];
+}
+
+static uint8_t *piece_zmm16(struct x86_state *s, unsigned n)
+{
+	return s->v[16 + n].b;
+}
+
+static uint8_t *piece_mask(struct x86_state *s, unsigned n)
+{
+	return (uint8_t *)&s->k[n];
+}
+
+static struct pieces pieces_of(const struct x86_state *s, unsigned component)
+{
+	switch (BIT(component)) {
+	case XSTATE_AVX:
+		return (struct pieces){ register_count(s), 16, piece_ymm };
+	case XSTATE_OPMASK:
+		return (struct pieces){ 8, 8, piece_mask };
+	case XSTATE_ZMM_UPPER:
+		return (struct pieces){ register_count(s), 32, piece_zmm };
+	case XSTATE_ZMM_16:
+		return (struct pieces){ x86_64bit(s) ? 16 : 0, 64, piece_zmm16 };
+	default:
+		return (struct pieces){ 0 };
 	}
+}
+
+/* Both ways; NULL: the initial configuration. */
+static void pieces_unpack(struct x86_state *s, unsigned component, const uint8_t *image)
+{
+	struct pieces p = pieces_of(s, component);
+
+	for (unsigned n = 0; n < p.count; n++) {
+		if (image)
+			memcpy(p.piece(s, n), image + n * p.size, p.size);
+		else
+			memset(p.piece(s, n), 0, p.size);
+	}
+}
+
+static unsigned pieces_pack(struct x86_state *s, unsigned component, uint8_t *image)
+{
+	struct pieces p = pieces_of(s, component);
+
+	for (unsigned n = 0; n < p.count; n++)
+		memcpy(image + n * p.size, p.piece(s, n), p.size);
+	return p.count * p.size;
 }
 
 static void mxcsr_pack(const struct x86_state *s, uint8_t *image)
@@ -149,8 +214,13 @@ static void mxcsr_pack(const struct x86_state *s, uint8_t *image)
 
 static int write_part(struct cpu *c, gva_t at, const uint8_t *image, unsigned from, unsigned size)
 {
+	void *p = tlb_write_hit(c->tlb.data, at + from, size);
 	int r = CPU_OK;
 
+	if (likely(p)) {
+		memcpy(p, image + from, size);
+		return CPU_OK;
+	}
 	for (unsigned k = 0; !r && k < size; k += CHUNK)
 		r = cpu_write(c, at + from + k, image + from + k, MIN(size - k, CHUNK));
 	return r;
@@ -158,8 +228,13 @@ static int write_part(struct cpu *c, gva_t at, const uint8_t *image, unsigned fr
 
 static int read_part(struct cpu *c, gva_t at, uint8_t *image, unsigned from, unsigned size)
 {
+	const void *p = tlb_read_hit(c->tlb.data, at + from, size);
 	int r = CPU_OK;
 
+	if (likely(p)) {
+		memcpy(image + from, p, size);
+		return CPU_OK;
+	}
 	for (unsigned k = 0; !r && k < size; k += CHUNK)
 		r = cpu_read(c, at + from + k, image + from + k, MIN(size - k, CHUNK));
 	return r;
@@ -289,21 +364,26 @@ static int xsave_check(struct cpu *c, const struct insn *i, bool write, gva_t *a
 	return r;
 }
 
-static unsigned image_size(uint64_t components)
+/* Write the pieces of a component to where it belongs. */
+static int pieces_write(struct cpu *c, gva_t at, unsigned component)
 {
-	return components & XSTATE_AVX ? XSAVE_MAX : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE;
+	uint8_t image[1024];
+
+	return write_part(c, at, image, 0, pieces_pack(&c->s, component, image));
 }
 
 int xsave_xsave(struct cpu *c, const struct insn *i)
 {
 	enum xsave_form form = form_of(i);
+	const struct cpuid_model *m = c->machine->cpuid;
+	bool compact = form >= FORM_COMPACT;
 	uint64_t requested, in_use, saved, header[2];
-	uint8_t image[XSAVE_MAX];
+	uint8_t image[XSAVE_LEGACY_SIZE];
 	gva_t at;
 	int r = xsave_check(c, i, true, &at, &requested);
 
 	if (!r)
-		r = cpu_probe(c, at, image_size(requested), ACCESS_WRITE);
+		r = cpu_probe(c, at, cpuid_xsave_size(m, requested, compact), ACCESS_WRITE);
 	if (!r && form < FORM_COMPACT)
 		r = cpu_read(c, at + AT_XSTATE_BV, header, 8);
 	if (r)
@@ -322,8 +402,6 @@ int xsave_xsave(struct cpu *c, const struct insn *i)
 	xsave_x87_pack(&c->s.fpu, image, simd_wide(i));
 	mxcsr_pack(&c->s, image);
 	xmm_pack(&c->s, image);
-	for (unsigned k = 0; k < register_count(&c->s); k++)
-		memcpy(image + XSAVE_AVX_OFFSET + 16 * k, &c->s.v[k].b[16], 16);
 	if (saved & XSTATE_X87) {
 		r = write_part(c, at, image, 0, AT_MXCSR);
 		r = r ? r : write_part(c, at, image, AT_ST, AT_XMM - AT_ST);
@@ -333,8 +411,10 @@ int xsave_xsave(struct cpu *c, const struct insn *i)
 		r = write_part(c, at, image, AT_MXCSR, 8);
 	if (!r && saved & XSTATE_SSE)
 		r = write_part(c, at, image, AT_XMM, 16 * register_count(&c->s));
-	if (!r && saved & XSTATE_AVX) /* the compacted format has it at the same place */
-		r = write_part(c, at, image, XSAVE_AVX_OFFSET, 16 * register_count(&c->s));
+	for (unsigned n = FIRST_PLACED; !r && n < XSAVE_COMPONENTS; n++) {
+		if (saved >> n & 1)
+			r = pieces_write(c, at + cpuid_xsave_offset(m, requested, compact, n), n);
+	}
 	return r ? r : cpu_write(c, at + AT_XSTATE_BV, header, form >= FORM_COMPACT ? 16 : 8);
 }
 
@@ -357,8 +437,9 @@ static bool header_valid(const struct cpu *c, const uint8_t *image, enum xsave_f
 int xsave_xrstor(struct cpu *c, const struct insn *i)
 {
 	enum xsave_form form = form_of(i);
-	uint64_t requested, present, load;
-	uint8_t image[XSAVE_MAX];
+	const struct cpuid_model *m = c->machine->cpuid;
+	uint64_t requested, present, load, layout;
+	uint8_t image[XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE], placed[XSAVE_COMPONENTS][1024];
 	uint32_t mxcsr = MXCSR_DEFAULT;
 	bool compact;
 	gva_t at;
@@ -372,11 +453,15 @@ int xsave_xrstor(struct cpu *c, const struct insn *i)
 		return cpu_raise_error(c, VEC_GP, 0);
 	compact = image[AT_XCOMP_BV + 7] & 0x80;
 	load = requested & present;
-	if (load & XSTATE_AVX) {
-		r = read_part(c, at, image, XSAVE_AVX_OFFSET, 16 * register_count(&c->s));
-		if (r)
-			return r;
+	memcpy(&layout, image + AT_XCOMP_BV, 8);
+	for (unsigned n = FIRST_PLACED; !r && n < XSAVE_COMPONENTS; n++) {
+		struct pieces p = pieces_of(&c->s, n);
+
+		if (load >> n & 1)
+			r = read_part(c, at + cpuid_xsave_offset(m, layout, compact, n), placed[n], 0, p.count * p.size);
 	}
+	if (r)
+		return r;
 	if (!compact || load & XSTATE_SSE)
 		memcpy(&mxcsr, image + AT_MXCSR, 4);
 	if (requested & (compact ? XSTATE_SSE : XSTATE_SSE | XSTATE_AVX)) {
@@ -390,7 +475,9 @@ int xsave_xrstor(struct cpu *c, const struct insn *i)
 		xsave_x87_init(&c->s.fpu);
 	if (requested & XSTATE_SSE)
 		xmm_unpack(&c->s, load & XSTATE_SSE ? image : NULL);
-	if (requested & XSTATE_AVX)
-		ymm_unpack(&c->s, load & XSTATE_AVX ? image + XSAVE_AVX_OFFSET : NULL);
+	for (unsigned n = FIRST_PLACED; n < XSAVE_COMPONENTS; n++) {
+		if (requested >> n & 1)
+			pieces_unpack(&c->s, n, load >> n & 1 ? placed[n] : NULL);
+	}
 	return CPU_OK;
 }

@@ -8,11 +8,11 @@
 #define XSTATE_X87 BIT(0)
 #define XSTATE_SSE BIT(1)
 #define XSTATE_AVX BIT(2)
+#define XSTATE_OPMASK BIT(5)
+#define XSTATE_ZMM_UPPER BIT(6) /* bits 256 and up of ZMM0-15 */
+#define XSTATE_ZMM_16 BIT(7)	/* ZMM16-31 */
 #define XSAVE_LEGACY_SIZE 512u
 #define XSAVE_HEADER_SIZE 64u
-#define XSAVE_AVX_OFFSET 576u
-#define XSAVE_AVX_SIZE 256u
-#define XSAVE_MAX (XSAVE_AVX_OFFSET + XSAVE_AVX_SIZE)
 
 /* Which components are not in their initial configuration (XGETBV with ECX = 1). */
 uint64_t xsave_in_use(const struct x86_state *s);

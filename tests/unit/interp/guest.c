@@ -62,6 +62,11 @@ static int cpu_prepare(struct guest *g, unsigned n, struct err *e)
 
 int guest_create(struct guest *g, unsigned ncpus, const struct engine_ops *engine, struct err *e)
 {
+	return guest_create_as(g, ncpus, engine, "v3", e);
+}
+
+int guest_create_as(struct guest *g, unsigned ncpus, const struct engine_ops *engine, const char *model, struct err *e)
+{
 	int r;
 
 	memset(g, 0, sizeof(*g));
@@ -75,7 +80,7 @@ int guest_create(struct guest *g, unsigned ncpus, const struct engine_ops *engin
 	if (!g->machine.mem || !g->machine.ports || !g->machine.clock || !g->cpus)
 		return -ENOMEM;
 	memset(g->cpus, 0, ncpus * sizeof(*g->cpus));
-	r = cpuid_build(&g->model, "v3", ncpus, 1000000, e);
+	r = cpuid_build(&g->model, model, ncpus, 1000000, e);
 	if (!r)
 		r = mem_map_ram(g->machine.mem, 0, 0, GUEST_RAM, "ram", e);
 	if (!r)

@@ -24,6 +24,8 @@ struct guest {
 	unsigned ncpus;
 };
 
+/* With CPU model v3, or another. */
+int guest_create_as(struct guest *g, unsigned ncpus, const struct engine_ops *engine, const char *model, struct err *e);
 int guest_create(struct guest *g, unsigned ncpus, const struct engine_ops *engine, struct err *e);
 void guest_destroy(struct guest *g);
 /* Reset CPU n and put it into a mode at GUEST_CODE with the stack at GUEST_STACK, IF clear. */

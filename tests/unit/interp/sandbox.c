@@ -280,6 +280,7 @@ bool sandbox_create(struct sandbox *s, uint64_t seed, bool low)
 	s->model.has_xsaveopt = s->model.has_xsavec = s->model.has_xsaves = true;
 	s->model.has_f16c = s->model.has_aes = s->model.has_vaes = s->model.has_pclmul = true;
 	s->model.has_vpclmul = s->model.has_sha = s->model.has_gfni = s->model.has_sse4a = true;
+	s->model.xsave_at[2] = 576;
 	c->s.cr0 = CR0_PE | CR0_PG | CR0_NE;
 	c->s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 	c->s.xcr0 = 7;

@@ -18,6 +18,7 @@
 #include <time.h>
 #include "../interp/guest.h"
 #include "base/kick.h"
+#include "engine/interp/evex.h"
 
 #define CODE 0x200000ull /* four pages of it, */
 #define PAGES 4u
@@ -317,13 +318,83 @@ static void odd(struct rng *r, struct code *c)
 		byte(c, some[k][n]);
 }
 
-static void generate(struct rng *r, struct code *c)
+/* Registers, or memory by a pointer, for an instruction whose prefix can name base registers 0..7 only; a byte or vectors of indices. */
+static void avx512_operand(struct rng *r, struct code *c, bool memory)
+{
+	static const uint8_t pointers[] = { 3, 5, 6, 7 };
+	unsigned reg = below(r, 8);
+
+	if (!memory) {
+		byte(c, 0xc0 | reg << 3 | below(r, 8));
+	} else if (below(r, 12)) {
+		byte(c, 0x40 | reg << 3 | pointers[below(r, sizeof(pointers))]);
+		byte(c, (unsigned)rng(r));
+	} else {
+		byte(c, 0x44 | reg << 3);
+		byte(c, below(r, 256));
+		byte(c, (unsigned)rng(r));
+	}
+}
+
+static void avx512(struct rng *r, struct code *c)
+{
+	static const uint8_t one[] = { 0x10, 0x11, 0x28, 0x29, 0x51, 0x54, 0x58, 0x59, 0x5a, 0x5b, 0x5e, 0x64, 0x6e, 0x6f, 0x6f, 0x72, 0x74,
+				       0x76, 0x7e, 0x7f, 0x7f, 0xc2, 0xc6, 0xd6, 0xdb, 0xe6, 0xeb, 0xef, 0xfe, 0x2e, 0x79, 0x7b };
+	static const uint8_t two[] = { 0x00, 0x13, 0x16, 0x1e, 0x1f, 0x20, 0x26, 0x27, 0x29, 0x2c, 0x30, 0x33, 0x34, 0x36, 0x38, 0x3b, 0x40,
+				       0x42, 0x45, 0x46, 0x47, 0x58, 0x59, 0x5a, 0x5b, 0x64, 0x66, 0x75, 0x76, 0x7a, 0x7b, 0x7c, 0x7d, 0x88,
+				       0x89, 0x8a, 0x8b, 0x90, 0x91, 0x92, 0x93, 0xa0, 0xa1, 0xa8, 0xb8, 0xc4, 0x31, 0x11, 0x14, 0x28 };
+	static const uint8_t three[] = { 0x03, 0x08, 0x0f, 0x16, 0x18, 0x19, 0x1d, 0x1e, 0x1f, 0x20, 0x22, 0x25, 0x26, 0x39, 0x3a, 0x3e,
+					 0x3f, 0x42, 0x43, 0x54, 0x56, 0x66 };
+	unsigned map = 1 + below(r, 3), vvvv = below(r, 3) ? below(r, 32) : 0, pp = below(r, 4) ? 1 : below(r, 4);
+	bool memory = below(r, 3);
+
+	if (!below(r, 4)) { /* opmask registers */
+		byte(c, 0xc4);
+		byte(c, 0xe0 | (map = below(r, 4) ? 1 : 3));
+		byte(c, below(r, 2) << 7 | (~vvvv & 7) << 3 | 0x40 | below(r, 2) << 2 | below(r, 4));
+		byte(c, map == 3 ? 0x30 + below(r, 4) : below(r, 3) ? 0x90 + below(r, 10) : 0x41 + below(r, 11));
+		avx512_operand(r, c, memory && map == 1);
+	} else {
+		byte(c, 0x62);
+		byte(c, map | below(r, 2) << 7 | 0x40 | (memory ? 1 : below(r, 2)) << 5 | below(r, 2) << 4);
+		byte(c, below(r, 2) << 7 | (~vvvv & 15) << 3 | 4 | pp);
+		byte(c, (below(r, 8) ? below(r, 3) : 3) << 5 | (vvvv & 16 ? 0 : 8) | (below(r, 2) ? below(r, 8) : 0) |
+				(below(r, 4) ? 0 : 0x80) | (below(r, 6) ? 0 : 0x10));
+		byte(c, map == 1 ? one[below(r, sizeof(one))] : map == 2 ? two[below(r, sizeof(two))] : three[below(r, sizeof(three))]);
+		avx512_operand(r, c, memory);
+	}
+	if (map == 3)
+		byte(c, (unsigned)rng(r));
+}
+
+/* One that decodes, nearly always: exceptions come often enough. */
+static void avx512_valid(struct rng *r, struct code *c, const struct cpuid_model *m)
+{
+	unsigned start = c->n;
+	struct insn i;
+
+	for (unsigned tries = 0; tries < 100; tries++) {
+		struct evex e;
+
+		c->n = start;
+		avx512(r, c);
+		if (insn_decode(&i, c->b + start, c->n - start, MODE_64) != INSN_OK || i.op != OP_AVX512)
+			continue;
+		evex_shape(&e, &i);
+		if (e.known && evex_offered(m, e.need))
+			return;
+	}
+}
+
+static void generate(struct rng *r, struct code *c, const struct cpuid_model *m)
 {
 	c->n = 0;
 	while (c->n < PAGES * 4096) {
 		unsigned k = below(r, 100);
 
-		if (k < 38)
+		if (m->has_avx512 && below(r, 2))
+			avx512_valid(r, c, m);
+		else if (k < 38)
 			arithmetic(r, c);
 		else if (k < 52)
 			immediate(r, c);
@@ -387,14 +458,14 @@ static void place(struct guest *g, uint64_t seed)
 	}
 	guest_long(g, 0);
 	tables(g);
-	generate(&r, &c);
+	generate(&r, &c, &g->model);
 	guest_load(g, CODE, c.b, PAGES * 4096);
 	guest_load(g, STUB, stub, (uint64_t)(stub_end - stub));
 	put64(g, VARS, ROUNDS);
 	put64(g, VARS + 8, rng(&r));
 	s->cr0 = (s->cr0 & ~(CR0_EM | CR0_TS)) | CR0_NE | CR0_MP | (below(&r, 4) ? 0 : CR0_AM);
 	s->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
-	s->xcr0 = 7;
+	s->xcr0 = g->model.xcr0_allowed;
 	s->mxcsr = 0x1f80;
 	s->fpu.cw = 0x37f;
 	s->rip = STUB;
@@ -452,7 +523,7 @@ static void take_counter(void *opaque, const char *name, uint64_t value)
 int main(int argc, char **argv)
 {
 	uint64_t seed = 1, count = 100, insns = 0, done = 0;
-	bool verbose = false, good = true;
+	bool verbose = false, good = true, avx512 = false;
 	struct ticker t = { 0 };
 	pthread_t thread;
 	struct guest g;
@@ -461,6 +532,8 @@ int main(int argc, char **argv)
 	for (int k = 1; k < argc; k++) {
 		if (!strcmp(argv[k], "--verbose"))
 			verbose = true;
+		else if (!strcmp(argv[k], "--avx512"))
+			avx512 = true;
 		else if (!strcmp(argv[k], "--seed") && k + 1 < argc)
 			seed = strtoull(argv[++k], NULL, 0);
 		else if (!strcmp(argv[k], "--count") && k + 1 < argc)
@@ -468,8 +541,10 @@ int main(int argc, char **argv)
 		else
 			return fprintf(stderr, "verify-random: unknown option %s\n", argv[k]), 2;
 	}
-	if (guest_create(&g, 1, &engine_verify, &e))
-		return fprintf(stderr, "verify-random: %s\n", e.text), 2;
+	if (guest_create_as(&g, 1, &engine_verify, avx512 ? "v4" : "v3", &e)) {
+		fprintf(stderr, "verify-random: %s\n", e.text);
+		return avx512 ? 77 : 2; /* skipped: this host has no AVX-512 */
+	}
 	t.c = &g.cpus[0];
 	if (pthread_create(&thread, NULL, tick, &t))
 		return 2;

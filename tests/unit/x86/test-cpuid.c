@@ -70,7 +70,7 @@ static bool build(struct guest *g, const char *model, unsigned ncpus)
 
 static void dependencies(void **state)
 {
-	static const char *const names[] = { "v2", "v3", "host" };
+	static const char *const names[] = { "v2", "v3", "v4", "host" };
 	struct guest *g = *state;
 
 	for (unsigned n = 0; n < ARRAY_LEN(names); n++) {
@@ -88,7 +88,10 @@ static void dependencies(void **state)
 		assert_false(has(g, (struct bit)E1C(2)));  /* SVM */
 		assert_false(has(g, (struct bit)L7C(16))); /* LA57 */
 		assert_false(has(g, (struct bit)L7C(3)));  /* protection keys */
-		assert_false(has(g, (struct bit)L7B(16))); /* AVX-512 */
+		assert_int_equal(has(g, (struct bit)L7B(16)), g->cpuid.has_avx512);
+		assert_true(n != 1 || !g->cpuid.has_avx512); /* v3 */
+		assert_true(n != 2 || g->cpuid.has_avx512);  /* v4 */
+		assert_int_equal(g->cpuid.xcr0_allowed >> 5 & 7, g->cpuid.has_avx512 ? 7 : 0);
 	}
 }
 
@@ -223,7 +226,15 @@ static void dynamic_parts(void **state)
 	cpuid_query(g->c, 0xd, 0, r);
 	assert_int_equal(r[1], 576);
 	assert_int_equal(r[0], g->cpuid.xcr0_allowed);
-	assert_int_equal(r[2], g->cpuid.xcr0_allowed & 4 ? 832 : 576);
+	assert_int_equal(r[2], cpuid_xsave_size(&g->cpuid, g->cpuid.xcr0_allowed, false));
+	g->c->s.xcr0 = g->cpuid.xcr0_allowed;
+	cpuid_query(g->c, 0xd, 1, r);
+	assert_int_equal(r[1], g->cpuid.has_avx512 ? 832 + 64 + 512 + 1024 : g->cpuid.has_avx ? 832 : 576);
+	for (unsigned n = 5; n < XSAVE_COMPONENTS && g->cpuid.has_avx512; n++) {
+		cpuid_query(g->c, 0xd, n, r);
+		assert_int_equal(r[0], cpuid_xsave_bytes[n]);
+		assert_true(r[1] >= 832);
+	}
 	cpuid_query(g->c, 0x80000008, 0, r);
 	assert_int_equal(r[0] & 0xff, g->cpuid.phys_bits);
 	cpuid_query(g->c, 0x40000000, 0, r);
