@@ -36,11 +36,18 @@ static struct code_page *code_page(struct dbt *d, uint64_t ram_page, bool create
 	return *p;
 }
 
+struct code_page *code_page_of(struct dbt *d, uint64_t ram_page)
+{
+	return code_page(d, ram_page, true);
+}
+
 static void page_link(struct dbt *d, struct block *b)
 {
 	struct code_page *p = code_page(d, b->ram_page, true);
+	unsigned at = b->va & 0xfff;
 
 	CHECK(p);
+	p->starts[at >> 9] |= BIT(at >> 3 & 63);
 	b->page_next = p->blocks;
 	b->page_link = &p->blocks;
 	if (p->blocks)

@@ -242,10 +242,10 @@ static bool describe(struct dbt *d, struct block *b, const struct block *from)
 /* A copy of a block of the same code at b->va, at b->start. False: there is none, or it does not fit. */
 bool clone_block(struct dbt *d, struct block *b, size_t room)
 {
-	const struct block *from = *alias_of(d, b->page, b->va, b->mode);
+	const struct block *from = takes_part(d, b->va) ? *alias_of(d, b->page, b->va, b->mode) : NULL;
 
 	if (!from || from->page != b->page || from->mode != b->mode || (from->va ^ b->va) & 0xfff ||
-	    high(from->va) != high(b->va) || !takes_part(d, b->va) || from->ram_page != b->ram_page ||
+	    high(from->va) != high(b->va) || from->ram_page != b->ram_page ||
 	    from->end - from->start > room)
 		return false;
 	if (!describe(d, b, from) || !slots_for(d, b, from))

@@ -21,7 +21,7 @@
 #define CACHE_REGIONS 8u
 #define BLOCK_HASH_BITS 18
 #define ALIAS_BITS 16
-#define CODE_PAGES_HASH 4096u
+#define CODE_PAGES_HASH 16384u
 #define SLOT_TARGETS 65536u
 #define JC_IDS 16u
 #define JC_EMPTY 0ull /* id 0 is never in use */
@@ -107,6 +107,7 @@ struct code_page {
 	struct code_page *next;
 	uint64_t ram_page;
 	struct block *blocks;
+	uint64_t starts[8]; /* a bit for each 8 bytes: no block has begun there where it is 0 */
 };
 
 struct region {
@@ -241,6 +242,11 @@ struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc);
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode);
 void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2);
 void block_kill(struct dbt *d, struct block *b); /* nothing leads to it any more; memory stays */
+struct code_page *code_page_of(struct dbt *d, uint64_t ram_page); /* made if it is new; NULL: no memory */
+static inline bool block_may_begin(const struct code_page *p, unsigned at)
+{
+	return p->starts[at >> 9 & 7] >> (at >> 3 & 63) & 1;
+}
 struct block *block_first_on_page(struct dbt *d, uint64_t ram_page);
 int block_insn_at(const struct dbt *d, const struct block *b, uintptr_t host_pc);
 static inline uint64_t block_rip(const struct block *b, unsigned idx)

@@ -145,7 +145,7 @@ static void decode(struct tr *t, unsigned at)
 		/* Or into what is here already: an address stands for one instruction of a block (engine=verify counts on it). */
 		if (at >= t->lo && at < t->hi && seen(t, at))
 			break;
-		if (t->n && t->insn[t->n - 1].class == CLASS_BRANCH &&
+		if (t->n && t->insn[t->n - 1].class == CLASS_BRANCH && block_may_begin(t->page, at) &&
 		    block_find(t->d, t->b->page, NO_PAGE, t->page_va | at, t->mode))
 			break;
 		s = insn_decode_memo(t->d->memo, i, t->code + at, 4096 - at, MODE_64);
@@ -431,7 +431,8 @@ static struct block *block_new(struct dbt *d, uint64_t va, uint64_t page, uint32
 	return b;
 }
 
-static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b, uint64_t va, uint32_t mode)
+static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b, const struct code_page *page,
+		     uint64_t va, uint32_t mode)
 {
 	t->d = d;
 	t->c = c;
@@ -439,6 +440,7 @@ static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b
 	t->mode = mode;
 	t->page_va = va & ~0xfffull;
 	t->code = b->code;
+	t->page = page;
 	t->n = t->idx = t->ncold = t->nexits = t->nrelocs = 0;
 	t->fixed = false;
 	t->vec_known = t->x87_known = t->ended = false;
@@ -518,7 +520,11 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 		return NULL;
 	b->start = (uint32_t)(at - d->rw);
 	if (!clone_block(d, b, room)) {
-		tr_begin(t, d, c, b, va, mode);
+		const struct code_page *begun = code_page_of(d, b->ram_page);
+
+		if (!begun)
+			return NULL;
+		tr_begin(t, d, c, b, begun, va, mode);
 		decode(t, va & 0xfff);
 		if (!t->n && second && decode_straddling(t, va & 0xfff, second))
 			b->page2 = page2;

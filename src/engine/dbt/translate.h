@@ -77,6 +77,7 @@ struct tr {
 	bool ended;       /* control flow does not run on */
 	uint16_t lo, hi;  /* guest bytes used, within the page */
 	const uint8_t *code;
+	const struct code_page *page;
 	unsigned ncold, nexits;
 	bool fixed; /* no copies of this one */
 	unsigned nrelocs;
