@@ -22,7 +22,7 @@
 #include "base/base.h"
 #include "mem/mem.h"
 
-#define TLB_BITS 10
+#define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define TLB_NONE 0xfffull /* no page: empty entries of struct tlb_fetch, which compares for equality */
 #define TLB_SPACES 8      /* address spaces kept at a time */
