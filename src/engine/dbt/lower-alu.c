@@ -452,6 +452,18 @@ static enum lowered lower_simple(struct tr *t, const struct insn *i)
 	}
 }
 
+/* A bit in memory wherever a register says. */
+static enum lowered lower_bits(struct tr *t, const struct insn *i)
+{
+	struct opnd m;
+
+	if (i->opsize < 4 || i->addrsize != 8 || (i->op == OP_BT && i->flags & INSN_LOCK))
+		return LOWER_HELPER;
+	mem_bits(t, i, i->op != OP_BT, &m);
+	encode_reg(t, i, A_R, &m);
+	return LOWERED;
+}
+
 enum lowered lower_alu(struct tr *t, const struct insn *i)
 {
 	struct roles r;
@@ -479,6 +491,8 @@ enum lowered lower_alu(struct tr *t, const struct insn *i)
 	}
 	if (!i->modrm_at && i->op == OP_MOV && i->flags & INSN_MEM)
 		return LOWER_HELPER; /* absolute 64-bit addresses */
+	if (i->op >= OP_BT && i->op <= OP_BTC && i->form == FORM_RM_REG && i->flags & INSN_MEM)
+		return lower_bits(t, i);
 	if (!i->modrm_at || !alu_roles(i, &r))
 		return lower_simple(t, i);
 	if (i->flags & (INSN_HIGH_REG | INSN_HIGH_RM)) {

@@ -344,6 +344,32 @@ unsigned mem_scratch(struct tr *t, struct opnd *m)
 	return S1;
 }
 
+/*
+ * BT and its kin with a bit number in a register: which element it lies in is for the check only, the instruction does it by itself.
+ * Where the check fails the interpreter's own access fills the TLB.
+ */
+void mem_bits(struct tr *t, const struct insn *i, bool write, struct opnd *out)
+{
+	struct emit *e = &t->e;
+	unsigned scale = i->opsize == 8 ? 3 : 2;
+	struct opnd bit = opnd_guest(i->reg), s1 = opnd_reg(S1);
+
+	ea_emit(t, i);
+	enc(e, ENC_W, scale == 3 ? X_MOV_LOAD : 0x63, S1, &bit); /* MOVSXD */
+	enc(e, ENC_W, 0xc1, 7, &s1); /* sar */
+	emit8(e, scale + 3);
+	emit_lea(e, S0, opnd_sib(S0, S1, scale, 0));
+	tlb_check(t, S0, i->opsize, write);
+	slow_jump(t, CC_A, SLOW_INTERP, i->opsize);
+	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	if (ea_direct(i)) {
+		*out = opnd_sib(i->base, S1, 0, (int32_t)i->disp);
+		return;
+	}
+	ea_emit(t, i);
+	*out = opnd_sib(S0, S1, 0, 0);
+}
+
 void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool second, struct opnd *out)
 {
 	struct emit *e = &t->e;

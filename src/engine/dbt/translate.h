@@ -120,6 +120,8 @@ void tr_flags_restore(struct tr *t);
 
 /* lower-mem.c: the one place that knows how guest memory is reached */
 void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kind, struct opnd *out);
+/* Of BT, BTS, BTR, BTC of a bit that i->reg numbers. */
+void mem_bits(struct tr *t, const struct insn *i, bool write, struct opnd *out);
 /* A scratch register the operand does not use; may change the operand. */
 unsigned mem_scratch(struct tr *t, struct opnd *m);
 /* Offset within the segment into `reg`; LEA's own, and the first half of an address. */
