@@ -129,11 +129,11 @@ apt_host() { # ARCH COMMAND...: the same with the host's lists
 }
 
 # fetch_image ARCH METAPACKAGE: the kernel image this metapackage depends on; sets $kernel to its vmlinuz. Its drivers for
-# virtio, and what those need, go to the folder "modules" beside it.
+# virtio and the devices of a PC, and what those need, go to the folder "modules" beside it.
 fetch_image() {
 	dest=$cache/$2
 	kernel=$(echo "$dest"/vmlinuz-*)
-	[ ! -s "$kernel" ] || [ ! -s "$dest/modules/nd_pmem.ko" ] || return 0
+	[ ! -s "$kernel" ] || [ ! -s "$dest/modules/nd_pmem.ko" ] || [ ! -s "$dest/modules/button.ko" ] || return 0
 	say "fetching Debian's kernel ($2)"
 	apt=apt_private
 	[ "$1" != "$(dpkg --print-architecture)" ] || apt=apt_host
@@ -159,6 +159,10 @@ fetch_image() {
 	dpkg-deb --fsys-tarfile "$dest.new"/*.deb |
 		(cd "$dest.new" && tar -x --wildcards './boot/vmlinuz-*' './lib/modules/*virtio*' './lib/modules/*/vsock*.ko*' \
 			'./lib/modules/*/vmw_vsock_*' './lib/modules/*/fuse.ko*' './lib/modules/*nvdimm.ko*' './lib/modules/*/nd_*.ko*' \
+			'./lib/modules/*/drivers/ata/*ahci.ko*' './lib/modules/*/drivers/ata/libata.ko*' \
+			'./lib/modules/*/drivers/ata/ata_piix.ko*' './lib/modules/*/scsi_*.ko*' './lib/modules/*/s[dr]_mod.ko*' \
+			'./lib/modules/*/cdrom.ko*' './lib/modules/*crc*.ko*' './lib/modules/*/t10-pi.ko*' './lib/modules/*/ext4.ko*' \
+			'./lib/modules/*/jbd2.ko*' './lib/modules/*/mbcache.ko*' './lib/modules/*/button.ko*' './lib/modules/*/evdev.ko*' \
 			'./lib/modules/*/net_failover.ko*' './lib/modules/*/failover.ko*' 2>/dev/null)
 	[ -s "$(echo "$dest.new"/boot/vmlinuz-*)" ] || die "cannot unpack $image; is the disk full?"
 	mv "$dest.new"/boot/vmlinuz-* "$dest.new"/

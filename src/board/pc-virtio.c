@@ -138,6 +138,16 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		if (attach(b, virtio_vsock_create(b->env, b->count, &c, e), false, NULL, e))
 			return err_prefix(e, "--vsock");
 	}
+	if (config->tablet) {
+		b->tablet = virtio_input_create(b->env, b->count, VIRTIO_TABLET, e);
+		if (attach(b, b->tablet, false, NULL, e))
+			return -1;
+	}
+	if (config->keyboard) {
+		b->keyboard = virtio_input_create(b->env, b->count, VIRTIO_KEYBOARD, e);
+		if (attach(b, b->keyboard, false, NULL, e))
+			return -1;
+	}
 	if (config->balloon) {
 		b->balloon = virtio_balloon_create(b->env, b->count, e);
 		if (attach(b, b->balloon, true, NULL, e))

@@ -506,7 +506,18 @@ const struct screen *pc_screen(struct pc *pc)
 
 void pc_key(struct pc *pc, unsigned code, bool down)
 {
-	i8042_key(pc->i8042, code, down);
+	if (!pc->virtio.keyboard || !virtio_input_key(pc->virtio.keyboard, code, down))
+		i8042_key(pc->i8042, code, down);
+}
+
+bool pc_pointer_at(struct pc *pc, unsigned x, unsigned y, int wheel, unsigned buttons)
+{
+	return pc->virtio.tablet && virtio_input_position(pc->virtio.tablet, x, y, wheel, buttons);
+}
+
+void pc_pointer_moved(struct pc *pc, int dx, int dy, int wheel, unsigned buttons)
+{
+	i8042_mouse(pc->i8042, dx, dy, wheel, buttons & 7);
 }
 
 static void keyboard_key(void *opaque, unsigned code, bool down)
@@ -523,14 +534,19 @@ static void terminal_save(void *opaque)
 
 static void pointer_moved(void *opaque, int dx, int dy, int wheel, unsigned buttons)
 {
-	i8042_mouse(((struct pc *)opaque)->i8042, dx, dy, wheel, buttons);
+	pc_pointer_moved(opaque, dx, dy, wheel, buttons);
+}
+
+static bool pointer_at(void *opaque, unsigned x, unsigned y, int wheel, unsigned buttons)
+{
+	return pc_pointer_at(opaque, x, y, wheel, buttons);
 }
 
 static int show_vnc(struct pc *pc, struct err *e)
 {
 	char address[VNC_ADDRESS];
 	struct vnc_config v = { .name = pc->vm->config->name, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
-				.mouse = pointer_moved, .opaque = pc };
+				.mouse = pointer_moved, .tablet = pointer_at, .opaque = pc };
 
 	if (!vnc_parse(pc->config->display, address, &v.port))
 		return err_set(e, EINVAL, "does not exist; write none, text, vnc, vnc:PORT or vnc:ADDRESS:PORT");

@@ -59,7 +59,7 @@ struct pc_config {
 	struct pc_disk disk[PC_DISKS];
 	unsigned ndisks;
 	enum pc_boot_kind boot[3]; /* PC_BOOT_NONE first: disks, then CD-ROMs */
-	bool rng, balloon;     /* virtio devices */
+	bool rng, balloon, tablet, keyboard; /* virtio devices */
 	struct pc_pmem pmem[PC_PMEMS];
 	unsigned npmems;
 	struct pc_share share[PC_SHARES];
@@ -87,6 +87,14 @@ void pc_power_button(struct pc *pc);
 const struct screen *pc_screen(struct pc *pc);
 /* A key of the machine's keyboard, KEY_* of <linux/input-event-codes.h>. Any thread. */
 void pc_key(struct pc *pc, unsigned code, bool down);
+
+/*
+ * The pointer, any thread. It is at (x, y), of 0 to 0x7fff: false if the machine has no tablet, or its guest no driver for one. Or it
+ * has moved, right and down positive. wheel: down positive; buttons as they are now: 1 left, 2 right, 4 middle, 8 side, 16
+ * extra.
+ */
+bool pc_pointer_at(struct pc *pc, unsigned x, unsigned y, int wheel, unsigned buttons);
+void pc_pointer_moved(struct pc *pc, int dx, int dy, int wheel, unsigned buttons);
 
 struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
 /*

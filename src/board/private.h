@@ -222,7 +222,7 @@ struct virtio_board {
 	unsigned cpus, count; /* count: devices so far */
 	uint64_t pmem_start; /* where files are mapped, one after another */
 	struct chr *chr[PC_PORTS];
-	struct virtio *balloon; /* NULL: none */
+	struct virtio *balloon, *tablet, *keyboard; /* NULL: none */
 };
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 /* OpenFirmware paths of what can be started, in the order asked for. */

@@ -400,6 +400,19 @@ static int set_share(void *into, const char *value, struct err *e)
 	return *text ? 0 : err_set(e, EINVAL, "needs a folder");
 }
 
+static int set_input(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+
+	if (!strcmp(value, "tablet"))
+		o->pc.tablet = true;
+	else if (!strcmp(value, "keyboard"))
+		o->pc.keyboard = true;
+	else
+		return err_set(e, EINVAL, "does not exist; there are tablet and keyboard");
+	return 0;
+}
+
 static int set_module(void *into, const char *value, struct err *e)
 {
 	struct run_options *o = into;
@@ -460,6 +473,7 @@ const struct option_def run_options[] = {
 	{ "pmem", "FILE", "an image as memory, /dev/pmem0, only to be read", set_pmem, OPTION_LIST | OPTION_PATH },
 	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
 	{ "vsock", "PATH[,cid=N]", "sockets: guest's port P is PATH_P; docs/virtio.md [3]", set_vsock, OPTION_PATH },
+	{ "input", "KIND", "tablet: a pointer that VNC places exactly; keyboard", set_input, OPTION_LIST },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },

@@ -106,6 +106,8 @@ struct ctl {
 	bool host_reset; /* the reset underway was asked for here, not by the guest */
 	struct vm_listener listener_hook;
 	int64_t born_us;
+	/* the pointer, as input-send-event has left it; the control's thread alone */
+	unsigned pointer_x, pointer_y, pointer_buttons;
 };
 
 const char *ctl_state_name(struct vm *vm); /* QMP's RunState */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All of libneatvnc runs on one thread, in its own loop; another thread only writes to `stop`. The pointer comes as
- * positions and leaves as motion, which is what a PS/2 mouse can say: the guest's may drift from the client's.
+ * positions; without a tablet in the machine it leaves as motion, which is what a PS/2 mouse can say: the guest's may drift
+ * from the client's.
  *
  * libneatvnc 0.5 chooses a client's encoder at its first picture and crashes when that one is not of the size the client was
  * greeted with. So a client's first request is answered with a picture of that size, whatever the screen is now; the new
@@ -178,6 +179,11 @@ static void key_code(struct nvnc_client *c, uint32_t xt, bool down)
 		v->config.keyboard.key(v->config.keyboard.opaque, code, down);
 }
 
+static unsigned scaled(unsigned at, unsigned size)
+{
+	return size > 1 ? (unsigned)MIN((uint64_t)at * VNC_POINTER_RANGE / (size - 1), VNC_POINTER_RANGE) : 0;
+}
+
 static void pointer(struct nvnc_client *c, uint16_t x, uint16_t y, enum nvnc_button_mask mask)
 {
 	struct vnc *v = vnc_of(c);
@@ -185,7 +191,9 @@ static void pointer(struct nvnc_client *c, uint16_t x, uint16_t y, enum nvnc_but
 			   (mask & NVNC_BUTTON_MIDDLE ? 4u : 0);
 	int wheel = mask & NVNC_SCROLL_UP ? -1 : mask & NVNC_SCROLL_DOWN ? 1 : 0;
 
-	v->config.mouse(v->config.opaque, x - v->x, y - v->y, wheel, buttons & BUTTONS_HELD);
+	if (!v->config.tablet ||
+	    !v->config.tablet(v->config.opaque, scaled(x, v->sent.width), scaled(y, v->sent.height), wheel, buttons & BUTTONS_HELD))
+		v->config.mouse(v->config.opaque, x - v->x, y - v->y, wheel, buttons & BUTTONS_HELD);
 	v->x = x;
 	v->y = y;
 }

@@ -20,8 +20,11 @@ struct vnc_config {
 	struct keyboard keyboard;
 	/* Motion since the last call, right and down positive; wheel down positive; buttons 1 left, 2 right, 4 middle. */
 	void (*mouse)(void *opaque, int dx, int dy, int wheel, unsigned buttons);
+	/* Where it is, of 0 to VNC_POINTER_RANGE; false: nobody can be told that, only motion. May be NULL. */
+	bool (*tablet)(void *opaque, unsigned x, unsigned y, int wheel, unsigned buttons);
 	void *opaque;
 };
+#define VNC_POINTER_RANGE 0x7fffu
 
 struct vnc *vnc_open(const struct vnc_config *config, struct err *e);
 void vnc_close(struct vnc *v);

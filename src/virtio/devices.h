@@ -56,6 +56,15 @@ struct virtio *virtio_fs_create(const struct device_env *env, unsigned instance,
 /* Memory at `start`, which the board has filled, for the guest's nd_pmem; read-only. */
 struct virtio *virtio_pmem_create(const struct device_env *env, unsigned instance, uint64_t start, uint64_t size, struct err *e);
 
+/* A keyboard, or a tablet: a pointer with a position. */
+enum virtio_input_kind { VIRTIO_KEYBOARD, VIRTIO_TABLET };
+#define VIRTIO_INPUT_RANGE 0x7fffu
+struct virtio *virtio_input_create(const struct device_env *env, unsigned instance, enum virtio_input_kind kind, struct err *e);
+/* Any thread. False: not of that kind, or the guest has no driver for it (yet). code: KEY_* of <linux/input-event-codes.h> */
+bool virtio_input_key(struct virtio *v, unsigned code, bool down);
+/* x, y: 0 to VIRTIO_INPUT_RANGE; wheel: down positive; buttons: 1 left, 2 right, 4 middle, 8 side, 16 extra, as they are now */
+bool virtio_input_position(struct virtio *v, unsigned x, unsigned y, int wheel, unsigned buttons);
+
 /* Balloon, with the guest's statistics, and pages it reports as free given back at once. */
 struct virtio *virtio_balloon_create(const struct device_env *env, unsigned instance, struct err *e);
 struct virtio_balloon_info {
