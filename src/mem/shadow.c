@@ -100,17 +100,6 @@ struct mem *mem_shadow_create(struct mem *of, const struct io_ops *ops, void *op
 	if (!m)
 		return NULL;
 	m->used = of->used;
-	m->files = of->files;
-	for (unsigned i = 0; i < of->nfiles; i++) {
-		uint64_t at = of->file[i].ram_offset;
-
-		/* once more: a shared mapping moved with length 0 is doubled */
-		if (mremap(of->base + at, 0, of->file[i].length, MREMAP_MAYMOVE | MREMAP_FIXED, m->base + at) == MAP_FAILED) {
-			err_errno(e, "cannot map files again");
-			mem_destroy(m);
-			return NULL;
-		}
-	}
 	if (mem_shadow_map(m, of, ops, opaque)) {
 		mem_destroy(m);
 		err_set(e, ENOMEM, "no memory for the address map");
@@ -119,12 +108,28 @@ struct mem *mem_shadow_create(struct mem *of, const struct io_ops *ops, void *op
 	return m;
 }
 
+/* Those that have come since; a shared mapping that is moved with length 0 is doubled. */
+static int shadow_files(struct mem *shadow, const struct mem *of)
+{
+	for (unsigned i = shadow->nfiles; i < of->nfiles; i++) {
+		uint64_t at = of->file[i].ram_offset;
+
+		if (mremap(of->base + at, 0, of->file[i].length, MREMAP_MAYMOVE | MREMAP_FIXED, shadow->base + at) == MAP_FAILED)
+			return -ENOMEM;
+		shadow->file[shadow->nfiles++] = of->file[i];
+	}
+	shadow->files = of->files;
+	return 0;
+}
+
 int mem_shadow_map(struct mem *shadow, const struct mem *of, const struct io_ops *ops, void *opaque)
 {
 	struct mem_range *r = malloc((of->view.count + 1) * sizeof(*r));
 
-	if (!r)
+	if (!r || shadow_files(shadow, of)) {
+		free(r);
 		return -ENOMEM;
+	}
 	if (of->view.count)
 		memcpy(r, of->view.range, of->view.count * sizeof(*r));
 	for (unsigned n = 0; n < of->view.count; n++) {

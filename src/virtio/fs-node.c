@@ -97,14 +97,19 @@ void fs_node_forget(struct fs *fs, struct fs_node *n, uint64_t lookups)
 
 void fs_forget_all(struct fs *fs)
 {
-	for (unsigned i = 0; i < FS_HANDLES; i++)
+	unsigned left;
+
+	for (unsigned i = 0; i < FS_HANDLES && fs->nhandles; i++)
 		if (fs->handle[i].fd >= 0)
 			fs_handle_close(fs, &fs->handle[i]);
-	/* children before their folders: in as many rounds as it takes, each of which reaches at least all the leaves */
-	for (unsigned i = 1; i < FS_NODES; i++)
-		if (fs->slot[i])
+	left = FS_NODES - 1 - fs->nfree;
+	for (unsigned i = 1; left && i < FS_NODES; i++)
+		if (fs->slot[i]) {
 			fs->slot[i]->lookups = 0;
-	for (unsigned i = 1; i < FS_NODES; i++)
+			left--;
+		}
+	/* one that is still somebody's parent goes with the last of its children */
+	for (unsigned i = 1; fs->nfree < FS_NODES - 1 && i < FS_NODES; i++)
 		if (fs->slot[i])
 			check_unused(fs, fs->slot[i]);
 }
@@ -296,6 +301,7 @@ int fs_handle_make(struct fs *fs, struct fs_node *n, int fd, uint32_t flags, uin
 			continue;
 		fs->handle[at] = (struct fs_handle){ fd, n, flags };
 		fs->next_handle = at + 1;
+		fs->nhandles++;
 		n->handles++;
 		*fh = at;
 		return 0;
@@ -310,6 +316,7 @@ void fs_handle_close(struct fs *fs, struct fs_handle *h)
 
 	close(h->fd);
 	h->fd = -1;
+	fs->nhandles--;
 	n->handles--;
 	check_unused(fs, n);
 }

@@ -80,7 +80,7 @@ struct fs {
 	struct fs_bucket bucket[FS_HASH];
 	struct fs_places places;
 	struct fs_handle handle[FS_HANDLES];
-	unsigned next_handle;
+	unsigned next_handle, nhandles;
 	struct vq_chain chain;
 	uint8_t args[FS_ARGS], data[FS_DATA];
 };
@@ -96,6 +96,10 @@ struct fs_request {
 	uint32_t answer;      /* bytes of it in fs->data */
 	uint32_t direct;      /* or put into the guest's memory already */
 };
+
+/* ---- fs.c */
+
+uint32_t fs_serve(struct fs *fs, struct virtqueue *vq); /* fs->chain; also for the fuzzer, while the worker rests */
 
 /* ---- fs-node.c */
 

@@ -158,7 +158,7 @@ static int carry_out(struct fs_request *r)
 }
 
 /* The chain's request; how many bytes the guest gets. */
-static uint32_t serve(struct fs *fs, struct virtqueue *vq)
+uint32_t fs_serve(struct fs *fs, struct virtqueue *vq)
 {
 	struct fs_request r = { .fs = fs, .vq = vq };
 	struct vq_chain *c = &fs->chain;
@@ -197,7 +197,7 @@ static void queue_serve(struct fs *fs, struct virtqueue *vq)
 			uint32_t n;
 
 			pthread_mutex_unlock(&vq->lock);
-			n = serve(fs, vq);
+			n = fs_serve(fs, vq);
 			pthread_mutex_lock(&vq->lock);
 			vq_push(vq, &fs->chain, n);
 			vq_publish(vq); /* the next one may take its time */

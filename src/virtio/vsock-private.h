@@ -115,6 +115,7 @@ void vconn_free_all(struct vsock *s);
 
 /* ---- vsock.c */
 
+void vsock_packet(struct vsock *s); /* in s->out, from the guest; also for the fuzzer */
 void vsock_talk(struct vsock *s); /* give the guest what there is for it */
 
 #endif

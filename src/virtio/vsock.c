@@ -184,7 +184,7 @@ static void conn_heard(struct vsock *s, struct vconn *c, const struct vsock_head
 	vconn_wake(c);
 }
 
-static void packet(struct vsock *s)
+void vsock_packet(struct vsock *s)
 {
 	struct vsock_header h;
 	struct vconn *c;
@@ -224,7 +224,7 @@ static void guest_heard(struct vsock *s)
 	do {
 		vq_notify_off(vq);
 		while (!s->v.paused && !s->stalled && turn < TURN && vq_pop(vq, &s->out)) {
-			packet(s);
+			vsock_packet(s);
 			vq_push(vq, &s->out, 0);
 			s->stalled = s->nresets == VSOCK_RESETS;
 			turn++;

@@ -5,6 +5,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "base/err.h"
 #include "mem/mem.h"
@@ -350,6 +352,37 @@ static void test_dirty(void **state)
 	mem_destroy(m);
 }
 
+/* A file as memory: to be read only, what is behind its end is zero, a shadow has it too, and it does not count as RAM. */
+static void test_file(void **state)
+{
+	struct mem *m = mem_create_with_files(8 * 4096, 4 * 4096, NULL), *shadow;
+	int fd = memfd_create("file", 0);
+	uint8_t text[8] = "a file";
+
+	assert_non_null(m);
+	assert_int_equal(mem_map_ram(m, 0, 0, 8 * 4096, "ram", NULL), 0);
+	assert_int_equal(pwrite(fd, text, 6, 4090), 6);
+	shadow = mem_shadow_create(m, &any_ops, NULL, NULL);
+	assert_non_null(shadow);
+	assert_int_equal(mem_map_file(m, 0x100000, fd, 4096, 8192, "file", NULL), 0);
+	assert_int_equal(mem_map_file(m, 0x200000, fd, 4096, 4 * 4096, "too large", NULL), -EINVAL);
+	close(fd);
+	assert_int_equal(mem_shadow_map(shadow, m, &any_ops, NULL), 0);
+	assert_int_equal(mem_ram_size(m), 8 * 4096);
+	for (unsigned i = 0; i < 2; i++) {
+		struct mem *of = i ? shadow : m;
+
+		assert_int_equal(mem_read(of, 0x100000 + 4090, 4), 0x69662061);
+		assert_int_equal(mem_read(of, 0x101000, 8), 0);
+		assert_int_equal(mem_read(of, 0x102000, 1), 0xff);
+	}
+	mem_write(m, 0x100000, 1, 8);
+	assert_int_equal(mem_read(m, 0x100000, 8), 0);
+	assert_int_equal(mem_dma_write(m, 0x100000, text, 4), -EFAULT);
+	mem_destroy(shadow);
+	mem_destroy(m);
+}
+
 /* Overlays at random against a map of bytes. */
 static void test_random(void **state)
 {
@@ -457,6 +490,7 @@ int main(void)
 		cmocka_unit_test(test_split),
 		cmocka_unit_test(test_listeners),
 		cmocka_unit_test(test_dirty),
+		cmocka_unit_test(test_file),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_race),
 	};
