@@ -68,6 +68,7 @@ struct pc_config {
 	uint32_t vsock_cid;
 	struct pc_port port[PC_PORTS];
 	unsigned nports;
+	bool no_agent;         /* a machine with a folder has a port for the guest's agent otherwise */
 	bool boot_menu;        /* the firmware is to ask what to start */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */

@@ -46,7 +46,11 @@ struct option_def {
 
 /* Long options with '=' or a blank; all must be in the table (which ends with a NULL name). */
 int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e);
-/* The same, but what is no option goes to `word`; "-x" is the option whose name begins with x, if one does. */
+/*
+ * The same, but what is no option goes to `word`; "-x" is the option whose name begins with x, if one does. After "--", or
+ * when `word` gives OPTIONS_STOP, everything is a word.
+ */
+#define OPTIONS_STOP 1
 int options_parse_words(const struct option_def *defs, void *into, int argc, char **argv,
 			int (*word)(void *into, const char *word, struct err *e), struct err *e);
 /* Each option of a command line and its value (NULL: it takes none), known to be in the table. */

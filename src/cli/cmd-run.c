@@ -455,6 +455,7 @@ SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_rng, pc.rng)
 SET_FLAG(set_balloon, pc.balloon)
 SET_FLAG(set_stats, stats)
+SET_FLAG(set_no_agent, pc.no_agent)
 SET_FLAG(set_detach, detach)
 SET_FLAG(set_remove, remove)
 SET_FLAG(set_quiet, quiet)
@@ -472,6 +473,7 @@ const struct option_def run_options[] = {
 	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port, OPTION_LIST },
 	{ "pmem", "FILE", "an image as memory, /dev/pmem0, only to be read", set_pmem, OPTION_LIST | OPTION_PATH },
 	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
+	{ "no-agent", NULL, "without the port for the guest's agent (exec, cp)", set_no_agent },
 	{ "vsock", "PATH[,cid=N]", "sockets: guest's port P is PATH_P; docs/virtio.md [3]", set_vsock, OPTION_PATH },
 	{ "input", "KIND", "tablet: a pointer that VNC places exactly; keyboard", set_input, OPTION_LIST },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },

@@ -21,6 +21,8 @@ static LIFE_SET(set_once, once)
 static LIFE_SET(set_own_log, own_log)
 static LIFE_SET(set_text, text)
 static LIFE_SET(set_eject, eject)
+static LIFE_SET(set_input, input)
+static LIFE_SET(set_direct, direct)
 
 int life_set_root(void *into, const char *value, struct err *e)
 {
@@ -109,6 +111,14 @@ static const struct option_def medium_options[] = {
 	{ "format", "FORMAT", "of the file: raw or qcow2 [raw]", set_format },
 	{ "force", NULL, "also if the guest has locked it", life_set_force }, LIFE_ROOT, LIFE_END,
 };
+#define AGENT_TIME TIME_OPTION("to wait for the guest's agent [5]")
+static const struct option_def exec_options[] = {
+	{ "env", "KEY=VALUE", "in its environment; may be repeated", set_set, OPTION_LIST },
+	{ "stdin", NULL, "read standard input to its end first; it is the program's", set_input },
+	{ "direct", NULL, "without a shell, output at its end: for other systems than Linux", set_direct },
+	AGENT_TIME, LIFE_ROOT, LIFE_END,
+};
+static const struct option_def cp_options[] = { AGENT_TIME, LIFE_QUIET, LIFE_ROOT, LIFE_END };
 static const struct option_def root_only[] = { LIFE_ROOT, LIFE_END };
 
 #define MANY 4096
@@ -125,6 +135,9 @@ const struct life_command life_commands[] = {
 	{ "ps", "", "list the machines that run; --all: all of them", ps_options, 0, 0, life_ps },
 	{ "info", "NAME...", "show all about machines", info_options, 1, MANY, life_info },
 	{ "console", "NAME", "use a machine's console; Ctrl-A D leaves it", root_only, 1, 1, life_console },
+	{ "exec", "NAME [--] COMMAND [ARGUMENT...]", "run a program in a machine (by its guest agent)", exec_options, 2, MANY, life_exec,
+	  NULL, false, true },
+	{ "cp", "SOURCE TARGET", "copy files and folders; NAME:PATH is one in a machine (by its guest agent)", cp_options, 2, 2, life_cp },
 	{ "logs", "NAME", "show what a machine wrote to its console", logs_options, 1, 1, life_logs },
 	{ "events", "[NAME...]", "show what happens to machines, as it happens", events_options, 0, MANY, life_events },
 	{ "wait", "NAME...", "wait until machines end; print their status", wait_options, 1, MANY, NULL, life_wait },
@@ -155,7 +168,7 @@ static int take_word(void *into, const char *word, struct err *e)
 	struct life_args *a = into;
 
 	a->words[a->nwords++] = word;
-	return 0;
+	return a->rest && a->nwords == 2 ? OPTIONS_STOP : 0;
 }
 
 static int life_help(const struct life_command *c)
@@ -229,6 +242,16 @@ static int life_do(const struct life_command *c, struct life_args *a, struct err
 	return r;
 }
 
+/* Where the other command begins: --help after that is for it. */
+static int own_arguments(int argc, char **argv)
+{
+	int words = 0, i = 1;
+
+	for (; i < argc && words < 2; i++)
+		words += argv[i][0] != '-';
+	return i;
+}
+
 /* What is left of a command line is never more than all of it. */
 int cmd_life(int argc, char **argv)
 {
@@ -239,7 +262,8 @@ int cmd_life(int argc, char **argv)
 	struct err e = { 0 };
 	int r;
 
-	if (options_want_help(argc, argv)) {
+	a.rest = c->rest;
+	if (options_want_help(c->rest ? own_arguments(argc, argv) : argc, argv)) {
 		free(room);
 		return life_help(c);
 	}
@@ -253,7 +277,7 @@ int cmd_life(int argc, char **argv)
 	if (!r)
 		r = life_do(c, &a, &e);
 	free(room);
-	return r < 0 ? cli_fail("%s", e.text) : r ? EXIT_OURS : 0;
+	return r < 0 ? cli_fail("%s", e.text) : c->rest ? r : r ? EXIT_OURS : 0;
 }
 
 /* ---- the way to a running machine */

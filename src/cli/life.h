@@ -13,7 +13,8 @@
 struct life_args {
 	const char *root;
 	const char *drive, *format;
-	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject;
+	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct;
+	bool rest; /* the second word and what follows is somebody else's command line */
 	uint64_t time, lines; /* UINT64_MAX: not given */
 	const char **set; /* --set KEY=VALUE, in order; values of words and these are argv's */
 	const char **unset;
@@ -46,6 +47,7 @@ struct life_command {
 	/* or for each machine named (all of --all that fit): 0 or -errno, e set */
 	int (*each)(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
 	bool running_only; /* --all: of those that run */
+	bool rest;         /* NAME COMMAND ARGUMENT...: options of ours end with COMMAND; `run` gives the exit status */
 };
 extern const struct life_command life_commands[]; /* ends with a NULL name */
 const struct life_command *life_find(const char *name);
@@ -92,6 +94,9 @@ int life_medium(const struct life_command *c, struct life_args *a, struct store 
 int life_sendkey(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_engine(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_ctl(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+
+int life_exec(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_cp(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 
 /* Kills what runs m, if anything still does, and waits for it. */
 int life_end_process(struct store_vm *m, struct err *e);

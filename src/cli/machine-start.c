@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "base/log.h"
 #include "cli/run.h"
+#include "ctl/agent.h"
 
 static void tell_ready(void *opaque)
 {
@@ -100,6 +101,16 @@ static int hear(int pipe, struct err *e)
 	return err_set(e, ECHILD, "%s", n ? text : "its process died while it was starting; its log may say why");
 }
 
+/* The line to the guest's agent, unless the machine has it, or no room for it. */
+static void add_agent_port(struct pc_config *pc)
+{
+	for (unsigned i = 0; i < pc->nports; i++)
+		if (pc->port[i].name && !strcmp(pc->port[i].name, AGENT_PORT))
+			return;
+	if (!pc->no_agent && pc->nports < PC_PORTS)
+		pc->port[pc->nports++] = (struct pc_port){ .name = AGENT_PORT, .where = "socket:agent" };
+}
+
 int machine_start(struct store *s, struct store_vm *m, struct err *e)
 {
 	char *text _free_ = NULL;
@@ -114,6 +125,7 @@ int machine_start(struct store *s, struct store_vm *m, struct err *e)
 		r = store_vm_status(m, &st, e);
 	if (!r)
 		r = run_config_load(&o, text, e);
+	add_agent_port(&o.pc);
 	if (!r && st.state == STORE_SUSPENDED)
 		o.restore = "saved";
 	if (!r && pipe2(pipes, O_CLOEXEC))

@@ -85,6 +85,15 @@ static const struct option_def *option_by_letter(const struct option_def *defs, 
 	return NULL;
 }
 
+static int only_words(int argc, char **argv, int (*word)(void *opaque, const char *word, struct err *e), void *opaque, struct err *e)
+{
+	int r = 0;
+
+	for (int i = 0; i < argc && r >= 0; i++)
+		r = word(opaque, argv[i], e);
+	return MIN(r, 0);
+}
+
 int options_each(const struct option_def *defs, int argc, char **argv,
 		 int (*fn)(void *opaque, const struct option_def *def, const char *value, struct err *e),
 		 int (*word)(void *opaque, const char *word, struct err *e), void *opaque, struct err *e)
@@ -95,9 +104,12 @@ int options_each(const struct option_def *defs, int argc, char **argv,
 		size_t len;
 		int r;
 
-		if (arg[0] != '-') {
-			r = word ? word(opaque, arg, e) :
+		if (arg[0] != '-' || (word && !strcmp(arg, "--"))) {
+			r = arg[0] == '-' ? OPTIONS_STOP :
+			    word ? word(opaque, arg, e) :
 				   err_set(e, EINVAL, "unexpected '%.60s'; everything is given by options, see --help", arg);
+			if (r == OPTIONS_STOP)
+				return only_words(argc - i - 1, argv + i + 1, word, opaque, e);
 			if (r)
 				return r;
 			continue;
@@ -155,7 +167,7 @@ int options_parse(const struct option_def *defs, void *into, int argc, char **ar
 
 bool options_want_help(int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++) {
+	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
 			return true;
 	}
