@@ -137,7 +137,7 @@ const struct life_command life_commands[] = {
 	{ "console", "NAME", "use a machine's console; Ctrl-A D leaves it", root_only, 1, 1, life_console },
 	{ "exec", "NAME [--] COMMAND [ARGUMENT...]", "run a program in a machine (by its guest agent)", exec_options, 2, MANY, life_exec,
 	  NULL, false, true },
-	{ "cp", "SOURCE TARGET", "copy files and folders; NAME:PATH is one in a machine (by its guest agent)", cp_options, 2, 2, life_cp },
+	{ "cp", "SOURCE TARGET", "copy files and folders; NAME:PATH is in a machine (by agent)", cp_options, 2, 2, life_cp },
 	{ "logs", "NAME", "show what a machine wrote to its console", logs_options, 1, 1, life_logs },
 	{ "events", "[NAME...]", "show what happens to machines, as it happens", events_options, 0, MANY, life_events },
 	{ "wait", "NAME...", "wait until machines end; print their status", wait_options, 1, MANY, NULL, life_wait },

@@ -121,7 +121,7 @@ for command in "help" "run --help" "engines --help" "version --help" "help run";
 	# shellcheck disable=SC2086
 	width=$("$ospite" $command | wc -L)
 	most=24
-	case $command in help | *run*) most=48 ;; esac
+	case $command in help | *run*) most=56 ;; esac
 	if [ "$lines" -le $most ] && [ "$width" -le 80 ] && [ "$lines" -gt 0 ]; then
 		passed=$((passed + 1))
 	else
