@@ -19,6 +19,7 @@ extern const struct command commands[]; /* ends with a NULL name */
 int cmd_run(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_net(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_help(int argc, char **argv);

@@ -28,7 +28,7 @@ struct serve {
 	struct evsource *source[3];
 	struct conn *conns;
 	unsigned nconns;
-	bool greeted; /* a member has been there */
+	bool greeted; /* a member has been there, or could have been */
 	uint8_t *slots;
 };
 

@@ -29,10 +29,20 @@
 
 /* ---- connections */
 
+/* Is there still a reason to be? Somebody with questions is one: it may be about to start a machine. */
+static void serve_look(struct serve *s)
+{
+	if (s->config.keep || !s->greeted || switch_members(s->sw))
+		return;
+	for (struct conn *c = s->conns; c; c = c->next)
+		if (c->kind == NET_HELLO_CONTROL)
+			return;
+	serve_end(s);
+}
+
 static void conn_close(struct conn *c)
 {
 	struct serve *s = c->serve;
-	bool member = c->port != NULL;
 
 	evloop_remove(c->source);
 	if (c->port)
@@ -48,8 +58,7 @@ static void conn_close(struct conn *c)
 	s->nconns--;
 	close(c->fd);
 	free(c);
-	if (member && !switch_members(s->sw) && !s->config.keep)
-		serve_end(s);
+	serve_look(s);
 }
 
 static void conn_events(struct conn *c)
@@ -304,8 +313,10 @@ static void serve_alone(void *opaque, uint32_t events)
 	struct serve *s = opaque;
 	uint64_t n;
 
-	if (read(s->alone, &n, sizeof(n)) > 0 && !s->greeted && !s->config.keep)
-		serve_end(s);
+	if (read(s->alone, &n, sizeof(n)) <= 0)
+		return;
+	s->greeted = true;
+	serve_look(s);
 }
 
 void serve_end(struct serve *s)

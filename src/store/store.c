@@ -18,7 +18,8 @@
 
 /* ---- where it is */
 
-static int root_choose(const char *root, char *path, size_t size, struct err *e)
+/* kind: the folder in it, "machines" */
+static int root_choose(const char *root, const char *kind, char *path, size_t size, struct err *e)
 {
 	const char *env = getenv("OSPITE_ROOT"), *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
 	int n;
@@ -26,16 +27,16 @@ static int root_choose(const char *root, char *path, size_t size, struct err *e)
 	if (!root && env && *env)
 		root = env;
 	if (root)
-		n = snprintf(path, size, "%s/machines", root);
+		n = snprintf(path, size, "%s/%s", root, kind);
 	else if (!geteuid())
-		n = snprintf(path, size, "/var/lib/ospite/machines");
+		n = snprintf(path, size, "/var/lib/ospite/%s", kind);
 	else if (data && *data == '/')
-		n = snprintf(path, size, "%s/ospite/machines", data);
+		n = snprintf(path, size, "%s/ospite/%s", data, kind);
 	else if (home && *home == '/')
-		n = snprintf(path, size, "%s/.local/share/ospite/machines", home);
+		n = snprintf(path, size, "%s/.local/share/ospite/%s", home, kind);
 	else
-		return err_set(e, ENOENT, "there is no home folder for machines: set HOME, or give --root FOLDER");
-	return n < (int)size ? 0 : err_set(e, ENAMETOOLONG, "the path of the machines' folder is too long");
+		return err_set(e, ENOENT, "there is no home folder for %s: set HOME, or give --root FOLDER", kind);
+	return n < (int)size ? 0 : err_set(e, ENAMETOOLONG, "the path of the folder of %s is too long", kind);
 }
 
 static int make_folders(char *path)
@@ -53,18 +54,23 @@ static int make_folders(char *path)
 	return mkdir(path, 0700) && errno != EEXIST ? -1 : 0;
 }
 
-int store_open(struct store *s, const char *root, struct err *e)
+int store_open_kind(struct store *s, const char *root, const char *kind, struct err *e)
 {
 	int r;
 
 	s->fd = -1;
-	r = root_choose(root, s->path, sizeof(s->path), e);
+	r = root_choose(root, kind, s->path, sizeof(s->path), e);
 	if (r)
 		return r;
 	s->fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->fd < 0 && errno == ENOENT && !make_folders(s->path))
 		s->fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return s->fd < 0 ? err_errno(e, "cannot use %.250s (--root names another place)", s->path) : 0;
+}
+
+int store_open(struct store *s, const char *root, struct err *e)
+{
+	return store_open_kind(s, root, "machines", e);
 }
 
 void store_close(struct store *s)
@@ -80,9 +86,9 @@ int store_name_check(const char *name, struct err *e)
 	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
 
 	if (!name[0] || name[n] || !isalnum((unsigned char)name[0]))
-		return err_set(e, EINVAL, "'%.60s' is no name for a machine: use letters, digits, '-', '_' and '.'", name);
+		return err_set(e, EINVAL, "'%.60s' is no name for a machine or network: use letters, digits, '-', '_' and '.'", name);
 	if (n >= STORE_NAME)
-		return err_set(e, ENAMETOOLONG, "a machine's name has at most %d characters", STORE_NAME - 1);
+		return err_set(e, ENAMETOOLONG, "a name has at most %d characters", STORE_NAME - 1);
 	return 0;
 }
 
