@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "backend/net.h"
+#include "backend/net-member.h"
 #include "base/base.h"
 #include "base/err.h"
 
@@ -40,7 +41,11 @@ static int parse_key(struct net_config *c, const char *key, const char *value, s
 		c->model = NET_VIRTIO;
 		return 0;
 	}
-	return err_set(e, EINVAL, "%.40s= does not exist here; there are mac= and model=", key);
+	r = c->kind == NET_SWITCH ? net_member_option(&c->hello, key, value, e) : -ENOENT;
+	if (r == -ENOENT)
+		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=%s", key,
+			       c->kind == NET_SWITCH ? ", vlan=, trunk=, address=, limit-in=, limit-out=" : "");
+	return r;
 }
 
 int net_config_parse(struct net_config *c, const char *text, struct err *e)
@@ -49,7 +54,7 @@ int net_config_parse(struct net_config *c, const char *text, struct err *e)
 		const char *name;
 		enum net_kind kind;
 		bool argument;
-	} kinds[] = { { "user", NET_USER, false } };
+	} kinds[] = { { "user", NET_USER, false }, { "tap", NET_TAP, true }, { "switch", NET_SWITCH, true } };
 	size_t len = strcspn(text, ":,"), i = 0;
 	char *copy _free_ = NULL, *at, *word;
 	int r = 0;
@@ -58,7 +63,7 @@ int net_config_parse(struct net_config *c, const char *text, struct err *e)
 	while (i < ARRAY_LEN(kinds) && (strlen(kinds[i].name) != len || strncmp(kinds[i].name, text, len)))
 		i++;
 	if (i == ARRAY_LEN(kinds))
-		return err_set(e, EINVAL, "does not exist; write user or none");
+		return err_set(e, EINVAL, "does not exist; write user, tap:INTERFACE, switch:NETWORK or none");
 	c->kind = kinds[i].kind;
 	text += len;
 	if ((*text == ':') != kinds[i].argument)

@@ -257,6 +257,8 @@ void net_mac_derive(uint8_t mac[6], const char *machine, unsigned index)
 struct net_link *net_open(struct evloop *loop, const struct net_config *c, struct err *e)
 {
 	switch (c->kind) {
+	case NET_TAP: return net_tap_open(loop, c, e);
+	case NET_SWITCH: return net_switch_open(loop, c, e);
 	default: err_set(e, ENOTSUP, "this kind of network is not there"); return NULL;
 	}
 }

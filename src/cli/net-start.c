@@ -184,6 +184,27 @@ int network_start(struct store *networks, const char *name, struct err *e)
 	return r < 0 && folder >= 0 ? err_prefix(e, "network %s", name) : r;
 }
 
+/* The question's connection holds the switch until we are a member; once we are not its first caller it may have ended again. */
+int network_join(void *root, const char *network, struct net_hello *hello, struct err *e)
+{
+	struct store networks;
+	int r = store_networks_open(&networks, root, e), folder, held, fd = -1;
+
+	if (r)
+		return r;
+	folder = store_network_open(&networks, network, e);
+	held = folder < 0 ? folder : network_start(&networks, network, e);
+	if (held >= 0) {
+		fd = net_client_connect(folder, hello, e);
+		if (fd < 0)
+			err_prefix(e, "network %s", network);
+	}
+	cleanup_close(&held);
+	cleanup_close(&folder);
+	store_close(&networks);
+	return fd < 0 ? -e->code : fd;
+}
+
 json_t *network_show(int fd, struct err *e)
 {
 	static const size_t size = 65536;

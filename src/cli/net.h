@@ -4,6 +4,7 @@
 #define CLI_NET_H
 
 #include <jansson.h>
+#include "backend/net-wire.h"
 #include "cli/cli.h"
 #include "store/network.h"
 
@@ -16,6 +17,9 @@ int network_start(struct store *networks, const char *name, struct err *e);
 int network_connect(int folder, struct err *e);
 /* The network's description with all its ports, to be released; NULL with e. */
 json_t *network_show(int fd, struct err *e);
+
+/* For struct net_config: root is the store's (a const char *, may be NULL). */
+int network_join(void *root, const char *network, struct net_hello *hello, struct err *e);
 
 int net_capture(int folder, const char *port, const char *file, uint64_t count, bool quiet, struct err *e);
 
