@@ -2,7 +2,7 @@
 /*
  * ACPI tables (specification 6.4, chapter 5): RSDP, RSDT and XSDT, FADT revision 5 with its FACS, MADT, DSDT.
  *
- * ACPI mode is always on (no SMI command port), there is no VGA, and the tables
+ * ACPI mode is always on (no SMI command port), without firmware there is no VGA, and the tables
  * say so, which spares the guest its probing for it. The DSDT names processors, serial ports,
  * the clock, the ports that are taken, and S5; the power button is a fixed-hardware one.
  */
@@ -15,6 +15,7 @@
 #define HEADER_SIZE 36
 #define FADT_SIZE 268
 #define HPET_SIZE 56
+#define HPET_WINDOW 0x400u
 #define HPET_MIN_TICK 100 /* periodic interrupts no closer than this many ticks of 10 ns */
 #define FACS_SIZE 64
 
@@ -202,7 +203,7 @@ static void dsdt_virtio(struct aml *a, const struct acpi_config *config)
 
 static void dsdt_board(struct aml *a, const struct acpi_config *config)
 {
-	struct aml_crs rtc = { 0 }, taken = { 0 };
+	struct aml_crs rtc = { 0 }, taken = { 0 }, hpet = { 0 };
 	unsigned mark = aml_device(a, "RTC_");
 
 	aml_name_eisaid(a, "_HID", "PNP0B00");
@@ -210,6 +211,16 @@ static void dsdt_board(struct aml *a, const struct acpi_config *config)
 	aml_crs_irq(&rtc, 8);
 	aml_name_crs(a, &rtc);
 	aml_end(a, mark);
+
+	if (config->hpet) {
+		mark = aml_device(a, "HPET");
+		aml_name_eisaid(a, "_HID", "PNP0103");
+		aml_name_integer(a, "_UID", 0);
+		aml_name_integer(a, "_STA", 0xf);
+		aml_crs_memory(&hpet, HPET_BASE, HPET_WINDOW);
+		aml_name_crs(a, &hpet);
+		aml_end(a, mark);
+	}
 
 	mark = aml_device(a, "MBRD");
 	aml_name_eisaid(a, "_HID", "PNP0C02");
@@ -294,7 +305,7 @@ static void build_fadt(struct builder *b, const struct acpi_config *config, uint
 	put16(p + 96, 0xfff); /* no C2 */
 	put16(p + 98, 0xfff); /* no C3 */
 	p[108] = 0x32; /* century in CMOS */
-	put16(p + 109, BIT(0) | BIT(1) | BIT(2)); /* legacy devices, 8042, no VGA */
+	put16(p + 109, BIT(0) | BIT(1) | (config->vga ? 0 : BIT(2))); /* legacy devices, 8042, no VGA */
 	/* WBINVD, C1, no fixed sleep button, no RTC wake, 32-bit timer, reset register */
 	put32(p + 112, BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10));
 	gas(p + 116, 8, 1, 0xcf9);

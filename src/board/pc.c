@@ -706,7 +706,8 @@ static void pc_acpi_config(struct pc *pc)
 	struct pci_bus_config bus = { 0 };
 
 	*acpi = (struct acpi_config){ .cpus = pc->vm->machine.ncpus, .serial = pc->config->serial,
-				      .nserial = pc->config->nserial, .pm_base = ACPI_PM_PORT, .hpet = true };
+				      .nserial = pc->config->nserial, .pm_base = ACPI_PM_PORT, .hpet = true,
+				      .vga = pc->config->vga_bios };
 	pci_windows(pc, &bus);
 	acpi->nmmio = pc_disks_mmio(pc->config);
 	memcpy(acpi->pirq, pirq_irq, sizeof(acpi->pirq));
@@ -723,6 +724,7 @@ static void pc_smbios_config(struct pc *pc)
 	struct smbios_config *c = &pc->smbios_config;
 
 	*c = (struct smbios_config){ .cpus = pc->vm->machine.ncpus, .memory = pc->vm->config->memory };
+	c->uefi = pc->config->firmware_vars || pc->config->firmware_vars_initial;
 	cpuid_get_topology(&pc->vm->cpuid, &c->cores, &c->threads);
 	memcpy(c->uuid, pc->config->uuid, sizeof(c->uuid));
 	if (memcmp(c->uuid, none, sizeof(none)) || getrandom(c->uuid, sizeof(c->uuid), GRND_NONBLOCK) < 0)

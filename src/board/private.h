@@ -251,7 +251,7 @@ struct acpi_config {
 	const char *const *serial; /* NULL: absent */
 	unsigned nserial;
 	uint16_t pm_base;
-	bool hpet;
+	bool hpet, vga;
 	uint8_t pirq[4]; /* ISA interrupts of PIRQ A to D; IOAPIC pins are 16 to 19 */
 	unsigned nmmio; /* virtio devices at VIRTIO_MMIO_BASE, see below */
 	uint64_t pci_low, pci_low_end, pci_high, pci_high_end; /* windows of memory */
@@ -284,6 +284,7 @@ struct smbios_config {
 	unsigned cores, threads; /* of a socket, of a core */
 	uint64_t memory;
 	uint8_t uuid[16];
+	bool uefi;
 };
 #define SMBIOS_ANCHOR 31
 #define SMBIOS_SIZE 0x4000u

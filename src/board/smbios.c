@@ -77,8 +77,9 @@ static void about_machine(struct table *t, const struct smbios_config *c)
 	p[5] = 2;
 	put16(p + 6, 0xe800);
 	p[8] = 3;
-	put64(p + 10, 0x08); /* characteristics are not told */
-	p[19] = 0x1c;	     /* boots from CD, a virtual machine */
+	put64(p + 10, BIT(7) | BIT(15) | BIT(16)); /* PCI, boots from CD and from what is chosen */
+	p[18] = 1;				   /* ACPI */
+	p[19] = (uint8_t)(0x14 | (c->uefi ? 8 : 0)); /* a virtual machine */
 	p[22] = p[23] = 0xff;
 	strings(t, p, "ospite", "1", "04/01/2024", NULL);
 
