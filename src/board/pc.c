@@ -633,7 +633,7 @@ static int pc_firmware(struct pc *pc, struct device_env *env, struct err *e)
 	f->opaque = pc;
 	f->memory = pc->vm->config->memory;
 	f->menu = pc->config->boot_menu;
-	f->menu_wait_ms = 60000;
+	f->menu_wait_ms = pc->config->boot_wait_ms;
 	pc_disks_boot_order(&pc->disks, f->boot_order, sizeof(f->boot_order));
 	return firmware_config_fill(f, e);
 }

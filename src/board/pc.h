@@ -70,6 +70,7 @@ struct pc_config {
 	unsigned nports;
 	bool no_agent;         /* a machine with a folder has a port for the guest's agent otherwise */
 	bool boot_menu;        /* the firmware is to ask what to start */
+	unsigned boot_wait_ms; /* how long it waits for a key */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */
 	void *save_opaque;

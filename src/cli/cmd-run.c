@@ -433,6 +433,16 @@ static int set_module(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+static int set_boot_wait(void *into, const char *value, struct err *e)
+{
+	uint64_t seconds;
+	int r = parse_number(value, 0, 65, &seconds, e); /* the firmware counts 16 bits of milliseconds */
+
+	if (!r)
+		((struct run_options *)into)->pc.boot_wait_ms = (unsigned)seconds * 1000;
+	return r;
+}
+
 static int set_exit_port(void *into, const char *value, struct err *e)
 {
 	uint64_t port;
@@ -488,6 +498,7 @@ const struct option_def run_options[] = {
 	{ "firmware-vars", "FILE", "keeps what UEFI remembers; made when not there", set_firmware_vars, OPTION_PATH },
 	{ "debug-console", "WHERE", "where firmware's messages go, as for --serial", set_debug_console },
 	{ "boot-menu", NULL, "let the firmware ask what to start", set_boot_menu },
+	{ "boot-wait", "SECONDS", "how long it asks, before it starts the first [60]", set_boot_wait },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
@@ -580,7 +591,7 @@ void run_options_init(struct run_options *o)
 {
 	*o = (struct run_options){
 		.vm = { .name = "vm", .cpus = 1, .memory = 1ull << 30, .engine = "auto", .cpu_model = "host" },
-		.pc = { .exit_port = -1 },
+		.pc = { .exit_port = -1, .boot_wait_ms = 60000 },
 	};
 }
 
