@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 failed=0
 
-timeout 60 "$exchange" --period 100 --count 1 --through good --kernel "$image" interp dbt </dev/null >out 2>&1
+timeout 60 "$exchange" --every 12 --count 1 --through good --kernel "$image" interp dbt </dev/null >out 2>&1
 [ -s good ] || { tail -n 3 out; exit 1; }
 size=$(wc -c <good)
 

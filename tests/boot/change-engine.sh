@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # A guest is asked through the control socket to go on under other engines, and finishes as if nothing had been.
-# usage: change-engine.sh OSPITE IMAGE      (IMAGE: the bare-metal guest plain64)
+# usage: change-engine.sh OSPITE IMAGE      (IMAGE: the bare-metal guest endless64, which goes on until told)
 set -u
 command -v python3 >/dev/null || { echo "skipped: no python3"; exit 77; }
 work=$(mktemp -d)
@@ -40,10 +40,15 @@ print("fine")
 END
 talk=$!
 until grep -q ready "$work/talk" || ! kill -0 $talk 2>/dev/null; do sleep 0.05; done
+mkfifo "$work/in"
+exec 3<>"$work/in"
 timeout 60 "$1" run --engine interp --kernel "$2" --memory 16M --exit-port 0xf4 --no-reboot --control "$work/c" \
-	</dev/null >"$work/out" 2>"$work/err"
-status=$?
+	<"$work/in" 3>&- >"$work/out" 2>"$work/err" &
+vm=$!
 wait $talk
+echo >&3
+wait $vm
+status=$?
 if [ $status != 1 ] || ! grep -q fine "$work/talk" || ! grep -q '^PASS' "$work/out"; then
 	echo "failed: exit status $status"
 	tail -n 20 "$work/talk" "$work/out" "$work/err"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # A stock kernel under load changes its engine while it runs and must not notice: the guest checks what it computes, counts its
-# rounds, sleeps by its timers and powers off. KVM without hardware behind it must be refused each time, to no effect.
+# rounds, sleeps by its timers and, once told that there have been enough changes, powers off. KVM without hardware behind it must be refused each time, to no effect.
 #
 # usage: exchange.sh EXCHANGE KERNEL-PACKAGE CHANGES PERIOD-MS CPUS ENGINE...
 # By hand: tests/boot/exchange.sh build/tests/exchange linux-image-cloud-amd64 1000 20 2 dbt interp
@@ -32,7 +32,7 @@ $b dd if=/dev/urandom of=/tmp/a bs=1k count=64 2>/dev/null
 sum=$($b md5sum </tmp/a)
 work() {
 	n=0
-	while [ $n -lt 15 ]; do
+	while [ ! -s /tmp/stop ]; do
 		n=$((n + 1))
 		$b cp /tmp/a "/tmp/b$1" && $b gzip -f "/tmp/b$1" && $b gunzip -f "/tmp/b$1.gz"
 		[ "$($b md5sum <"/tmp/b$1")" = "$sum" ] || echo "BAD round $n of $1"
@@ -40,6 +40,7 @@ work() {
 	done
 	echo "worker $1 is through"
 }
+$b head -n 1 </dev/console >/tmp/stop &
 work 1 & work 2 &
 wait
 echo "finished"
@@ -48,7 +49,7 @@ INIT
 chmod +x "$work/root/init"
 (cd "$work/root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$work/initrd"
 
-timeout 250 "$exchange" --cpus "$cpus" --memory 256 --count "$changes" --period "$period" --min $((changes / 4 + 1)) --kernel "$kernel" \
+timeout 250 "$exchange" --cpus "$cpus" --memory 256 --count "$changes" --period "$period" --min "$changes" --then enough --kernel "$kernel" \
 	--initrd "$work/initrd" --append "console=ttyS0 loglevel=4 panic=-1" "$@" </dev/null >"$work/out" 2>"$work/err"
 status=$?
 tail -n 1 "$work/err"
