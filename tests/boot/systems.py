@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Systems that Debian packages, started as on a machine: by the firmware, from an image, read off the screen and typed at.
+
+usage: systems.py OSPITE CASE     (the cases are the functions below whose names start with "case_")
+"""
+import os, re, shutil, subprocess, sys, time
+import guestlib
+from guestlib import Control, Machine, fail, skip, work_folder
+
+
+class Screen(Machine):
+    """A machine with a screen and a keyboard."""
+
+    def __init__(self, work, ospite, *options, engine="dbt"):
+        path = os.path.join(work, "control")
+        super().__init__(work, [ospite, "run", "--engine", engine, "--no-reboot", "--control", path] + list(options))
+        self.control = Control(path)
+
+    def text(self):
+        return self.control.ask("ospite-screen-text").get("text", "")
+
+    def until(self, *words, seconds=guestlib.SECONDS):
+        """Until all of these are on the screen; what is there then."""
+        end = time.monotonic() + seconds
+        while True:
+            text = self.text()
+            if all(w in text for w in words):
+                return text
+            if time.monotonic() > end:
+                print(text)
+                fail("not on the screen within %d seconds: %s" % (seconds, words), self)
+            time.sleep(0.1)
+
+    def keys(self, *names):
+        for name in names:
+            assert self.control.ask("send-key", keys=[{"type": "qcode", "data": k} for k in name.split("+")]) == {}
+
+    def picture(self, work, width, height):
+        path = os.path.join(work, "screen.png")
+        assert self.control.ask("screendump", filename=path) == {}
+        with open(path, "rb") as f:
+            head = f.read(24)
+        size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        assert head[:8] == b"\x89PNG\r\n\x1a\n" and size == (width, height), (head, size)
+
+
+def needs(package, *paths):
+    for path in paths:
+        if not (shutil.which(path) or os.access(path, os.R_OK)):
+            skip("%s is not there (package %s)" % (path, package))
+
+
+def make(*command, **options):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if done.returncode:
+        fail("%s: %s" % (command[0], done.stdout.decode(errors="replace")))
+
+
+def cd_image(work, config, **files):
+    """GRUB starts it, by the BIOS and by UEFI; files are by name in /boot."""
+    needs("grub-common", "grub-mkrescue")
+    needs("xorriso", "xorriso")
+    needs("grub-pc-bin", "/usr/lib/grub/i386-pc")
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    folder = os.path.join(work, "cd")
+    os.makedirs(folder + "/boot/grub")
+    for name, path in files.items():
+        shutil.copyfile(path, os.path.join(folder, "boot", name))
+    with open(folder + "/boot/grub/grub.cfg", "w") as f:
+        f.write(config)
+    make("grub-mkrescue", "-o", work + "/cd.iso", folder)
+    return work + "/cd.iso"
+
+
+def case_installer(work, ospite):
+    """Debian's installer from a CD asks for the language, and takes the answer."""
+    folder = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+    needs("debian-installer-12-netboot-amd64", folder + "/linux")
+    cd = cd_image(work, "set timeout=0\nset gfxpayload=text\nmenuentry installer {\n"
+                  "linux /boot/linux nomodeset quiet\ninitrd /boot/initrd.gz\n}\n",
+                  **{"linux": folder + "/linux", "initrd.gz": folder + "/initrd.gz"})
+    machine = Screen(work, ospite, "--memory", "1G", "--cdrom", cd)
+    machine.until("Select a language", "Galician", "<Go Back>")
+    machine.picture(work, 720, 400)
+    machine.keys("ret")
+    machine.until("Select your location", "United States")
+
+
+def case_memtest(work, ospite):
+    """memtest86+ comes through a whole pass (without the test that waits five minutes for bits to fade)."""
+    iso = "/usr/lib/memtest86+/memtest86+x64.iso"
+    needs("memtest86+", iso)
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    machine = Screen(work, ospite, "--memory", "16M", "--cpus", "2", "--cdrom", iso)
+    machine.until("Press <F1> to configure")
+    machine.keys("f1")
+    machine.until("Settings:", "Test selection")
+    machine.keys("f1")
+    machine.until("Remove one test")
+    machine.keys("f2")
+    machine.until("Enter test #")
+    machine.keys("1", "0", "ret")
+    machine.until("*.********.")
+    machine.keys("f10")
+    machine.until("Settings:")
+    machine.keys("f10")
+    text = machine.until("Pass:  1")
+    if not re.search(r"Errors: 0 *$", text, re.M):
+        print(text)
+        fail("memtest86+ found errors", machine)
+
+
+def case_ipxe(work, ospite):
+    """iPXE from its CD: isolinux loads it; its command line answers."""
+    iso = "/usr/lib/ipxe/ipxe.iso"
+    needs("ipxe", iso)
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    machine = Screen(work, ospite, "--memory", "64M", "--cdrom", iso)
+    machine.until("Open Source Network Boot Firmware", "Features:")
+
+
+def main():
+    case = globals().get("case_" + sys.argv[2]) or sys.exit("no case " + sys.argv[2])
+    work = work_folder()
+    start = time.monotonic()
+    case(work, os.path.abspath(sys.argv[1]))
+    print("%.1f seconds" % (time.monotonic() - start))
+
+
+main()
