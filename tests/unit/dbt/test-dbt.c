@@ -363,8 +363,9 @@ static void kicked(void **state)
 		if (!inside) /* before it began */
 			continue;
 		assert_true(inside == 7 || inside == 10 || inside == 13);
-		assert_true(c->s.gpr[RCX] > before);
+		assert_true(c->s.gpr[RCX] >= before); /* on a busy host the kick may come before the first instruction */
 	}
+	assert_true(c->s.gpr[RCX] > 0);
 	guest_destroy(&g);
 }
 
