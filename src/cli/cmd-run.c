@@ -31,6 +31,8 @@ SET_STRING(set_initrd, pc.initrd)
 SET_STRING(set_firmware, pc.firmware)
 SET_STRING(set_firmware_vars, pc.firmware_vars)
 SET_STRING(set_debug_console, pc.debug_console)
+SET_STRING(set_vnc_password, pc.vnc_password)
+SET_STRING(set_vnc_tls, pc.vnc_tls)
 SET_STRING(set_log, log)
 SET_STRING(set_trace, trace)
 SET_STRING(set_gdb, gdb)
@@ -494,6 +496,8 @@ const struct option_def run_options[] = {
 	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE },
+	{ "vnc-password", "FILE", "with the password VNC clients have to give, by TLS", set_vnc_password, OPTION_PATH | OPTION_HERE },
+	{ "vnc-tls", "FILE", "with certificate and key for that [a new one]", set_vnc_tls, OPTION_PATH | OPTION_HERE },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial, OPTION_LIST },
 	{ "firmware-vars", "FILE", "keeps what UEFI remembers; made when not there", set_firmware_vars, OPTION_PATH },
 	{ "debug-console", "WHERE", "where firmware's messages go, as for --serial", set_debug_console },

@@ -21,6 +21,8 @@
 #include "base/base.h"
 #include "base/err.h"
 #include "display/vnc.h"
+#include "display/vnc-auth.h"
+#include "display/vnc-gate.h"
 
 #define FRAME_MS 33
 #define IDLE_MS 1000 /* without clients: the next one is to be greeted with about the right size */
@@ -37,6 +39,8 @@ struct vnc {
 	struct vnc_config config;
 	struct aml *loop;
 	struct nvnc *server;
+	struct vnc_auth *auth;
+	struct vnc_gate *gate;
 	struct nvnc_display *display;
 	struct nvnc_fb_pool *pool;
 	struct aml_ticker *ticker, *idle;
@@ -216,9 +220,30 @@ static void *vnc_thread(void *opaque)
 	return NULL;
 }
 
-static int start(struct vnc *v, struct err *e)
+static int server_open(struct vnc *v, struct err *e)
 {
 	const char *address = v->config.address ? v->config.address : "127.0.0.1";
+
+	errno = 0;
+	if (!v->config.password) {
+		v->server = nvnc_open(address, v->config.port);
+		if (!v->server)
+			return err_set(e, errno ? errno : EADDRINUSE, "cannot listen on %s port %u (%s); choose another with vnc:PORT",
+				       address, v->config.port, strerror(errno ? errno : EADDRINUSE));
+		return 0;
+	}
+	v->gate = vnc_gate_open(address, v->config.port, e);
+	if (!v->gate)
+		return -1;
+	v->server = nvnc_open_unix(vnc_gate_path(v->gate));
+	if (!v->server)
+		return err_set(e, EIO, "cannot listen on %s", vnc_gate_path(v->gate));
+	v->auth = vnc_auth_enable(v->server, v->config.password, v->config.tls, e);
+	return v->auth ? 0 : err_prefix(e, "--vnc-password");
+}
+
+static int start(struct vnc *v, struct err *e)
+{
 	int r;
 
 	v->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -227,11 +252,9 @@ static int start(struct vnc *v, struct err *e)
 		return err_set(e, ENOMEM, "no memory for a VNC server");
 	aml_set_default(v->loop);
 	nvnc_set_log_level(NVNC_LOG_PANIC);
-	errno = 0;
-	v->server = nvnc_open(address, v->config.port);
-	if (!v->server)
-		return err_set(e, errno ? errno : EADDRINUSE, "cannot listen on %s port %u (%s); choose another with vnc:PORT", address,
-			       v->config.port, strerror(errno ? errno : EADDRINUSE));
+	r = server_open(v, e);
+	if (r)
+		return r;
 	v->display = nvnc_display_new(0, 0);
 	v->pool = nvnc_fb_pool_new(640, 400, FORMAT_XRGB, 640);
 	v->ticker = aml_ticker_new(FRAME_MS, tick, v, NULL);
@@ -256,7 +279,7 @@ static int start(struct vnc *v, struct err *e)
 		return err_errno(e, "cannot create the VNC server's thread");
 	}
 	v->started = true;
-	return 0;
+	return v->gate ? vnc_gate_start(v->gate, e) : 0;
 }
 
 struct vnc *vnc_open(const struct vnc_config *config, struct err *e)
@@ -282,6 +305,7 @@ void vnc_close(struct vnc *v)
 
 	if (!v)
 		return;
+	vnc_gate_stop(v->gate);
 	if (v->started && write(v->stop, &one, sizeof(one)) == sizeof(one))
 		pthread_join(v->thread, NULL);
 	if (v->started) {
@@ -295,6 +319,8 @@ void vnc_close(struct vnc *v)
 	}
 	if (v->server)
 		nvnc_close(v->server); /* its clients go through client_gone */
+	vnc_auth_free(v->auth);
+	vnc_gate_close(v->gate);
 	if (v->pool)
 		nvnc_fb_pool_unref(v->pool);
 	if (v->ticker)

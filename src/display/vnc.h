@@ -15,6 +15,7 @@ struct vnc;
 struct vnc_config {
 	const char *address; /* NULL: loopback */
 	uint16_t port;
+	const char *password, *tls; /* files, see vnc-auth.h; NULL: no password */
 	const char *name; /* of the machine, for the client's window */
 	const struct screen *screen;
 	struct keyboard keyboard;

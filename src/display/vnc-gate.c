@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libneatvnc 0.5 lets clients in that say they want no security, whatever it has offered them (CVE-2024-42458). So with a
+ * password it listens on a socket only we can reach, and clients come here: bytes pass as they are, but a client that asks for
+ * anything but VeNCrypt is hung up on before libneatvnc has heard of it. Two threads a client, one for each direction; gate->lock
+ * covers the list of them.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "base/err.h"
+#include "display/vnc-gate.h"
+
+#define LINKS_MAX 32
+#define VERSION_SIZE 12 /* what a client says first; the next byte is the security it wants */
+#define SECURITY_VENCRYPT 19
+#define PIECE 65536
+
+struct link {
+	struct vnc_gate *gate;
+	int client, server;
+	unsigned directions; /* threads that still run; under gate->lock */
+	bool used;
+};
+
+struct vnc_gate {
+	int listener;
+	char folder[64], path[80]; /* of libneatvnc's socket */
+	pthread_t thread;
+	bool started, stopping;
+	pthread_mutex_t lock;
+	pthread_cond_t idle; /* no link is used */
+	struct link link[LINKS_MAX];
+	unsigned used;
+};
+
+/* ---- a client */
+
+static bool send_all(int to, const char *data, size_t n)
+{
+	while (n) {
+		ssize_t done = send(to, data, n, MSG_NOSIGNAL);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return false;
+		data += done;
+		n -= (size_t)done;
+	}
+	return true;
+}
+
+/* Until either end hangs up. `watch`: this is what the client says. */
+static void relay(int from, int to, bool watch)
+{
+	char *data = malloc(PIECE);
+	size_t seen = 0;
+	ssize_t n;
+
+	while (data && ((n = recv(from, data, PIECE, 0)) > 0 || (n < 0 && errno == EINTR))) {
+		if (n < 0)
+			continue;
+		if (watch && seen <= VERSION_SIZE && seen + (size_t)n > VERSION_SIZE &&
+		    (uint8_t)data[VERSION_SIZE - seen] != SECURITY_VENCRYPT)
+			break;
+		seen += (size_t)n;
+		if (!send_all(to, data, (size_t)n))
+			break;
+	}
+	free(data);
+}
+
+/* The last of the two closes. */
+static void direction_over(struct link *l)
+{
+	struct vnc_gate *g = l->gate;
+
+	shutdown(l->client, SHUT_RDWR);
+	shutdown(l->server, SHUT_RDWR);
+	pthread_mutex_lock(&g->lock);
+	if (!--l->directions) {
+		close(l->client);
+		close(l->server);
+		l->used = false;
+		if (!--g->used)
+			pthread_cond_broadcast(&g->idle);
+	}
+	pthread_mutex_unlock(&g->lock);
+}
+
+static void *to_server(void *opaque)
+{
+	struct link *l = opaque;
+
+	relay(l->client, l->server, true);
+	direction_over(l);
+	return NULL;
+}
+
+static void *to_client(void *opaque)
+{
+	struct link *l = opaque;
+
+	relay(l->server, l->client, false);
+	direction_over(l);
+	return NULL;
+}
+
+static int server_connect(const struct vnc_gate *g)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", g->path);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* Threads that nobody joins: vnc_gate_close waits until no link is used. */
+static bool direction_start(struct link *l, void *(*fn)(void *))
+{
+	pthread_t t;
+
+	if (pthread_create(&t, NULL, fn, l))
+		return false;
+	pthread_detach(t);
+	return true;
+}
+
+static void client_take(struct vnc_gate *g, int client)
+{
+	int server = server_connect(g), one = 1;
+	struct link *l = NULL;
+
+	pthread_mutex_lock(&g->lock);
+	for (unsigned i = 0; i < LINKS_MAX && server >= 0 && !l && !g->stopping; i++)
+		if (!g->link[i].used)
+			l = &g->link[i];
+	if (!l) {
+		pthread_mutex_unlock(&g->lock);
+		close(client);
+		if (server >= 0)
+			close(server);
+		return;
+	}
+	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	*l = (struct link){ g, client, server, 2, true };
+	g->used++;
+	pthread_mutex_unlock(&g->lock);
+	if (!direction_start(l, to_server))
+		direction_over(l);
+	if (!direction_start(l, to_client))
+		direction_over(l);
+}
+
+/* ---- the gate */
+
+static void *gate_thread(void *opaque)
+{
+	struct vnc_gate *g = opaque;
+	sigset_t all;
+	int fd;
+
+	sigfillset(&all); /* and those it starts */
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	pthread_setname_np(pthread_self(), "vnc-gate");
+	for (;;) {
+		fd = accept4(g->listener, NULL, NULL, SOCK_CLOEXEC);
+		pthread_mutex_lock(&g->lock);
+		if (g->stopping) {
+			pthread_mutex_unlock(&g->lock);
+			if (fd >= 0)
+				close(fd);
+			return NULL;
+		}
+		pthread_mutex_unlock(&g->lock);
+		if (fd >= 0)
+			client_take(g, fd);
+		else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			usleep(100000); /* until somebody has closed something */
+	}
+}
+
+static int listen_at(struct vnc_gate *g, const char *address, uint16_t port, struct err *e)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found;
+	char service[8];
+	int r, one = 1;
+
+	snprintf(service, sizeof(service), "%u", port);
+	r = getaddrinfo(address, service, &hints, &found);
+	if (r)
+		return err_set(e, EINVAL, "cannot find %s: %s", address, gai_strerror(r));
+	g->listener = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	r = g->listener < 0 || setsockopt(g->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(g->listener, found->ai_addr, found->ai_addrlen) || listen(g->listener, 16);
+	freeaddrinfo(found);
+	return r ? err_set(e, errno, "cannot listen on %s port %u (%s); choose another with vnc:PORT", address, port, strerror(errno)) : 0;
+}
+
+struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, struct err *e)
+{
+	struct vnc_gate *g = calloc(1, sizeof(*g));
+
+	if (!g) {
+		err_set(e, ENOMEM, "no memory for a VNC server");
+		return NULL;
+	}
+	g->listener = -1;
+	pthread_mutex_init(&g->lock, NULL);
+	pthread_cond_init(&g->idle, NULL);
+	if (!listen_at(g, address, port, e)) {
+		strcpy(g->folder, "/tmp/ospite-vnc-XXXXXX");
+		if (mkdtemp(g->folder)) /* for nobody else */
+			snprintf(g->path, sizeof(g->path), "%s/socket", g->folder);
+		else
+			err_errno(e, "cannot make a folder in /tmp");
+	}
+	if (*g->path)
+		return g;
+	*g->folder = 0;
+	vnc_gate_close(g);
+	return NULL;
+}
+
+const char *vnc_gate_path(const struct vnc_gate *g)
+{
+	return g->path;
+}
+
+int vnc_gate_start(struct vnc_gate *g, struct err *e)
+{
+	int r = pthread_create(&g->thread, NULL, gate_thread, g);
+
+	g->started = !r;
+	return r ? err_set(e, r, "cannot create the VNC server's thread: %s", strerror(r)) : 0;
+}
+
+void vnc_gate_stop(struct vnc_gate *g)
+{
+	if (!g || !g->started)
+		return;
+	pthread_mutex_lock(&g->lock);
+	g->stopping = true;
+	pthread_mutex_unlock(&g->lock);
+	shutdown(g->listener, SHUT_RDWR); /* ends accept */
+	pthread_join(g->thread, NULL);
+	g->started = false;
+	pthread_mutex_lock(&g->lock);
+	for (unsigned i = 0; i < LINKS_MAX; i++) {
+		if (g->link[i].used) {
+			shutdown(g->link[i].client, SHUT_RDWR);
+			shutdown(g->link[i].server, SHUT_RDWR);
+		}
+	}
+	while (g->used)
+		pthread_cond_wait(&g->idle, &g->lock);
+	pthread_mutex_unlock(&g->lock);
+}
+
+void vnc_gate_close(struct vnc_gate *g)
+{
+	if (!g)
+		return;
+	vnc_gate_stop(g);
+	if (g->listener >= 0)
+		close(g->listener);
+	if (*g->folder) {
+		unlink(g->path);
+		rmdir(g->folder);
+	}
+	pthread_mutex_destroy(&g->lock);
+	pthread_cond_destroy(&g->idle);
+	free(g);
+}
