@@ -12,6 +12,7 @@ struct err;
 
 struct engine_ops {
 	const char *name;
+	unsigned debug_points; /* breakpoints and watchpoints that it can have at once, aligned ones up to 8 bytes; 0: no such limit */
 	/* Does it work on this host? -errno and a remedy in e when not. */
 	int (*probe)(struct err *e);
 	int (*vm_attach)(struct machine *m, struct err *e);

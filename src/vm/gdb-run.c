@@ -215,6 +215,17 @@ void gdb_continue(struct gdb *g, uint64_t step, uint64_t run)
 		gdb_report_end(g);
 }
 
+/* An engine that uses the processor's debug registers has few, and they watch 1, 2, 4 or 8 aligned bytes. */
+static bool engine_has_room(struct gdb *g, bool code, gva_t at, uint64_t len)
+{
+	const struct cpu_debug *d = &gdb_cpu(g, 0)->debug;
+	unsigned limit = g->vm->machine.engine->debug_points;
+
+	if (!limit)
+		return true;
+	return d->nbreaks + d->nwatches < limit && (code || (len <= 8 && !(len & (len - 1)) && !(at & (len - 1))));
+}
+
 int gdb_point(struct gdb *g, bool insert, unsigned type, gva_t at, uint64_t len)
 {
 	struct cpu_debug *d = &gdb_cpu(g, 0)->debug, set;
@@ -234,7 +245,7 @@ int gdb_point(struct gdb *g, bool insert, unsigned type, gva_t at, uint64_t len)
 			break;
 	if (insert == (i < n))
 		return 0; /* it is there already, or is not */
-	if (insert && n == DEBUG_POINTS)
+	if (insert && (n == DEBUG_POINTS || !engine_has_room(g, code, at, len)))
 		return -1;
 	if (code && insert) {
 		set.breaks[n] = at;

@@ -254,6 +254,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 
 const struct engine_ops engine_kvm = {
 	.name = "kvm",
+	.debug_points = KVM_DEBUG_POINTS,
 	.probe = kvm_probe,
 	.vm_attach = kvm_vm_attach,
 	.vm_detach = kvm_vm_detach,

@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 
 #define KVM_SLOTS 64
+#define KVM_DEBUG_POINTS 4 /* debug registers */
 #define MSR_TSC 0x10
 #define MSR_TSC_ADJUST 0x3b
 
@@ -57,5 +58,9 @@ int kvm_cpuid_set(struct cpu *c, struct err *e);
 /* vcpu.c */
 enum cpu_stop kvm_cpu_run(struct cpu *c);
 int kvm_debug_set(struct cpu *c, struct err *e);
+
+/* dump.c */
+void kvm_dump(struct cpu *c, const char *what); /* where the guest is, into the log */
+const char *kvm_internal_error(const struct kvm_run *run); /* in words; its data go into the log */
 
 #endif

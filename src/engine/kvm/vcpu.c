@@ -21,41 +21,10 @@ static enum cpu_stop stop(struct cpu *c, enum cpu_stop why)
 	return why;
 }
 
-/* The bytes at rip as text, as far as they are RAM. KVM walks the guest's tables. */
-static void code_bytes(struct cpu *c, char *text, size_t size)
-{
-	struct kvm_cpu *k = c->engine_data;
-	uint64_t at = c->s.rip + c->s.seg[SEG_CS].base;
-	size_t used = 0;
-
-	text[0] = 0;
-	for (unsigned i = 0; i < 15 && used + 4 < size; i++) {
-		struct kvm_translation t = { .linear_address = at + i };
-		const uint8_t *p;
-
-		if (ioctl(k->fd, KVM_TRANSLATE, &t) < 0 || !t.valid)
-			return;
-		p = mem_ram_ptr(c->mem, t.physical_address);
-		if (!p)
-			return;
-		used += (size_t)snprintf(text + used, size - used, " %02x", *p);
-	}
-}
-
 /* The engine cannot go on: say where the guest was. */
 static enum cpu_stop fail(struct cpu *c, const char *what)
 {
-	struct kvm_cpu *k = c->engine_data;
-	char code[64];
-
-	if (!k->in_struct && kvm_state_store(c, NULL) == 0)
-		k->in_struct = true;
-	code_bytes(c, code, sizeof(code));
-	log_msg(LOG_ERROR, "kvm",
-		"vCPU %u: %s; rip=%" PRIx64 " cs=%x rflags=%" PRIx64 " cr0=%" PRIx64 " cr3=%" PRIx64 " cr4=%" PRIx64
-		" efer=%" PRIx64 " rsp=%" PRIx64 " code%s",
-		c->id, what, c->s.rip, c->s.seg[SEG_CS].selector, c->s.rflags, c->s.cr0, c->s.cr3, c->s.cr4, c->s.efer,
-		c->s.gpr[RSP], code[0] ? code : " unreadable");
+	kvm_dump(c, what);
 	c->error = what;
 	return stop(c, STOP_ERROR);
 }
@@ -188,12 +157,19 @@ static bool halt_ends(struct cpu *c, uint32_t att)
 	return true;
 }
 
+/* The debugger is told which watchpoint it was; kvm_debug_set has put them behind the breakpoints. */
+static void debug_hit(struct cpu *c, uint64_t dr6)
+{
+	for (unsigned i = 0; i < c->debug.nwatches && c->debug.nbreaks + i < KVM_DEBUG_POINTS; i++)
+		if (dr6 & BIT(c->debug.nbreaks + i))
+			c->debug.hit = c->debug.watches[i].at;
+}
+
 /* One exit. STOP_NONE goes on. */
 static enum cpu_stop serve(struct cpu *c)
 {
 	struct kvm_cpu *k = c->engine_data;
 	struct kvm_run *run = k->run;
-	char text[120];
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
@@ -223,6 +199,7 @@ static enum cpu_stop serve(struct cpu *c)
 	case KVM_EXIT_SHUTDOWN:
 		return stop(c, STOP_SHUTDOWN);
 	case KVM_EXIT_DEBUG:
+		debug_hit(c, run->debug.arch.dr6);
 		return stop(c, STOP_DEBUG);
 	case KVM_EXIT_SYSTEM_EVENT: /* a crash or a reset by a hypervisor's interface that we do not offer */
 		log_guest("kvm", "vCPU %u: system event %u", c->id, run->system_event.type);
@@ -232,11 +209,7 @@ static enum cpu_stop serve(struct cpu *c)
 			(uint64_t)run->fail_entry.hardware_entry_failure_reason);
 		return fail(c, "the processor refused to enter the guest");
 	case KVM_EXIT_INTERNAL_ERROR:
-		snprintf(text, sizeof(text), "internal error, suberror %u", run->internal.suberror);
-		log_msg(LOG_ERROR, "kvm", "%s", text);
-		return fail(c, run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION ?
-				       "KVM could not emulate an instruction" :
-				       "KVM reports an internal error");
+		return fail(c, kvm_internal_error(run));
 	default:
 		log_msg(LOG_ERROR, "kvm", "exit reason %u is not known", run->exit_reason);
 		return fail(c, "an exit of unknown kind");
@@ -362,29 +335,30 @@ enum cpu_stop kvm_cpu_run(struct cpu *c)
 	}
 }
 
+/*
+ * Breakpoints first, then watchpoints, in the four debug registers (gdb_point refuses what does not fit). A breakpoint is
+ * never planted as INT3 in guest memory: who saves the machine or changes its engine meanwhile would keep it.
+ */
 int kvm_debug_set(struct cpu *c, struct err *e)
 {
 	struct kvm_cpu *k = c->engine_data;
 	struct kvm_guest_debug d = { 0 };
+	unsigned n = 0;
 
 	if (c->debug.active)
-		d.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | (c->debug.step ? KVM_GUESTDBG_SINGLESTEP : 0);
-	if (c->debug.nbreaks || c->debug.nwatches) {
-		/* Up to four of them fit the hardware registers. */
-		unsigned n = 0;
-
+		d.control = KVM_GUESTDBG_ENABLE | (c->debug.step ? KVM_GUESTDBG_SINGLESTEP : 0);
+	if (c->debug.nbreaks || c->debug.nwatches)
 		d.control |= KVM_GUESTDBG_USE_HW_BP;
-		for (unsigned i = 0; i < c->debug.nbreaks && n < 4; i++, n++) {
-			d.arch.debugreg[n] = c->debug.breaks[i];
-			d.arch.debugreg[7] |= 2ull << (2 * n);
-		}
-		for (unsigned i = 0; i < c->debug.nwatches && n < 4; i++, n++) {
-			uint32_t len = c->debug.watches[i].len;
-			uint64_t kind = c->debug.watches[i].on_read ? 3 : 1, size = len == 8 ? 2 : len == 4 ? 3 : len == 2 ? 1 : 0;
+	for (unsigned i = 0; i < c->debug.nbreaks && n < KVM_DEBUG_POINTS; i++, n++) {
+		d.arch.debugreg[n] = c->debug.breaks[i];
+		d.arch.debugreg[7] |= 2ull << (2 * n);
+	}
+	for (unsigned i = 0; i < c->debug.nwatches && n < KVM_DEBUG_POINTS; i++, n++) {
+		uint32_t len = c->debug.watches[i].len;
+		uint64_t kind = c->debug.watches[i].on_read ? 3 : 1, size = len == 8 ? 2 : len == 4 ? 3 : len == 2 ? 1 : 0;
 
-			d.arch.debugreg[n] = c->debug.watches[i].at;
-			d.arch.debugreg[7] |= 2ull << (2 * n) | (kind | size << 2) << (16 + 4 * n);
-		}
+		d.arch.debugreg[n] = c->debug.watches[i].at;
+		d.arch.debugreg[7] |= 2ull << (2 * n) | (kind | size << 2) << (16 + 4 * n);
 	}
 	if (ioctl(k->fd, KVM_SET_GUEST_DEBUG, &d) < 0)
 		return err_errno(e, "KVM_SET_GUEST_DEBUG");

@@ -296,6 +296,51 @@ static void closed_under_us(void **state)
 	assert_non_null(f->c->error);
 }
 
+/* A breakpoint stops before its instruction, a watchpoint says which one it was, a step is one instruction. */
+static void points_and_steps(void **state)
+{
+	struct fixture *f = *state;
+	/* nop; mov [0x5000], al; nop; hlt */
+	static const uint8_t code[] = { 0x90, 0xa2, 0x00, 0x50, 0x90, 0xf4 };
+	struct cpu_debug *d = &f->c->debug;
+
+	real_mode_at(f, code, sizeof(code));
+	d->hit = UINT64_MAX;
+	d->active = d->step = true;
+	engine_kvm.debug_set(f->c);
+	assert_int_equal(engine_kvm.run(f->c), STOP_DEBUG);
+	engine_kvm.state_get(f->c);
+	assert_int_equal(f->c->s.rip, CODE + 1);
+	assert_false(f->c->s.rflags & FLAG_TF);
+	d->step = false;
+	d->nbreaks = d->nwatches = 1;
+	d->breaks[0] = CODE + 4;
+	d->watches[0].at = 0x5000;
+	d->watches[0].len = 1;
+	d->watches[0].on_write = true;
+	engine_kvm.debug_set(f->c);
+	assert_int_equal(engine_kvm.run(f->c), STOP_DEBUG);
+	engine_kvm.state_get(f->c);
+	assert_int_equal(f->c->s.rip, CODE + 4);
+	d->active = false;
+	d->nbreaks = d->nwatches = 0;
+	engine_kvm.debug_set(f->c);
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+}
+
+/* Every kind of internal error has its words, and data of any length do no harm. */
+static void internal_errors_are_said(void **state)
+{
+	struct kvm_run run = { 0 };
+
+	for (uint32_t kind = 0; kind < 6; kind++) {
+		run.internal.suberror = kind;
+		run.internal.ndata = kind * 1000;
+		memset(run.internal.data, 0xff, sizeof(run.internal.data));
+		assert_non_null(strstr(kvm_internal_error(&run), kind && kind < 5 ? " " : "internal error"));
+	}
+}
+
 /* Pages that the guest writes are in KVM's log and become flags; a second look finds only what was written since. */
 static void pages_are_logged(void **state)
 {
@@ -325,6 +370,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(state_that_cannot_be, setup, teardown),
 		cmocka_unit_test_setup_teardown(closed_under_us, setup, teardown),
 		cmocka_unit_test_setup_teardown(pages_are_logged, setup, teardown),
+		cmocka_unit_test_setup_teardown(points_and_steps, setup, teardown),
+		cmocka_unit_test(internal_errors_are_said),
 	};
 	struct err e;
 
