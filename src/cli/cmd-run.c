@@ -40,6 +40,7 @@ SET_STRING(set_save_to, save_to)
 SET_STRING(set_restore, restore)
 SET_STRING(set_control, control)
 SET_STRING(set_root, root)
+SET_STRING(set_user, user)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -468,6 +469,7 @@ SET_FLAG(set_rng, pc.rng)
 SET_FLAG(set_balloon, pc.balloon)
 SET_FLAG(set_stats, stats)
 SET_FLAG(set_no_agent, pc.no_agent)
+SET_FLAG(set_unconfined, unconfined)
 SET_FLAG(set_detach, detach)
 SET_FLAG(set_remove, remove)
 SET_FLAG(set_quiet, quiet)
@@ -505,6 +507,8 @@ const struct option_def run_options[] = {
 	{ "boot-wait", "SECONDS", "how long it asks, before it starts the first [60]", set_boot_wait },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
+	{ "user", "NAME", "started by root: as whom it runs [ospite if there is, with a folder]", set_user },
+	{ "unconfined", NULL, "all system calls and privileges stay: to find faults", set_unconfined },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
 	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore, OPTION_HERE },
 	{ "control", "PATH", "control socket: QMP for programs, docs/control.md", set_control, OPTION_HERE },

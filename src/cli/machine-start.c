@@ -31,7 +31,7 @@ static void tell_ready(void *opaque)
 static int detach(const struct store_vm *m, const struct store *s, int pipe)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int log = openat(m->fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+	int log = openat(m->fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
 
 	if (null < 0 || log < 0 || setsid() < 0 || fchdir(m->fd))
 		return -1;

@@ -8,6 +8,7 @@
  * With a folder: the saved state goes only after everything that could still fail, and before the first instruction runs;
  * the folder's `status` is written before the machine runs and when it has ended, so whatever is killed in between is seen.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "backend/chr.h"
 #include "base/log.h"
@@ -22,6 +24,7 @@
 #include "cli/run.h"
 #include "cli/saver.h"
 #include "ctl/ctl.h"
+#include "vm/confine.h"
 #include "vm/gdb.h"
 #include "vm/save.h"
 
@@ -34,6 +37,7 @@ struct run {
 	struct ctl *ctl; /* --control */
 	struct state_reader *saved; /* --restore */
 	struct save_meta meta;
+	struct confine confine;
 	struct evsource *signals;
 	int signal_fd;
 	_Atomic int signal; /* that ended us, 0 if none */
@@ -203,11 +207,79 @@ static int restore_prepare(struct run *run, struct err *e)
 	return 0;
 }
 
+#define USUAL_USER "ospite" /* what packages make */
+
+/* Not the user's, in a folder with the sticky bit: what decides how root starts the machine next time. */
+static bool stays_roots(const char *name)
+{
+	return !strcmp(name, "vm.yaml") || !strcmp(name, "log") || !strcmp(name, "agent.lock") || !strcmp(name, "temporary");
+}
+
+/* By descriptor: whoever has been that user before may have left links and changes names meanwhile. */
+static int file_give(const struct run *run, int folder, const char *name)
+{
+	int fd _close_ = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return errno == ENOENT ? 0 : -1;
+	if (S_ISSOCK(st.st_mode) || (S_ISREG(st.st_mode) && st.st_nlink == 1))
+		return fchownat(fd, "", run->confine.uid, run->confine.gid, AT_EMPTY_PATH);
+	return 0;
+}
+
+/* The folder's files go to who runs the machine. */
+static int folder_give(const struct run *run, struct err *e)
+{
+	int fd = openat(run->home->vm->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+	int r = d && !fchown(fd, 0, run->confine.gid) && !fchmod(fd, 01770) ? 0 : -1;
+
+	while (!r && (entry = readdir(d)))
+		if (entry->d_name[0] != '.' && !stays_roots(entry->d_name))
+			r = file_give(run, fd, entry->d_name);
+	r = r ? err_errno(e, "cannot give the folder to user %u", (unsigned)run->confine.uid) : 0;
+	if (d)
+		closedir(d);
+	else
+		cleanup_close(&fd);
+	return r;
+}
+
+/* As whom, and with what left of root's rights. */
+static int confine_prepare(struct run *run, struct err *e)
+{
+	const struct run_options *o = run->options;
+
+	if (o->user && geteuid())
+		return err_set(e, EPERM, "--user %.60s: only root can run a machine as somebody else", o->user);
+	if (o->unconfined || geteuid())
+		return 0;
+	if (o->user && confine_user(&run->confine, o->user, e))
+		return err_prefix(e, "--user");
+	if (!o->user && run->home && !o->pc.nshares) /* a shared folder's files may be anybody's */
+		confine_user(&run->confine, USUAL_USER, NULL);
+	run->confine.shares = o->pc.nshares;
+	return 0;
+}
+
+static int confine_begin(struct run *run, struct err *e)
+{
+	int r = confine_prepare(run, e);
+
+	if (!r && run->confine.uid && run->home)
+		r = folder_give(run, e);
+	return r || run->options->unconfined ? r : confine_early(&run->confine, e);
+}
+
 static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 {
 	struct run_options *o = run->options;
-	int r = o->restore ? restore_prepare(run, e) : 0;
+	int r = confine_begin(run, e);
 
+	if (!r && o->restore)
+		r = restore_prepare(run, e);
 	if (!r)
 		r = vm_create(&run->vm, &o->vm, e);
 	if (!r)
@@ -227,16 +299,18 @@ static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 		run->vm->machine.sample = o->stats;
 	if (!r)
 		r = control_open(run, e);
+	if (r && run->confine.uid && e->code == EACCES)
+		err_prefix(e, "as user %u, who runs the machine (user: in vm.yaml says another)", (unsigned)run->confine.uid);
 	return r;
 }
 
 /* With a folder nothing runs before the folder says so. */
 static int run_start(struct run *run, struct err *e)
 {
-	int r;
+	int r = run->options->unconfined ? 0 : confine_late(e);
 
-	if (!run->home)
-		return vm_start(run->vm, e);
+	if (r || !run->home)
+		return r ? r : vm_start(run->vm, e);
 	run->vm->start_paused = true;
 	r = vm_start(run->vm, e);
 	if (!r)
