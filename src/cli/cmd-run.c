@@ -507,7 +507,7 @@ const struct option_def run_options[] = {
 	{ "boot-wait", "SECONDS", "how long it asks, before it starts the first [60]", set_boot_wait },
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
-	{ "user", "NAME", "started by root: as whom it runs [ospite if there is, with a folder]", set_user },
+	{ "user", "NAME", "root: as whom it runs, all of it [with a folder: ospite]", set_user },
 	{ "unconfined", NULL, "all system calls and privileges stay: to find faults", set_unconfined },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
 	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore, OPTION_HERE },
