@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "backend/net-client.h"
 #include "backend/net-member.h"
+#include "backend/net.h"
 #include "cli/life.h"
 #include "cli/net.h"
 #include "net/serve.h"
@@ -54,6 +55,16 @@ static int set_spoofing(void *into, const char *v, struct err *e)
 	((struct net_args *)into)->config.sw.spoofing = true;
 	return 0;
 }
+static int set_uplink(void *into, const char *v, struct err *e)
+{
+	struct serve_config *c = &((struct net_args *)into)->config;
+	struct net_config parsed;
+
+	if (strlen(v) >= sizeof(c->uplink))
+		return err_set(e, ENAMETOOLONG, "is too long");
+	snprintf(c->uplink, sizeof(c->uplink), "%s", v);
+	return uplink_parse(v, &parsed, e);
+}
 static int set_limit_in(void *into, const char *v, struct err *e)
 {
 	return net_parse_rate(v, &((struct net_args *)into)->config.limit_in, e);
@@ -86,6 +97,7 @@ static int set_count(void *into, const char *v, struct err *e)
 #define END { NULL, NULL, NULL, NULL, 0 }
 
 static const struct option_def create_options[] = {
+	{ "uplink", "user|tap:IF|bridge:IF", "the way out: NAT, or an interface or bridge of the host [none]", set_uplink },
 	{ "isolate", NULL, "machines do not reach each other, only the uplink", set_isolate },
 	{ "spoofing", NULL, "let machines send from any address (bridges and routers in guests)", set_spoofing },
 	{ "limit-in", "RATE", "most that each machine may send: 100Mbit, 12MB (a second)", set_limit_in },
@@ -127,8 +139,12 @@ static int net_create(struct net_args *a, struct store *s, struct err *e)
 
 	if (r)
 		return r;
-	if (a->config.keep)
-		return start_one(a, s, a->word[0], e);
+	if (a->config.keep) {
+		r = start_one(a, s, a->word[0], e);
+		if (r)
+			store_network_remove(s, a->word[0], NULL);
+		return r;
+	}
 	if (!a->quiet)
 		puts(a->word[0]);
 	return 0;

@@ -30,7 +30,12 @@ struct serve {
 	unsigned nconns;
 	bool greeted; /* a member has been there, or could have been */
 	uint8_t *slots;
+	struct uplink *uplink; /* NULL: none */
 };
+
+/* uplink.c: before the loop runs, and after. */
+struct uplink *uplink_open(struct serve *s, const char *text, struct err *e);
+void uplink_close(struct uplink *u);
 
 void serve_end(struct serve *s);
 /* False: the connection is to be closed. */

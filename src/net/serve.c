@@ -390,7 +390,9 @@ struct serve *serve_create(const struct serve_config *config, struct evloop *loo
 		err_set(e, ENOMEM, "no memory for a switch");
 	else
 		s->sw = switch_create(&config->sw, &env, e);
-	if (!s->sw || serve_watch(s, e)) {
+	if (s->sw && config->uplink[0])
+		s->uplink = uplink_open(s, config->uplink, e);
+	if (!s->sw || (config->uplink[0] && !s->uplink) || serve_watch(s, e)) {
 		serve_destroy(s);
 		return NULL;
 	}
@@ -407,6 +409,7 @@ void serve_destroy(struct serve *s)
 	for (unsigned i = 0; i < ARRAY_LEN(s->source); i++)
 		if (s->source[i])
 			evloop_remove(s->source[i]);
+	uplink_close(s->uplink);
 	switch_destroy(s->sw);
 	cleanup_close(&s->timer);
 	cleanup_close(&s->alone);

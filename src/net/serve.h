@@ -26,6 +26,10 @@ void serve_destroy(struct serve *s); /* the loop is stopped */
 /* Readable when the server has nothing left to do: its last member has gone, or it was told to stop. */
 int serve_ended(const struct serve *s);
 
+struct net_config;
+/* user, tap:INTERFACE, bridge:BRIDGE */
+int uplink_parse(const char *text, struct net_config *c, struct err *e);
+
 /* JSON text of one network; and back. */
 int serve_config_parse(const char *text, struct serve_config *c, struct err *e);
 char *serve_config_text(const struct serve_config *c); /* to be freed; NULL: no memory */
