@@ -19,13 +19,17 @@
 #define MAPPED_OWNER "user.ospite.owner"
 #define ATTRIBUTE "user." /* the only ones the guest can reach: others mean something to the host */
 
+bool fs_name_valid(const char *name, size_t len)
+{
+	return len && len <= NAME_MAX && !memchr(name, '/', len) && !memchr(name, 0, len) && strcmp(name, ".") && strcmp(name, "..");
+}
+
 const char *fs_name(const struct fs_request *r, uint32_t at, uint32_t *end)
 {
 	const char *name = (const char *)r->fs->args + at;
 	const char *zero = at < r->args ? memchr(name, 0, r->args - at) : NULL;
 
-	if (!zero || zero == name || zero - name > NAME_MAX || memchr(name, '/', (size_t)(zero - name)) || !strcmp(name, ".") ||
-	    !strcmp(name, ".."))
+	if (!zero || !fs_name_valid(name, (size_t)(zero - name)))
 		return NULL;
 	if (end)
 		*end = at + (uint32_t)(zero - name) + 1;

@@ -283,7 +283,53 @@ int fs_node_lookup(struct fs *fs, struct fs_node *parent, const char *name, stru
 	return 0;
 }
 
+struct fs_node *fs_node_restore(struct fs *fs, uint64_t id, mode_t type, struct fs_node *parent, const char *name)
+{
+	uint32_t slot = (uint32_t)id - 1;
+	struct fs_node *n;
+	unsigned free_at = 0;
+
+	if (!slot || slot >= FS_NODES || fs->slot[slot])
+		return NULL;
+	/* they are handed out in order, so it is near the end */
+	for (free_at = fs->nfree; free_at && fs->free_slots[free_at - 1] != slot;)
+		free_at--;
+	n = free_at ? calloc(1, sizeof(*n)) : NULL;
+	if (n)
+		n->name = strdup(name);
+	if (!n || !n->name) {
+		free(n);
+		return NULL;
+	}
+	fs->free_slots[free_at - 1] = fs->free_slots[--fs->nfree];
+	fs->generation[slot] = (uint32_t)(id >> 32);
+	fs->slot[slot] = n;
+	n->id = id;
+	n->place = -1;
+	n->type = type;
+	n->parent = parent;
+	parent->children++;
+	return n;
+}
+
+void fs_node_is(struct fs *fs, struct fs_node *n, const struct stat *st)
+{
+	n->dev = st->st_dev;
+	n->ino = st->st_ino;
+	if (!fs_node_known(fs, st)) {
+		n->hashed = true;
+		LIST_INSERT_HEAD(bucket(fs, n->dev, n->ino), n, same);
+	}
+}
+
 /* ---- handles */
+
+void fs_handle_restore(struct fs *fs, struct fs_node *n, int fd, uint32_t flags, unsigned at)
+{
+	fs->handle[at] = (struct fs_handle){ fd, n, flags };
+	fs->nhandles++;
+	n->handles++;
+}
 
 struct fs_handle *fs_handle_find(struct fs *fs, uint64_t fh, const struct fs_node *n)
 {

@@ -55,8 +55,17 @@ struct fs_config {
 	uint32_t queues;
 } __attribute__((packed));
 
+/* What is saved beside the registers, filled and used by fs-save.c. */
+struct fs_hw {
+	bool ready;
+	uint32_t nodes, handles, used;
+	uint8_t session[256u << 10];
+};
+
 struct fs {
 	struct virtio v;
+	struct device own;
+	struct fs_hw hw;
 	struct fs_config config;
 	char *path;
 	bool read_only;
@@ -118,6 +127,17 @@ struct fs_handle *fs_handle_find(struct fs *fs, uint64_t fh, const struct fs_nod
 int fs_handle_make(struct fs *fs, struct fs_node *n, int fd, uint32_t flags, uint64_t *fh); /* takes fd */
 void fs_handle_close(struct fs *fs, struct fs_handle *h);
 
+/* For restored machines: NULL: impossible. Its file is not known yet: it is stale until fs_node_is. */
+struct fs_node *fs_node_restore(struct fs *fs, uint64_t id, mode_t type, struct fs_node *parent, const char *name);
+void fs_node_is(struct fs *fs, struct fs_node *n, const struct stat *st);
+void fs_handle_restore(struct fs *fs, struct fs_node *n, int fd, uint32_t flags, unsigned at);
+
+/* ---- fs-save.c */
+
+uint64_t fs_session_size(const struct fs *fs); /* bytes of fs_hw.session it takes */
+void fs_session_save(struct fs *fs);
+void fs_session_load(struct fs *fs);
+
 /* ---- fs-name.c: names and attributes */
 
 int fs_lookup(struct fs_request *r);
@@ -140,6 +160,7 @@ int fs_listxattr(struct fs_request *r);
 int fs_removexattr(struct fs_request *r);
 void fs_attr(struct fs *fs, struct fs_node *n, const struct stat *st, struct fuse_attr *a);
 /* A file name at `at` of the arguments, checked; NULL: none. *end: behind its zero. */
+bool fs_name_valid(const char *name, size_t len);
 const char *fs_name(const struct fs_request *r, uint32_t at, uint32_t *end);
 void fs_entry(struct fs_request *r, struct fs_node *n, const struct stat *st, struct fuse_entry_out *e);
 

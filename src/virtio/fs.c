@@ -269,10 +269,39 @@ static int fs_save_check(struct virtio *v, struct err *e)
 {
 	struct fs *fs = container_of(v, struct fs, v);
 
-	return fs->ready ? err_set(e, EBUSY, "the guest has the shared folder %.*s mounted, which cannot be saved: unmount it first",
-				   FS_TAG, fs->config.tag) :
-			   0;
+	return fs_session_size(fs) > sizeof(fs->hw.session) ?
+		       err_set(e, E2BIG, "the guest knows too many files of the shared folder %.*s to be saved now: unmount it first, or "
+					 "drop its caches (echo 3 >/proc/sys/vm/drop_caches)", FS_TAG, fs->config.tag) :
+		       0;
 }
+
+static const struct state_field fields[] = {
+	STATE_INT(struct fs_hw, ready), STATE_INT(struct fs_hw, nodes), STATE_INT(struct fs_hw, handles),
+	STATE_INT(struct fs_hw, used),	STATE_RAW(struct fs_hw, session),
+};
+
+static const struct state_desc fs_state = {
+	.name = "virtio-fs", .version = 1, .size = sizeof(struct fs_hw), .fields = fields, .nfields = ARRAY_LEN(fields),
+};
+
+/* The worker rests in both. */
+static void own_saving(struct device *d)
+{
+	fs_session_save(container_of(d, struct fs, own));
+}
+
+static void own_loaded(struct device *d)
+{
+	fs_session_load(container_of(d, struct fs, own));
+}
+
+static void own_destroy(struct device *d)
+{
+}
+
+static const struct device_ops own_ops = {
+	.state = &fs_state, .saving = own_saving, .loaded = own_loaded, .destroy = own_destroy,
+};
 
 /* ---- life */
 
@@ -363,6 +392,8 @@ struct virtio *virtio_fs_create(const struct device_env *env, unsigned instance,
 	memcpy(fs->config.tag, c->tag, strnlen(c->tag, FS_TAG));
 	setup.config = &fs->config;
 	virtio_init(&fs->v, env, instance, &setup);
+	fs->own = (struct device){ .ops = &own_ops, .instance = instance, .hw = &fs->hw };
+	fs->v.own = &fs->own;
 	pthread_mutex_init(&fs->lock, NULL);
 	pthread_cond_init(&fs->changed, NULL);
 	fs->slot = calloc(FS_NODES, sizeof(*fs->slot));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a guest can ask of the host through its devices: requests to a shared folder, packets of sockets. The first byte chooses; then
- * come requests, each with a byte of length. Nothing may crash, and nothing outside the folder may be read or changed: beside it lie
+ * What a guest can ask of the host through its devices: requests to a shared folder, packets of sockets; and what is saved of a
+ * shared folder. The first byte chooses; then come requests, each with a byte of length. Nothing may crash, and nothing outside the folder may be read or changed: beside it lie
  * a file whose contents no answer may have, and links that lead there.
  */
 #include <errno.h>
@@ -172,6 +172,21 @@ static void vsock_request(struct rig *r, const uint8_t *data, size_t len)
 	CHECK(r->vsock->nconns <= VSOCK_CONNS && r->vsock->nresets <= VSOCK_RESETS);
 }
 
+/* A saved session: of a machine that is restored, so perhaps nobody's. */
+static void session(struct rig *r, const uint8_t *data, size_t size)
+{
+	struct fs_hw *hw = &r->fs->hw;
+
+	*hw = (struct fs_hw){ .ready = true, .nodes = data[0], .handles = data[1], .used = (uint32_t)(size - 2) + (data[0] & 1) };
+	memcpy(hw->session, data + 2, size - 2);
+	fs_session_load(r->fs);
+	if (fs_session_size(r->fs) <= sizeof(hw->session))
+		fs_session_save(r->fs);
+	fs_forget_all(r->fs);
+	memset(r->fs->generation, 0, FS_NODES * sizeof(*r->fs->generation));
+	fs_nodes_init(r->fs);
+}
+
 static void end_of_run(struct rig *r)
 {
 	char text[sizeof(secret)] = "", path[80];
@@ -211,6 +226,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (r->runs++ % CLEAN_EVERY == 0)
 		plant(r);
+	if (!sockets && size > 3 && data[0] & 2) {
+		session(r, data + 1, size - 1);
+		size = 0;
+	}
 	for (size_t at = 1; at + 3 <= size;) {
 		size_t len = 2 + MIN((size_t)data[at], size - at - 3);
 
