@@ -148,8 +148,10 @@ const struct life_command life_commands[] = {
 	{ "medium", "NAME [FILE]", "show, change or eject what is in a CD-ROM drive", medium_options, 1, 2, life_medium },
 	{ "engine", "NAME ENGINE", "let a running machine go on under another engine", root_only, 2, 2, life_engine },
 	{ "rename", "OLD NEW", "give a machine that does not run another name", plain, 2, 2, life_rename },
+	{ "clone", "NAME NEW", "make another machine like one that is off", plain, 2, 2, life_clone },
 	{ "rm", "NAME...", "remove machines that do not run", rm_options, 1, MANY, NULL, life_rm },
 	{ "config", "NAME", "show or change what a machine is", config_options, 1, 1, life_config },
+	{ "doctor", "", "show what this host offers and lacks, and remedies", info_options, 0, 0 },
 	{ "ctl", "NAME COMMAND [KEY=VALUE...]", "send a command to a machine's control socket; 'ctl list' lists them", root_only, 1, MANY,
 	  life_ctl },
 	{ NULL, NULL, NULL, NULL, 0, 0, NULL },
@@ -225,8 +227,11 @@ static int each_of_all(const struct life_command *c, struct life_args *a, struct
 static int life_do(const struct life_command *c, struct life_args *a, struct err *e)
 {
 	struct store s;
-	int r = store_open(&s, a->root, e), failed = 0;
+	int r, failed = 0;
 
+	if (!c->run && !c->each)
+		return life_doctor(c, a, e);
+	r = store_open(&s, a->root, e);
 	if (r)
 		return r;
 	if (c->run)

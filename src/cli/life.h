@@ -95,6 +95,8 @@ int life_sendkey(const struct life_command *c, struct life_args *a, struct store
 int life_engine(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_ctl(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 
+int life_clone(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_doctor(const struct life_command *c, struct life_args *a, struct err *e); /* needs no store */
 int life_exec(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_cp(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 

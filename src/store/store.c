@@ -244,7 +244,18 @@ int store_list(struct store *s, char ***names, unsigned *count, struct err *e)
 	return 0;
 }
 
+static int fill_temporary(void *opaque, int folder, struct err *e)
+{
+	return *(const bool *)opaque ? store_write(folder, "temporary", "This machine is removed at its end.\n", e) : 0;
+}
+
 int store_create(struct store *s, const char *name, const char *yaml, bool temporary, struct err *e)
+{
+	return store_create_filled(s, name, yaml, fill_temporary, &temporary, e);
+}
+
+int store_create_filled(struct store *s, const char *name, const char *yaml, int (*fill)(void *opaque, int folder, struct err *e),
+			void *opaque, struct err *e)
 {
 	int lock _close_ = -1, folder _close_ = -1;
 	char temp[STORE_NAME + 8];
@@ -261,8 +272,8 @@ int store_create(struct store *s, const char *name, const char *yaml, bool tempo
 		return err_errno(e, "cannot make a folder in %.250s", s->path);
 	folder = openat(s->fd, temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = folder < 0 ? err_errno(e, "cannot open the new folder") : store_write(folder, "vm.yaml", yaml, e);
-	if (!r && temporary)
-		r = store_write(folder, "temporary", "This machine is removed at its end.\n", e);
+	if (!r)
+		r = fill(opaque, folder, e);
 	if (!r && renameat2(s->fd, temp, s->fd, name, RENAME_NOREPLACE))
 		r = errno == EEXIST ? err_set(e, EEXIST, "there is a machine '%s' already: choose another name, or remove it with 'ospite rm %s'",
 					      name, name)

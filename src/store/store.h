@@ -40,6 +40,9 @@ int store_name_free(struct store *s, char name[STORE_NAME], struct err *e);
 int store_list(struct store *s, char ***names, unsigned *count, struct err *e);
 /* A folder with this vm.yaml in it, or nothing. */
 int store_create(struct store *s, const char *name, const char *yaml, bool temporary, struct err *e);
+/* The same with what `fill` puts into the folder; the root's lock is held meanwhile. */
+int store_create_filled(struct store *s, const char *name, const char *yaml, int (*fill)(void *opaque, int folder, struct err *e),
+			void *opaque, struct err *e);
 
 enum store_state { STORE_INACTIVE, STORE_RUNNING, STORE_SUSPENDED, STORE_CRASHED };
 

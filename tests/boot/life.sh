@@ -75,7 +75,9 @@ check "ctl, unknown" 125 "no command 'nonsense'" o ctl one nonsense
 check "ctl list" 0 system_powerdown o ctl list
 check "stats" 0 virtual-ms o stats one
 check "top" 0 RESIDENT o top --once
+check "clone a running one" 125 "stop it first" o clone one other
 check "suspend" 0 one o suspend one
+check "clone a suspended one" 125 "is suspended" o clone one other
 check "suspended" 0 suspended o ps --all
 check "rm a suspended one" 125 "suspended" o rm one
 check "resume from the folder" 0 one o resume one
@@ -127,6 +129,22 @@ check "start after a kill" 0 two o start two
 check "kill" 0 two o kill two
 check "kill twice" 125 "not running" o kill two
 check "rm" 0 two o rm two
+# another like it, with what is in its folder
+check "create with a disk" 0 three o create three --kernel echo.bin --memory 4M --disk format=raw,file=d.img,bus=virtio
+truncate -s 1M root/machines/three/d.img
+printf data | dd of=root/machines/three/d.img bs=1 seek=500000 conv=notrunc status=none
+ln -s /etc/passwd root/machines/three/link
+check "clone" 0 four o clone three four
+check "clone: its disk" 0 "" cmp root/machines/three/d.img root/machines/four/d.img
+check "clone: no links" 1 "" test -e root/machines/four/link
+check "clone to a name that is taken" 125 "already" o clone three four
+check "start the clone" 0 four o start four
+check "kill the clone" 0 four o kill four
+check "a disk outside" 0 "" o config three --set "disk=format=raw,file=$work/out.img"
+check "clone with a disk outside" 125 "written by both" o clone three five
+check "rm both" 0 three o rm three four
+check "doctor" 0 seccomp o doctor
+check "doctor --json" 0 '"verdict": "ok"' o doctor --json
 check "run --detach" 0 vm1 o run --detach --kernel echo.bin --memory 4M --engine interp
 check "run --detach --rm" 0 tmp o run --detach --rm --name tmp --kernel echo.bin --memory 4M --engine interp
 check "run --detach of nothing" 125 "nothing.bin" o run --detach --name n --kernel nothing.bin
