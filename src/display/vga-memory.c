@@ -171,4 +171,5 @@ static void window_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	pthread_mutex_unlock(&v->lock);
 }
 
-const struct io_ops vga_window_ops = { .read = window_read, .write = window_write, .min = 1, .max = 8 };
+const struct io_ops vga_window_ops = { .read = window_read, .write = window_write, .min = 1, .max = 8,
+					.late_writes = true };

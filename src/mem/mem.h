@@ -37,6 +37,7 @@ struct io_ops {
 	uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
 	void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
 	uint8_t min, max; /* sizes the device accepts: 1, 2, 4, 8 (0 means 1 and 8) */
+	bool late_writes; /* in their order, but only before the CPU's next access to any device is well enough */
 };
 
 enum mem_kind { MEM_RAM, MEM_ROM, MEM_IO };

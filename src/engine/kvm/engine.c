@@ -71,6 +71,7 @@ static void kvm_vm_detach(struct machine *m)
 		close(vm->fd);
 	if (vm->dev_fd >= 0)
 		close(vm->dev_fd);
+	pthread_mutex_destroy(&vm->ring_lock);
 	free(vm->msrs);
 	free(vm);
 	m->engine_data = NULL;
@@ -104,6 +105,9 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 	vm->run_size = ioctl(vm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (vm->run_size < (int)sizeof(struct kvm_run))
 		return err_errno(e, "KVM_GET_VCPU_MMAP_SIZE");
+	rc = ioctl(vm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
+	if (rc > 0 && (rc + 1) * sysconf(_SC_PAGESIZE) <= vm->run_size)
+		vm->ring_page = (unsigned)rc;
 	vm->fd = ioctl(vm->dev_fd, KVM_CREATE_VM, 0);
 	if (vm->fd < 0)
 		return err_errno(e, "KVM_CREATE_VM");
@@ -126,6 +130,7 @@ static int kvm_vm_attach(struct machine *m, struct err *e)
 		return err_set(e, ENOMEM, "no memory for the KVM engine");
 	vm->machine = m;
 	vm->fd = -1;
+	pthread_mutex_init(&vm->ring_lock, NULL);
 	vm->dev_fd = kvm_open(e);
 	m->engine_data = vm;
 	r = vm->dev_fd < 0 ? vm->dev_fd : kvm_vm_setup(vm, e);
@@ -172,6 +177,8 @@ static int kvm_cpu_create(struct cpu *c, struct err *e)
 		r = err_errno(e, "mapping the run page of vCPU %u", c->id);
 		goto fail;
 	}
+	if (vm->ring_page)
+		k->ring = (void *)((uint8_t *)k->run + vm->ring_page * sysconf(_SC_PAGESIZE));
 	kvm_tsc_probe(k);
 	r = kvm_cpuid_set(c, e);
 	if (!r)
@@ -242,6 +249,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 		sum.exits_hlt += k->exits_hlt;
 		sum.exits_window += k->exits_window;
 		sum.exits_signal += k->exits_signal;
+		sum.coalesced += k->coalesced;
 	}
 	line(opaque, "entries", sum.entries);
 	line(opaque, "exits: ports", sum.exits_io);
@@ -250,6 +258,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 	line(opaque, "exits: halt", sum.exits_hlt);
 	line(opaque, "exits: interrupt window", sum.exits_window);
 	line(opaque, "exits: kicked", sum.exits_signal);
+	line(opaque, "writes gathered", sum.coalesced);
 }
 
 const struct engine_ops engine_kvm = {

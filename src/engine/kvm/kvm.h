@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <pthread.h>
 #include "base/err.h"
 #include "engine/engine.h"
 
 #define KVM_SLOTS 64
+#define KVM_ZONES 16 /* of gathered writes */
 #define KVM_DEBUG_POINTS 4 /* debug registers */
 #define MSR_TSC 0x10
 #define MSR_TSC_ADJUST 0x3b
@@ -21,6 +23,10 @@ struct kvm_vm {
 	unsigned nslots;
 	struct kvm_userspace_memory_region slot[KVM_SLOTS];
 	struct mem_listener listener;
+	unsigned ring_page; /* of a vCPU's shared pages, where the ring of gathered writes is; 0: there is none */
+	pthread_mutex_t ring_lock; /* whoever takes from the ring */
+	unsigned nzones;
+	struct kvm_coalesced_mmio_zone zone[KVM_ZONES];
 	uint32_t xsave_offset[10]; /* of each state component in the standard format, 0 if the host has none */
 	uint32_t *msrs; /* those of x86_state that this KVM knows */
 	unsigned nmsrs;
@@ -33,11 +39,12 @@ struct kvm_cpu {
 	struct kvm_vm *vm;
 	int fd;
 	struct kvm_run *run;
+	struct kvm_coalesced_mmio_ring *ring; /* NULL: there is none */
 	bool in_struct; /* cpu->s is the truth and has to be loaded before the next entry */
 	bool tsc_stale;  /* the guest's counter has been set since KVM was told */
 	int64_t tsc_offset; /* to the host's, as KVM was told last */
 	uint64_t cr8; /* at the last entry */
-	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, entries;
+	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, entries, coalesced;
 };
 
 /* slots.c: memory slots kept in step with the address map */
@@ -58,6 +65,10 @@ int kvm_cpuid_set(struct cpu *c, struct err *e);
 /* vcpu.c */
 enum cpu_stop kvm_cpu_run(struct cpu *c);
 int kvm_debug_set(struct cpu *c, struct err *e);
+
+/* coalesce.c: writes that KVM gathers */
+void kvm_coalesced_update(struct kvm_vm *vm);
+void kvm_coalesced_flush(struct kvm_cpu *k);
 
 /* dump.c */
 void kvm_dump(struct cpu *c, const char *what); /* where the guest is, into the log */

@@ -130,6 +130,7 @@ static int slots_update(struct kvm_vm *vm, struct err *e)
 		if (!there && (r = slot_set(vm, free, &want[j], e)))
 			return r;
 	}
+	kvm_coalesced_update(vm);
 	return 0;
 }
 

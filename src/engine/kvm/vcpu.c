@@ -275,6 +275,7 @@ static bool enter(struct cpu *c, int *result)
 	*result = ioctl(k->fd, KVM_RUN, 0) < 0 ? -errno : 0;
 	atomic_store(&c->run_state, CPU_READY);
 	__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
+	kvm_coalesced_flush(k);
 	if (k->run->cr8 != k->cr8)
 		c->bus->cr8_write(c->ctx, k->run->cr8);
 	return true;

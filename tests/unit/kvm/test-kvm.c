@@ -29,6 +29,7 @@ struct fixture {
 	struct cpuid_model cpuid;
 	uint32_t last_out;
 	uint64_t last_mmio;
+	uint64_t expected, left_at_out; /* of the device that takes writes late */
 	struct kick_thread kick;
 };
 
@@ -63,11 +64,20 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	((struct fixture *)opaque)->last_out = (uint32_t)value;
+	((struct fixture *)opaque)->left_at_out = ((struct fixture *)opaque)->expected;
 }
 static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	((struct fixture *)opaque)->last_mmio = value + offset;
 }
+static void late_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct fixture *f = opaque;
+
+	assert_int_equal(value, f->expected);
+	f->expected--;
+}
+static const struct io_ops late_ops = { port_read, late_write, 1, 8, .late_writes = true };
 static const struct io_ops port_ops = { port_read, port_write, 1, 4 }, mmio_ops = { port_read, mmio_write, 1, 8 };
 
 static int setup(void **state)
@@ -296,6 +306,38 @@ static void closed_under_us(void **state)
 	assert_non_null(f->c->error);
 }
 
+/* 200 writes to a device that takes them late: few exits, all of them in order, and before the port that follows. */
+static void writes_are_gathered(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_cpu *k = f->c->engine_data;
+	static const uint8_t code[] = {
+		0xb9, 200, 0, 0, 0,				   /* mov ecx, 200 */
+		0x48, 0xb8, 0, 0, 0, 0x20, 0, 0, 0, 0,		   /* mov rax, 0x20000000 */
+		0x89, 0x08,					   /* again: mov [rax], ecx */
+		0xff, 0xc9,					   /* dec ecx */
+		0x75, 0xfa,					   /* jnz again */
+		0xe6, 0x81,					   /* out 0x81, al */
+		0xf4,
+	};
+
+	if (!k->ring) {
+		print_message("skipped: this KVM gathers no writes\n");
+		skip();
+	}
+	assert_int_equal(mem_map_io(f->m.mem, 0x20000000, 0x1000, &late_ops, f, "late", NULL), 0);
+	assert_int_equal(k->vm->nzones, 1);
+	f->expected = 200;
+	long_mode_at(f, code, sizeof(code));
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+	assert_int_equal(f->expected, 0);
+	assert_int_equal(f->left_at_out, 0);
+	assert_in_range(k->exits_mmio, 0, 10);
+	assert_in_range(k->coalesced, 150, 200);
+	assert_int_equal(mem_unmap(f->m.mem, 0x20000000, "late"), 0);
+	assert_int_equal(k->vm->nzones, 0);
+}
+
 /* A breakpoint stops before its instruction, a watchpoint says which one it was, a step is one instruction. */
 static void points_and_steps(void **state)
 {
@@ -370,6 +412,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(state_that_cannot_be, setup, teardown),
 		cmocka_unit_test_setup_teardown(closed_under_us, setup, teardown),
 		cmocka_unit_test_setup_teardown(pages_are_logged, setup, teardown),
+		cmocka_unit_test_setup_teardown(writes_are_gathered, setup, teardown),
 		cmocka_unit_test_setup_teardown(points_and_steps, setup, teardown),
 		cmocka_unit_test(internal_errors_are_said),
 	};
