@@ -75,6 +75,7 @@ struct slot {
 	uint8_t *buf;
 	_Atomic int state; /* 0 free, 1 underway, 2 done */
 	int result;
+	int held;
 };
 
 static void slot_done(struct block_request *r, int result)

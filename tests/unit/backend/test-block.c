@@ -281,11 +281,72 @@ static void test_policy(void **state)
 	assert_int_equal(s[1].result, -EIO);
 }
 
+static void on_held(struct block_request *r, bool held)
+{
+	/* not r->opaque: it is the back-end's now */
+	container_of(r, struct slot, r)->held += held ? 1 : -1;
+}
+
+/* A front end is told what is held, and gets all of it back when it must; limits come and go. */
+static void test_held(void **state)
+{
+	struct failing f = { .n = { .ops = &failing_ops, .size = SIZE }, .error = -EIO };
+	struct blk_spec spec = { .path = "f", .format = "raw", .on_write_error = BLK_STOP, .on_read_error = BLK_STOP };
+	struct block_limits limits = { .bps[1] = { .rate = 1, .burst = 1 } };
+	struct stops stops = { 0 };
+	struct slot s[2] = { 0 };
+	struct block_stats stats;
+	uint8_t buf[512];
+	struct block *b;
+
+	f.n.aio = aio_create(true, NULL);
+	assert_int_equal(block_wrap(&b, f.n.aio, &f.n, &spec, NULL), 0);
+	block_set_stopped(b, on_stopped, &stops);
+	for (unsigned i = 0; i < 2; i++) {
+		s[i].iov[0] = (struct iovec){ buf, 512 };
+		s[i].r = (struct block_request){ .op = BLOCK_READ, .length = 512, .iov = s[i].iov, .iovcnt = 1, .done = slot_done,
+						 .opaque = &s[i], .held = on_held };
+		block_submit(b, &s[i].r);
+		assert_int_equal(s[i].held, 1);
+	}
+	assert_false(stops.write);
+	block_set_holding(b, false);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(s[i].held, 0);
+		assert_int_equal(s[i].result, -EIO);
+		s[i].state = 0;
+	}
+	block_submit(b, &s[0].r); /* nothing is held now */
+	assert_int_equal(s[0].state, 2);
+	block_set_holding(b, true);
+	s[0].state = 0;
+	block_submit(b, &s[0].r);
+	assert_int_equal(s[0].held, 1);
+	f.error = 0;
+	block_retry(b);
+	assert_int_equal(s[0].held, 0);
+	assert_int_equal(s[0].result, 0);
+	/* one request may go, the other waits until the limit does not hold any more */
+	assert_int_equal(block_set_limits(b, &limits, NULL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		s[i].state = 0;
+		block_submit(b, &s[i].r);
+	}
+	block_get_stats(b, &stats);
+	assert_int_equal(stats.throttled, 1);
+	limits = (struct block_limits){ 0 };
+	assert_int_equal(block_set_limits(b, &limits, NULL), 0);
+	block_drain(b);
+	assert_int_equal(s[1].result, 0);
+	block_close(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_specs),  cmocka_unit_test(test_bounds), cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_locks),  cmocka_unit_test(test_limits), cmocka_unit_test(test_policy),
+		cmocka_unit_test(test_held),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
