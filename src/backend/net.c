@@ -259,6 +259,7 @@ struct net_link *net_open(struct evloop *loop, const struct net_config *c, struc
 	switch (c->kind) {
 	case NET_TAP: return net_tap_open(loop, c, e);
 	case NET_SWITCH: return net_switch_open(loop, c, e);
+	case NET_USER: return net_user_open(loop, c, e);
 	default: err_set(e, ENOTSUP, "this kind of network is not there"); return NULL;
 	}
 }

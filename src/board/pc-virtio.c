@@ -153,5 +153,11 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		if (attach(b, b->balloon, true, NULL, e))
 			return -1;
 	}
+	for (unsigned i = 0; i < config->nnets; i++) {
+		if (!pc_net_open(b->nets, config, i, b->env->loop, e))
+			return err_prefix(e, "--net");
+		if (attach(b, pc_net_virtio(b->nets, b, i, e), true, NULL, e))
+			return -1;
+	}
 	return 0;
 }

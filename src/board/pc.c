@@ -53,6 +53,7 @@ struct pc {
 	struct device shown; /* the last one: who looks goes before what is looked at */
 	struct pc_disks disks;
 	struct virtio_board virtio;
+	struct pc_nets nets;
 	struct acpi_config acpi_config;
 	struct smbios_config smbios_config;
 	uint8_t smbios[32 + SMBIOS_SIZE]; /* anchor and tables */
@@ -85,6 +86,7 @@ static void pc_device_destroy(struct device *d)
 		if (pc->virtio.chr[i])
 			chr_close(pc->virtio.chr[i]);
 	}
+	pc_nets_close(&pc->nets);
 	pc_disks_close(&pc->disks);
 	if (pc->lapic_bus)
 		lapic_bus_destroy(pc->lapic_bus);
@@ -343,8 +345,9 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	if ((pc->disks.ide && add(pc, pc->disks.ide)) || pc_disks_ahci(&pc->disks, pc->pci, env, e) ||
 	    (pc->disks.ahci && add(pc, pc->disks.ahci)))
 		return -1;
+	pc->nets.machine = pc->vm->config->name;
 	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
-					    .cpus = pc->vm->machine.ncpus, .pmem_start = pmem_start(pc) };
+					    .nets = &pc->nets, .cpus = pc->vm->machine.ncpus, .pmem_start = pmem_start(pc) };
 	if (pc->config->npmems && bus.high_start > BIT(pc->vm->cpuid.phys_bits))
 		return err_set(e, E2BIG, "the guest's CPU has no addresses for files of %llu MiB",
 			       (unsigned long long)(pc->vm->config->files >> 20));
@@ -426,6 +429,35 @@ bool pc_disks_hold(struct pc *pc)
 		if (pc->disks.drive[i].block)
 			block_get_info(pc->disks.drive[i].block, &info);
 	return info.holds;
+}
+
+bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out)
+{
+	static const char *const models[] = { "virtio", "e1000" };
+	struct net_link *l = n < pc->nets.count ? pc->nets.link[n] : NULL;
+
+	if (!l)
+		return false;
+	*out = (struct pc_net_view){ .kind = l->ops->kind, .model = models[pc->nets.model[n]], .up = net_up(l) };
+	snprintf(out->name, sizeof(out->name), "net%u", n % PC_NETS);
+	memcpy(out->mac, net_mac(l), sizeof(out->mac));
+	net_addresses(l, out->addresses, sizeof(out->addresses));
+	net_get_stats(l, &out->stats);
+	return true;
+}
+
+int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e)
+{
+	for (unsigned i = 0; i < pc->nets.count; i++) {
+		char text[16];
+
+		snprintf(text, sizeof(text), "net%u", i);
+		if (!strcmp(text, name)) {
+			net_set_up(pc->nets.link[i], up);
+			return 0;
+		}
+	}
+	return err_set(e, ENODEV, "the machine has no network card %.60s", name);
 }
 
 int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e)

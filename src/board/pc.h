@@ -4,6 +4,7 @@
 #define BOARD_PC_H
 
 #include "backend/chr.h"
+#include "backend/net.h"
 #include "vm/vm.h"
 
 struct pc_module {
@@ -43,7 +44,16 @@ struct pc_pmem { /* a file as read-only memory */
 	uint64_t length, size; /* of the file; of the memory: a multiple of PC_PMEM_ALIGN */
 };
 
+#define PC_NETS 8
+#define PC_FORWARDS 32
+
 struct pc_config {
+	struct net_config net[PC_NETS];
+	unsigned nnets;
+	struct net_forward forward[PC_FORWARDS]; /* of the first card with a user network */
+	unsigned nforwards;
+	int (*net_join)(void *opaque, const char *network, struct net_hello *hello, struct err *e); /* see net.h */
+	void *net_join_opaque;
 	const char *kernel, *initrd, *append, *firmware;
 	/* Flash for the firmware's variables, below it: the file, and what it is made from; both NULL: there is none. */
 	const char *firmware_vars, *firmware_vars_initial;
@@ -123,6 +133,18 @@ int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e);
  */
 void pc_disks_on_error(struct pc *pc, void (*fn)(void *opaque, unsigned n, int error, bool write), void *opaque);
 bool pc_disks_hold(struct pc *pc); /* some disk has such a policy */
+
+/* Network cards, in the order of the configuration. Any thread. */
+struct pc_net_view {
+	char name[8]; /* net0, net1, ... */
+	const char *kind, *model;
+	uint8_t mac[6];
+	bool up;
+	char addresses[128]; /* the guest's, as far as they are known; blanks between */
+	struct net_stats stats;
+};
+bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out); /* false: there are no more */
+int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e);
 
 /* The balloon: bytes the guest is to have. -ENODEV: there is none. */
 struct virtio_balloon_info;

@@ -210,6 +210,14 @@ int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec
 #define VIRTIO_MMIO_IRQ(n) (5u + (n)) /* 5, 6, 7 */
 unsigned pc_disks_mmio(const struct pc_config *config); /* how many there are */
 
+/* Network cards (pc-net.c): back-ends, opened in order. */
+struct pc_nets {
+	struct net_link *link[PC_NETS];
+	enum net_model model[PC_NETS];
+	unsigned count;
+	const char *machine; /* its name: cards' addresses come from it */
+};
+
 /* What is on virtio, disks and others, each a PCI function. `add` puts a device on the machine's list. */
 struct virtio_board {
 	struct pci_bus *pci;
@@ -223,7 +231,11 @@ struct virtio_board {
 	uint64_t pmem_start; /* where files are mapped, one after another */
 	struct chr *chr[PC_PORTS];
 	struct virtio *balloon, *tablet, *keyboard; /* NULL: none */
+	struct pc_nets *nets;
 };
+struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *config, unsigned n, struct evloop *loop, struct err *e);
+void pc_nets_close(struct pc_nets *nets); /* after the devices are gone */
+struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b, unsigned n, struct err *e);
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 /* OpenFirmware paths of what can be started, in the order asked for. */
 void pc_disks_boot_order(const struct pc_disks *d, char *text, size_t size);

@@ -295,6 +295,14 @@ static int set_boot(void *into, const char *value, struct err *e)
 	return n ? 0 : err_set(e, EINVAL, "needs a value");
 }
 
+/* A forward of the user network: what begins with a digit or a bracket. */
+static int set_forward(struct run_options *o, const char *value, struct err *e)
+{
+	if (o->pc.nforwards == PC_FORWARDS)
+		return err_set(e, E2BIG, "there can be %d forwards", PC_FORWARDS);
+	return net_parse_forward(&o->pc.forward[o->pc.nforwards++], value, e);
+}
+
 /* WHERE as for --serial. What stands before '=' is a name when it is no path. */
 static int set_port(void *into, const char *value, struct err *e)
 {
@@ -302,6 +310,8 @@ static int set_port(void *into, const char *value, struct err *e)
 	struct pc_port *p = &o->pc.port[o->pc.nports];
 	const char *equals = strchr(value, '='), *colon = strpbrk(value, ":/");
 
+	if (*value == '[' || (*value >= '0' && *value <= '9' && !(equals && (!colon || equals < colon))))
+		return set_forward(o, value, e);
 	if (o->pc.nports == PC_PORTS)
 		return err_set(e, E2BIG, "there can be %d ports", PC_PORTS);
 	p->where = value;
@@ -316,6 +326,19 @@ static int set_port(void *into, const char *value, struct err *e)
 	}
 	o->pc.nports++;
 	return 0;
+}
+
+static int set_net(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+
+	if (!strcmp(value, "none")) {
+		o->net_none = true;
+		return 0;
+	}
+	if (o->pc.nnets == PC_NETS)
+		return err_set(e, E2BIG, "there can be %d network cards", PC_NETS);
+	return net_config_parse(&o->pc.net[o->pc.nnets++], value, e);
 }
 
 /* PATH[,cid=N] */
@@ -484,7 +507,8 @@ const struct option_def run_options[] = {
 	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom, OPTION_LIST | OPTION_PATH },
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
-	{ "port", "[NAME=]WHERE", "a virtio console (hvc0), or a line with that name", set_port, OPTION_LIST },
+	{ "net", "KIND", "a network card: user, none; docs/networks.md [user]", set_net, OPTION_LIST },
+	{ "port", "[ADDR:]8080:80", "the guest's port 80; or [NAME=]WHERE: virtio console", set_port, OPTION_LIST },
 	{ "pmem", "FILE", "an image as memory, /dev/pmem0, only to be read", set_pmem, OPTION_LIST | OPTION_PATH },
 	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
 	{ "no-agent", NULL, "without the port for the guest's agent (exec, cp)", set_no_agent },
@@ -568,6 +592,14 @@ static int firmware_find(struct pc_config *pc, struct err *e)
 	return 0;
 }
 
+static bool has_user_net(const struct run_options *o)
+{
+	for (unsigned i = 0; i < o->pc.nnets; i++)
+		if (o->pc.net[i].kind == NET_USER)
+			return true;
+	return false;
+}
+
 /* What no single option can tell. */
 int run_options_check(struct run_options *o, const char *console, struct err *e)
 {
@@ -582,6 +614,12 @@ int run_options_check(struct run_options *o, const char *console, struct err *e)
 			return err_set(e, ENOENT,
 				       "no firmware to start from disk: install the package seabios, or give --firmware FILE");
 	}
+	if (o->net_none && o->pc.nnets)
+		return err_set(e, EINVAL, "--net none and other networks exclude each other");
+	if (!o->net_none && !o->pc.nnets && net_config_parse(&o->pc.net[o->pc.nnets++], "user", e))
+		return -1;
+	if (o->pc.nforwards && !has_user_net(o))
+		return err_set(e, EINVAL, "--port forwards through a user network: add --net user");
 	if (firmware_find(&o->pc, e))
 		return -1;
 	if (o->pc.kernel && o->pc.firmware)

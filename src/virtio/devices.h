@@ -65,6 +65,15 @@ bool virtio_input_key(struct virtio *v, unsigned code, bool down);
 /* x, y: 0 to VIRTIO_INPUT_RANGE; wheel: down positive; buttons: 1 left, 2 right, 4 middle, 8 side, 16 extra, as they are now */
 bool virtio_input_position(struct virtio *v, unsigned x, unsigned y, int wheel, unsigned buttons);
 
+/* A network card; `link` is the caller's until the device is gone. */
+struct net_link;
+struct virtio_net_config {
+	struct net_link *link;
+	unsigned pairs; /* of queues, 1 to 8 */
+};
+struct virtio *virtio_net_create(const struct device_env *env, unsigned instance, const struct virtio_net_config *c,
+				 struct err *e);
+
 /* Balloon, with the guest's statistics, and pages it reports as free given back at once. */
 struct virtio *virtio_balloon_create(const struct device_env *env, unsigned instance, struct err *e);
 struct virtio_balloon_info {
