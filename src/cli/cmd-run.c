@@ -507,7 +507,7 @@ const struct option_def run_options[] = {
 	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom, OPTION_LIST | OPTION_PATH },
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
-	{ "net", "KIND", "a network card: user, none; docs/networks.md [user]", set_net, OPTION_LIST },
+	{ "net", "KIND", "a network card: user, tap:IF, switch:NAME, none [user]", set_net, OPTION_LIST },
 	{ "port", "[ADDR:]8080:80", "the guest's port 80; or [NAME=]WHERE: virtio console", set_port, OPTION_LIST },
 	{ "pmem", "FILE", "an image as memory, /dev/pmem0, only to be read", set_pmem, OPTION_LIST | OPTION_PATH },
 	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
