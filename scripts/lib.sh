@@ -133,7 +133,8 @@ apt_host() { # ARCH COMMAND...: the same with the host's lists
 fetch_image() {
 	dest=$cache/$2
 	kernel=$(echo "$dest"/vmlinuz-*)
-	[ ! -s "$kernel" ] || [ ! -s "$dest/modules/nd_pmem.ko" ] || [ ! -s "$dest/modules/button.ko" ] || return 0
+	[ ! -s "$kernel" ] || [ ! -s "$dest/modules/nd_pmem.ko" ] || [ ! -s "$dest/modules/button.ko" ] ||
+		{ [ ! -s "$dest/modules/e1000.ko" ] && [ "${2#*cloud}" = "$2" ]; } || return 0
 	say "fetching Debian's kernel ($2)"
 	apt=apt_private
 	[ "$1" != "$(dpkg --print-architecture)" ] || apt=apt_host
@@ -163,7 +164,7 @@ fetch_image() {
 			'./lib/modules/*/drivers/ata/ata_piix.ko*' './lib/modules/*/scsi_*.ko*' './lib/modules/*/s[dr]_mod.ko*' \
 			'./lib/modules/*/cdrom.ko*' './lib/modules/*crc*.ko*' './lib/modules/*/t10-pi.ko*' './lib/modules/*/ext4.ko*' \
 			'./lib/modules/*/jbd2.ko*' './lib/modules/*/mbcache.ko*' './lib/modules/*/button.ko*' './lib/modules/*/evdev.ko*' \
-			'./lib/modules/*/net_failover.ko*' './lib/modules/*/failover.ko*' 2>/dev/null)
+			'./lib/modules/*/net_failover.ko*' './lib/modules/*/failover.ko*' './lib/modules/*/e1000.ko*' 2>/dev/null)
 	[ -s "$(echo "$dest.new"/boot/vmlinuz-*)" ] || die "cannot unpack $image; is the disk full?"
 	mv "$dest.new"/boot/vmlinuz-* "$dest.new"/
 	mkdir "$dest.new/modules"
