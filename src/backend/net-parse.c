@@ -36,9 +36,9 @@ static int parse_key(struct net_config *c, const char *key, const char *value, s
 		return r ? err_prefix(e, "mac=%.40s", value) : 0;
 	}
 	if (!strcmp(key, "model")) {
-		if (strcmp(value, "virtio"))
-			return err_set(e, EINVAL, "model=%.40s does not exist; there is virtio", value);
-		c->model = NET_VIRTIO;
+		if (strcmp(value, "virtio") && strcmp(value, "e1000"))
+			return err_set(e, EINVAL, "model=%.40s does not exist; there are virtio and e1000", value);
+		c->model = *value == 'e' ? NET_E1000 : NET_VIRTIO;
 		return 0;
 	}
 	r = c->kind == NET_SWITCH ? net_member_option(&c->hello, key, value, e) : -ENOENT;

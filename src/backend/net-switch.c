@@ -213,14 +213,13 @@ static void port_arm(struct port *p)
 	p->retry_s = MIN(p->retry_s * 2, (unsigned)RETRY_MOST);
 }
 
-static int port_join(struct port *p, bool again, struct err *e)
+static int port_join(struct port *p, struct err *e)
 {
 	struct net_hello h = p->config.hello;
 	int fd;
 
 	h.magic = NET_WIRE_MAGIC;
 	h.kind = NET_HELLO_MEMBER;
-	h.again = again;
 	memcpy(h.mac, p->link.mac, sizeof(h.mac));
 	memset(h.name, 0, sizeof(h.name));
 	memcpy(h.name, p->machine, MIN(strlen(p->machine), sizeof(h.name) - 1));
@@ -249,7 +248,7 @@ static void port_retry(void *opaque, uint32_t events)
 
 	if (read(p->retry, &n, sizeof(n)) <= 0 || p->fd >= 0)
 		return;
-	if (port_join(p, true, &e)) {
+	if (port_join(p, &e)) {
 		port_arm(p);
 		return;
 	}
@@ -335,7 +334,7 @@ struct net_link *net_switch_open(struct evloop *loop, const struct net_config *c
 		r = p->retry_source ? 0 : -e->code;
 	}
 	if (!r)
-		r = port_join(p, false, e);
+		r = port_join(p, e);
 	if (r) {
 		port_destroy(&p->link);
 		return NULL;

@@ -36,7 +36,7 @@ struct net_hello {
 	uint8_t mac[6];     /* of the card; all zero: any one (only where spoofing is allowed) */
 	uint8_t trunk;      /* tagged frames of `vlans` pass; otherwise none do */
 	uint16_t vlan;      /* of untagged frames; 0: the network's own */
-	uint16_t again;     /* nonzero: joins again after its switch ended, which is not to be started for that */
+	uint16_t pad;
 	uint64_t limit_in, limit_out; /* bytes a second from and to the member; 0: none */
 	uint8_t addresses, v6;        /* how many follow; bit n of v6: the nth is IPv6 */
 	uint8_t address[NET_HELLO_ADDRESSES][16];

@@ -131,7 +131,7 @@ struct net_config {
 	unsigned index;	     /* of the card */
 	const struct net_forward *forward;
 	unsigned nforwards;
-	/* A connected, greeted socket to the network's switch, which is started when it does not run; -errno. By the CLI. */
+	/* A connected, greeted socket to the network's switch; -errno. By the CLI. */
 	int (*join)(void *opaque, const char *network, struct net_hello *hello, struct err *e);
 	void *join_opaque;
 };

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "board/private.h"
+#include "pci/e1000.h"
 #include "virtio/devices.h"
 
 #define PAIRS_USUAL 4u /* of queues; more CPUs than that share */
@@ -52,4 +53,14 @@ struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b,
 	struct virtio_net_config c = { .link = nets->link[n], .pairs = MIN(b->cpus, PAIRS_USUAL) };
 
 	return virtio_net_create(b->env, b->count, &c, e);
+}
+
+int pc_net_e1000(struct pc_nets *nets, struct virtio_board *b, unsigned n, struct err *e)
+{
+	struct device *d = e1000_create(b->pci, b->env, n, -1, nets->link[n], e);
+
+	if (!d)
+		return -1;
+	b->add(b->opaque, d);
+	return 0;
 }

@@ -156,7 +156,8 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 	for (unsigned i = 0; i < config->nnets; i++) {
 		if (!pc_net_open(b->nets, config, i, b->env->loop, e))
 			return err_prefix(e, "--net");
-		if (attach(b, pc_net_virtio(b->nets, b, i, e), true, NULL, e))
+		if (config->net[i].model == NET_E1000 ? pc_net_e1000(b->nets, b, i, e) :
+							attach(b, pc_net_virtio(b->nets, b, i, e), true, NULL, e))
 			return -1;
 	}
 	return 0;

@@ -235,6 +235,7 @@ struct virtio_board {
 };
 struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *config, unsigned n, struct evloop *loop, struct err *e);
 void pc_nets_close(struct pc_nets *nets); /* after the devices are gone */
+int pc_net_e1000(struct pc_nets *nets, struct virtio_board *b, unsigned n, struct err *e);
 struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b, unsigned n, struct err *e);
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 /* OpenFirmware paths of what can be started, in the order asked for. */

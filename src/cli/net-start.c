@@ -184,23 +184,19 @@ int network_start(struct store *networks, const char *name, struct err *e)
 	return r < 0 && folder >= 0 ? err_prefix(e, "network %s", name) : r;
 }
 
-/* The question's connection holds the switch until we are a member. A running machine starts no processes: it only asks again. */
 int network_join(void *root, const char *network, struct net_hello *hello, struct err *e)
 {
 	struct store networks;
-	int r = store_networks_open(&networks, root, e), folder, held = -1, fd = -1;
+	int r = store_networks_open(&networks, root, e), folder, fd = -1;
 
 	if (r)
 		return r;
 	folder = store_network_open(&networks, network, e);
-	if (folder >= 0 && !hello->again)
-		held = network_start(&networks, network, e);
-	if (held >= 0 || (folder >= 0 && hello->again)) {
+	if (folder >= 0) {
 		fd = net_client_connect(folder, hello, e);
 		if (fd < 0)
 			err_prefix(e, "network %s", network);
 	}
-	cleanup_close(&held);
 	cleanup_close(&folder);
 	store_close(&networks);
 	return fd < 0 ? -e->code : fd;

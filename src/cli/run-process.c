@@ -21,6 +21,7 @@
 #include "backend/chr.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "cli/net.h"
 #include "cli/run.h"
 #include "cli/saver.h"
 #include "ctl/ctl.h"
@@ -38,6 +39,8 @@ struct run {
 	struct state_reader *saved; /* --restore */
 	struct save_meta meta;
 	struct confine confine;
+	char root[PATH_MAX];   /* where networks are */
+	int network[PC_NETS];  /* connections that keep switches from ending before we are on them */
 	struct evsource *signals;
 	int signal_fd;
 	_Atomic int signal; /* that ended us, 0 if none */
@@ -382,6 +385,40 @@ static void run_dispose(struct run *run)
 	state_reader_close(run->saved);
 }
 
+/*
+ * The switches this machine is to be on, started before it has memory and threads: their processes are to have nothing
+ * of it.
+ */
+static int networks_start(struct run *run, struct err *e)
+{
+	struct run_options *o = run->options;
+	struct store networks = { .fd = -1 };
+	char *end;
+	int r = 0;
+
+	for (unsigned i = 0; i < PC_NETS; i++)
+		run->network[i] = -1;
+	if (run->home) {
+		snprintf(run->root, sizeof(run->root), "%s", run->home->store->path);
+		end = strrchr(run->root, '/');
+		*end = 0;
+	} else if (o->root) {
+		snprintf(run->root, sizeof(run->root), "%s", o->root);
+	}
+	o->pc.net_join = network_join;
+	o->pc.net_join_opaque = run->root[0] ? run->root : NULL;
+	for (unsigned i = 0; i < o->pc.nnets && !r; i++) {
+		if (o->pc.net[i].kind != NET_SWITCH)
+			continue;
+		r = networks.fd >= 0 ? 0 : store_networks_open(&networks, run->root[0] ? run->root : NULL, e);
+		if (!r)
+			r = run->network[i] = network_start(&networks, o->pc.net[i].argument, e);
+		r = r < 0 ? err_prefix(e, "--net switch:%s", o->pc.net[i].argument) : 0;
+	}
+	store_close(&networks);
+	return r;
+}
+
 int run_process(struct run_options *options, struct run_home *home, struct err *e)
 {
 	struct run run = { .options = options, .home = home, .signal_fd = -1 };
@@ -391,7 +428,11 @@ int run_process(struct run_options *options, struct run_home *home, struct err *
 	run.saver.path = options->save_to;
 	options->pc.save = options->save_to ? saver_request : NULL;
 	options->pc.save_opaque = &run.saver;
-	status = run_machine(&run, e);
+	status = networks_start(&run, e);
+	if (!status)
+		status = run_machine(&run, e);
+	for (unsigned i = 0; i < PC_NETS; i++)
+		cleanup_close(&run.network[i]);
 	ran = status >= 0;
 	if (run.signals) {
 		evloop_remove(run.signals);
