@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The stock kernel's virtio_net on the user network: DHCP, name server, TCP and UDP both ways through NAT and forwards, IPv6, checksums
-of large transfers, the same after saving and restoring; and a machine killed in the middle leaves neither port nor process.
+"""The stock kernel's virtio_net (or e1000) on the user network: DHCP, name server, TCP and UDP both ways through NAT and forwards,
+IPv6, checksums of large transfers, the same after saving and restoring; and a machine killed in the middle leaves neither port nor process.
 
 It runs in network and mount namespaces of its own where the host allows that: with a name server of its own there.
 
@@ -10,7 +10,7 @@ usage: net.py OSPITE KERNEL-PACKAGE DATAGRAM-PROGRAM ENGINE [RUN-OPTION...]
 import fcntl, hashlib, os, shutil, socket, struct, subprocess, sys, threading, time
 from guestlib import *
 
-MODULES = ["failover", "net_failover", "virtio_net"]
+MODULES = ["e1000"] if "model=e1000" in sys.argv[-1] else ["failover", "net_failover", "virtio_net"]
 MIB = 16
 SCRIPT = """
 cat > /bin/dhcp <<'END'
