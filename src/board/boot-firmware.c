@@ -10,6 +10,15 @@
 #define FIRMWARE_MAX (16ull << 20)
 #define LOW_WINDOW 0x20000ull
 
+/* The CPU starts 16 bytes before the end, so images come in multiples of that and have something there. */
+static bool starts_somewhere(const struct boot_bytes *file)
+{
+	const uint8_t *vector = file->size >= 16 ? file->data + file->size - 16 : NULL;
+
+	return vector && file->size % 16 == 0 && !(vector[0] == 0 && vector[1] == 0) &&
+	       !(vector[0] == 0xff && vector[1] == 0xff);
+}
+
 int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, uint64_t *start, struct err *e)
 {
 	struct boot_bytes file;
@@ -19,6 +28,10 @@ int boot_firmware_map(struct mem *mem, const char *path, uint64_t *rom_offset, u
 
 	if (r)
 		return r;
+	if (!starts_somewhere(&file)) {
+		boot_bytes_dispose(&file);
+		return err_set(e, EINVAL, "firmware '%s': is no firmware image: nothing to execute 16 bytes before its end", path);
+	}
 	/* Whole pages, 128 KiB at least; what is missing lies in front, as the end is what counts. */
 	size = MAX((file.size + GUEST_PAGE - 1) & ~(GUEST_PAGE - 1), LOW_WINDOW);
 	r = mem_alloc(mem, size, &offset, e);

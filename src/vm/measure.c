@@ -2,12 +2,14 @@
 /*
  * Measuring instead of trusting: /dev/kvm can exist without hardware virtualization behind it, and is then hundreds of times
  * slower than our translator. The loop runs in 64-bit mode, because that is what guests do and what the translator is made for.
- * Its length is found by doubling, so that a slow engine costs milliseconds too.
+ * Its length is found by doubling, so that a slow engine costs milliseconds too. What counts is the thread's own time, the best of
+ * three: on a busy host 400 instructions may well be interrupted for milliseconds, and hardware would seem not to be there.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "base/clock.h"
 #include "base/kick.h"
 #include "vm/measure.h"
@@ -152,25 +154,49 @@ static void place(struct bench *b, uint32_t loops)
 		b->machine.engine->state_set(b->cpu);
 }
 
+static uint64_t thread_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int bench_once(struct bench *b, uint32_t loops, uint64_t *ns, struct err *e)
+{
+	uint64_t start;
+	enum cpu_stop why;
+
+	place(b, loops);
+	start = thread_ns();
+	atomic_store(&b->cpu->run_state, CPU_RUNNING);
+	why = b->machine.engine->run(b->cpu);
+	atomic_store(&b->cpu->run_state, CPU_READY);
+	*ns = thread_ns() - start;
+	return why == STOP_HLT ? 0 : err_set(e, EIO, "a loop of two instructions did not end in its halt");
+}
+
 static int bench_run(struct bench *b, double *mips, struct err *e)
 {
-	for (uint32_t loops = 200;; loops *= 4) {
-		uint64_t start, ns;
-		enum cpu_stop why;
+	uint32_t loops = 200;
+	uint64_t best, ns;
+	int r;
 
-		place(b, loops);
-		start = clock_host_now();
-		atomic_store(&b->cpu->run_state, CPU_RUNNING);
-		why = b->machine.engine->run(b->cpu);
-		atomic_store(&b->cpu->run_state, CPU_READY);
-		ns = clock_host_now() - start;
-		if (why != STOP_HLT)
-			return err_set(e, EIO, "a loop of two instructions did not end in its halt");
-		if (ns >= ENOUGH_NS || loops >= LOOPS_MAX) {
-			*mips = 2.0 * loops * 1000.0 / (double)MAX(ns, 1u);
-			return 0;
+	for (;; loops *= 4) { /* long enough, and again: the first run makes what the engine needs */
+		r = bench_once(b, loops, &best, e);
+		if (!r && best >= ENOUGH_NS) {
+			r = bench_once(b, loops, &ns, e);
+			best = MIN(best, ns);
 		}
+		if (r || best >= ENOUGH_NS || loops >= LOOPS_MAX)
+			break;
 	}
+	if (!r) {
+		r = bench_once(b, loops, &ns, e);
+		best = MIN(best, ns);
+	}
+	*mips = r ? 0 : 2.0 * loops * 1000.0 / (double)MAX(best, 1u);
+	return r;
 }
 
 int measure_engine(const struct engine_ops *ops, double *mips, struct err *e)

@@ -66,6 +66,9 @@ refuse "initrd 'folder': is a directory" --kernel zeroes --initrd folder
 refuse "module 'missing': cannot open" --kernel zeroes --module missing,a=b
 refuse "firmware 'missing': cannot open" --firmware missing
 refuse "firmware 'empty': is empty" --firmware empty
+echo "no firmware at all" >words
+refuse "firmware 'words': is no firmware image" --firmware words
+refuse "firmware 'zeroes': is no firmware image" --firmware zeroes
 refuse "kernel and --firmware exclude" --kernel zeroes --firmware zeroes
 refuse "memory 0: is too little" --memory 0 --kernel zeroes
 refuse "memory 1000000G: is more than this host has" --memory 1000000G --kernel zeroes

@@ -138,9 +138,13 @@ static void test_everything(void **state)
 	struct vm_config vc = { .name = "t", .cpus = 2, .memory = 8 << 20, .cpu_model = "v2", .engine = "interp" };
 	struct vm *vm = NULL;
 	struct pc *pc = NULL;
+	int fd;
 	struct err e = { 0 };
 
 	make_file(rom, 65536);
+	fd = open(rom, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, "\xf4\xf4", 2, 65536 - 16), 2); /* HLT: an image without anything there is refused */
+	close(fd);
 	make_file(disk, 1 << 20);
 	snprintf(spec, sizeof(spec), "%s", disk);
 	config.disk[0] = (struct pc_disk){ .spec = spec };
