@@ -120,6 +120,73 @@ def case_ipxe(work, ospite):
     machine.until("Open Source Network Boot Firmware", "Features:")
 
 
+GRUB = "/usr/lib/grub/i386-pc"
+PARTITION = 1 << 20  # where the only one starts; GRUB's core is before it
+
+
+def grub_on_disk(disk, size):
+    """Boot sector, partition table and GRUB, put where they belong without GRUB's installer, which wants a real disk."""
+    needs("grub-pc-bin", GRUB + "/boot.img")
+    needs("grub-common", "grub-mkimage")
+    core = disk + ".core"
+    make("grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", core, "biosdisk", "part_msdos", "ext2",
+         "linux", "normal", "configfile", "echo")
+    with open(GRUB + "/boot.img", "rb") as f:
+        sector = bytearray(f.read())
+    # one bootable partition of type Linux; GRUB's boot sector loads its core from sector 1 if nothing else is written there
+    sector[446:510] = bytes([0x80, 0, 2, 0, 0x83, 0xfe, 0xff, 0xff]) + (PARTITION // 512).to_bytes(4, "little") + \
+        ((size - PARTITION) // 512).to_bytes(4, "little") + bytes(48)
+    sector[510:512] = b"\x55\xaa"
+    with open(core, "rb") as f:
+        loader = f.read()
+    assert len(loader) <= PARTITION - 512
+    with open(disk, "r+b") as f:
+        f.write(sector + loader)
+
+
+def case_grub_disk(work, ospite):
+    """GRUB from a hard disk's boot sector loads a stock kernel out of ext4; the kernel finds that disk again."""
+    needs("e2fsprogs", "mke2fs")
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    kernel, modules = guestlib.kernel_of("linux-image-cloud-amd64", ["virtio_blk"])
+    root, disk, size = work + "/root", work + "/disk", 96 << 20
+    os.makedirs(root + "/boot/grub")
+    shutil.copy(kernel, root + "/boot/vmlinuz")
+    guestlib.initramfs(root + "/boot/initrd", modules, ["virtio_blk"], """
+wait_for '[ -b /dev/vda1 ]'
+mount -t tmpfs t /tmp
+dd if=/dev/vda1 of=/tmp/super bs=1024 skip=1 count=1 2>/dev/null
+hexdump -s 56 -n 2 -e '1/2 "magic %x\\n"' /tmp/super
+poweroff -f
+""")
+    with open(root + "/boot/grub/grub.cfg", "w") as f:
+        f.write("set timeout=0\nmenuentry linux {\nlinux /boot/vmlinuz console=ttyS0 loglevel=4 panic=-1\n"
+                "initrd /boot/initrd\n}\n")
+    with open(disk, "wb") as f:
+        f.truncate(size)
+    make("mke2fs", "-q", "-t", "ext4", "-d", root, "-E", "offset=%d" % PARTITION, disk, "%dk" % ((size - PARTITION) >> 10))
+    grub_on_disk(disk, size)
+    machine = Screen(work, ospite, "--memory", "256M", "--disk", disk + ",bus=virtio")
+    machine.wait("magic ef53")
+    machine.end()
+
+
+def case_bios(work, ospite):
+    """A program in real mode that calls the BIOS for disk, video, clock and keyboard."""
+    needs("nasm", "nasm")
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest/bios.asm")
+    for engine in ("dbt", "interp"):
+        folder = os.path.join(work, engine)
+        os.mkdir(folder)
+        make("nasm", "-f", "bin", "-o", folder + "/disk", source)
+        machine = Screen(folder, ospite, "--memory", "64M", "--exit-port", "0xf4", "--disk", folder + "/disk,bus=ide", engine=engine)
+        for question, key in (("press q", "q"), ("press F5", "f5"), ("press shift-a", "shift+a")):
+            machine.until(question)
+            machine.keys(key)
+        machine.end(1)
+
+
 def main():
     case = globals().get("case_" + sys.argv[2]) or sys.exit("no case " + sys.argv[2])
     work = work_folder()
