@@ -3,6 +3,9 @@
 import atexit, glob, json, os, queue, shutil, socket, subprocess, sys, tempfile, threading, time
 
 SECONDS = 120  # more than anything here takes on a busy host
+GRUB = "/usr/lib/grub/i386-pc"
+PARTITION = 1 << 20  # where the only one starts; GRUB's core is before it
+
 PRELUDE = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -42,8 +45,12 @@ def work_folder():
     return path
 
 
+def cache_folder():
+    return os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "ospite")
+
+
 def kernel_of(package, needed):
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "ospite", package)
+    cache = os.path.join(cache_folder(), package)
     kernel = glob.glob(cache + "/vmlinuz-*")
     if not kernel:
         skip("no kernel of %s in the cache (./check fetches it)" % package)
@@ -130,7 +137,7 @@ class Machine:
 
 
 class Control:
-    def __init__(self, path):
+    def __init__(self, path, machine=None):
         end = time.monotonic() + SECONDS
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(SECONDS)
@@ -139,8 +146,8 @@ class Control:
                 self.socket.connect(path)
                 break
             except OSError:
-                if time.monotonic() > end:
-                    fail("no control socket at " + path)
+                if time.monotonic() > end or machine and machine.process.poll() is not None:
+                    fail("no control socket at " + path, machine)
                 time.sleep(0.05)
         self.file, self.events = self.socket.makefile("rw"), []
         self.file.readline()
@@ -167,3 +174,35 @@ class Control:
             reply = json.loads(self.file.readline())
             if "event" in reply:
                 self.events.append(reply)
+
+
+def needs(package, *paths):
+    for path in paths:
+        if not (shutil.which(path) or os.access(path, os.R_OK)):
+            skip("%s is not there (package %s)" % (path, package))
+
+
+def make(*command, **options):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if done.returncode:
+        fail("%s: %s" % (command[0], done.stdout.decode(errors="replace")))
+
+
+def grub_on_disk(disk, size):
+    """Boot sector, partition table and GRUB, put where they belong without GRUB's installer, which wants a real disk."""
+    needs("grub-pc-bin", GRUB + "/boot.img")
+    needs("grub-common", "grub-mkimage")
+    core = disk + ".core"
+    make("grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", core, "biosdisk", "part_msdos", "ext2",
+         "linux", "normal", "configfile", "echo")
+    with open(GRUB + "/boot.img", "rb") as f:
+        sector = bytearray(f.read())
+    # one bootable partition of type Linux; GRUB's boot sector loads its core from sector 1 if nothing else is written there
+    sector[446:510] = bytes([0x80, 0, 2, 0, 0x83, 0xfe, 0xff, 0xff]) + (PARTITION // 512).to_bytes(4, "little") + \
+        ((size - PARTITION) // 512).to_bytes(4, "little") + bytes(48)
+    sector[510:512] = b"\x55\xaa"
+    with open(core, "rb") as f:
+        loader = f.read()
+    assert len(loader) <= PARTITION - 512
+    with open(disk, "r+b") as f:
+        f.write(sector + loader)

@@ -4,9 +4,9 @@
 
 usage: systems.py OSPITE CASE     (the cases are the functions below whose names start with "case_")
 """
-import os, re, shutil, subprocess, sys, time
+import os, re, shutil, sys, time
 import guestlib
-from guestlib import Control, Machine, fail, skip, work_folder
+from guestlib import PARTITION, Control, Machine, fail, grub_on_disk, make, needs, skip, work_folder
 
 
 class Screen(Machine):
@@ -15,7 +15,7 @@ class Screen(Machine):
     def __init__(self, work, ospite, *options, engine="dbt"):
         path = os.path.join(work, "control")
         super().__init__(work, [ospite, "run", "--engine", engine, "--no-reboot", "--control", path] + list(options))
-        self.control = Control(path)
+        self.control = Control(path, self)
 
     def text(self):
         return self.control.ask("ospite-screen-text").get("text", "")
@@ -43,18 +43,6 @@ class Screen(Machine):
             head = f.read(24)
         size = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
         assert head[:8] == b"\x89PNG\r\n\x1a\n" and size == (width, height), (head, size)
-
-
-def needs(package, *paths):
-    for path in paths:
-        if not (shutil.which(path) or os.access(path, os.R_OK)):
-            skip("%s is not there (package %s)" % (path, package))
-
-
-def make(*command, **options):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-    if done.returncode:
-        fail("%s: %s" % (command[0], done.stdout.decode(errors="replace")))
 
 
 def cd_image(work, config, **files):
@@ -120,30 +108,6 @@ def case_ipxe(work, ospite):
     machine.until("Open Source Network Boot Firmware", "Features:")
 
 
-GRUB = "/usr/lib/grub/i386-pc"
-PARTITION = 1 << 20  # where the only one starts; GRUB's core is before it
-
-
-def grub_on_disk(disk, size):
-    """Boot sector, partition table and GRUB, put where they belong without GRUB's installer, which wants a real disk."""
-    needs("grub-pc-bin", GRUB + "/boot.img")
-    needs("grub-common", "grub-mkimage")
-    core = disk + ".core"
-    make("grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", core, "biosdisk", "part_msdos", "ext2",
-         "linux", "normal", "configfile", "echo")
-    with open(GRUB + "/boot.img", "rb") as f:
-        sector = bytearray(f.read())
-    # one bootable partition of type Linux; GRUB's boot sector loads its core from sector 1 if nothing else is written there
-    sector[446:510] = bytes([0x80, 0, 2, 0, 0x83, 0xfe, 0xff, 0xff]) + (PARTITION // 512).to_bytes(4, "little") + \
-        ((size - PARTITION) // 512).to_bytes(4, "little") + bytes(48)
-    sector[510:512] = b"\x55\xaa"
-    with open(core, "rb") as f:
-        loader = f.read()
-    assert len(loader) <= PARTITION - 512
-    with open(disk, "r+b") as f:
-        f.write(sector + loader)
-
-
 def case_grub_disk(work, ospite):
     """GRUB from a hard disk's boot sector loads a stock kernel out of ext4; the kernel finds that disk again."""
     needs("e2fsprogs", "mke2fs")
@@ -185,6 +149,57 @@ def case_bios(work, ospite):
             machine.until(question)
             machine.keys(key)
         machine.end(1)
+
+
+def case_bad_images(work, ospite):
+    """Images that are none: the firmware says so, in its own words."""
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    junk = b"This is not a disk. " * 10000
+    image = bytearray(junk[:0x8000]) + bytes(4096)  # an ISO image up to its boot catalogue, which is behind the end
+    image[0x8000:0x8007] = b"\x01CD001\x01"
+    image[0x8800:0x8827] = b"\0CD001\x01EL TORITO SPECIFICATION".ljust(0x27, b"\0")
+    image[0x8847:0x884b] = (1000).to_bytes(4, "little")
+    for option, data, answer in (
+            ("--disk", b"", "Boot failed: could not read the boot disk"),
+            ("--disk", junk[:300], "Boot failed: not a bootable disk"),
+            ("--disk", junk, "Boot failed: not a bootable disk"),
+            ("--cdrom", b"", "Boot failed: Could not read from CDROM (code 000"),
+            ("--cdrom", junk, "Boot failed: Could not read from CDROM (code 000"),
+            ("--cdrom", image, "Boot failed: Could not read from CDROM (code 000")):
+        with open(work + "/image", "wb") as f:
+            f.write(data)
+        machine = Screen(work, ospite, "--memory", "64M", option, work + "/image")
+        machine.until(answer, "No bootable device.")
+        machine.control.ask("quit")
+        machine.end()
+
+
+def case_debian(work, ospite):
+    """A whole Debian by GRUB from its disk: logins on screen and serial line; the power button shuts it down."""
+    disk = os.path.join(guestlib.cache_folder(), "debian/disk.img")
+    if not os.path.exists(disk):
+        skip("no Debian in the cache (./check makes it, as root, with mmdebstrap)")
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    make(ospite, "image", "create", work + "/over.qcow2", "--backing", disk, "--backing-format", "raw")
+    machine = Screen(work, ospite, "--memory", "512M", "--disk", "format=qcow2,bus=virtio,backing=header,file=" + work + "/over.qcow2")
+    machine.until("ospite-debian login:")
+    machine.keys("r", "o", "o", "t", "ret")
+    machine.until("Password:")
+    machine.keys(*"ospite", "ret")
+    machine.until("root@ospite-debian:~#")
+    # in pieces, each waited for: a keyboard remembers only so many keys
+    machine.keys(*"expr ")
+    machine.until("~# expr")
+    machine.keys(*"6006 ")
+    machine.until("~# expr 6006")
+    machine.keys("shift+equal", *" 4002")
+    machine.until("~# expr 6006 + 4002")
+    machine.keys("ret")
+    machine.until("\n10008")
+    machine.type("root")  # the serial line
+    machine.wait("login: root")
+    machine.control.ask("system_powerdown")
+    machine.end()
 
 
 def main():
