@@ -436,29 +436,17 @@ static const struct net_link_ops ops = {
 
 static int user_forward(struct user *u, const struct net_forward *f, struct err *e)
 {
-	struct sockaddr_in h4 = { .sin_family = AF_INET, .sin_port = htons(f->port) };
-	struct sockaddr_in g4 = { .sin_family = AF_INET, .sin_port = htons(f->guest_port) };
-	struct sockaddr_in6 h6 = { .sin6_family = AF_INET6, .sin6_port = htons(f->port) };
-	struct sockaddr_in6 g6 = { .sin6_family = AF_INET6, .sin6_port = htons(f->guest_port) };
-	int flags = f->udp ? SLIRP_HOSTFWD_UDP : 0, r;
-	const uint8_t *m = u->link.mac;
-	char text[INET6_ADDRSTRLEN];
+	struct sockaddr_in host = { .sin_family = AF_INET, .sin_port = htons(f->port) };
+	struct sockaddr_in guest = { .sin_family = AF_INET, .sin_port = htons(f->guest_port) };
+	char text[INET_ADDRSTRLEN];
 
-	memcpy(&h4.sin_addr, f->host, 4);
-	memcpy(&h6.sin6_addr, f->host, 16);
-	g4.sin_addr.s_addr = htonl(u->network.s_addr + 15);
-	/* what a guest chooses that follows the router's advertisement and its card's address */
-	memcpy(&g6.sin6_addr, u->prefix, 8);
-	memcpy(g6.sin6_addr.s6_addr + 8, (uint8_t[]){ m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5] }, 8);
+	memcpy(&host.sin_addr, f->host, 4);
+	guest.sin_addr.s_addr = htonl(u->network.s_addr + 15);
 	errno = 0;
-	if (f->v6)
-		r = slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&h6, sizeof(h6), (struct sockaddr *)&g6, sizeof(g6),
-				       flags | SLIRP_HOSTFWD_V6ONLY);
-	else
-		r = slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&h4, sizeof(h4), (struct sockaddr *)&g4, sizeof(g4), flags);
-	if (!r)
+	if (!slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&host, sizeof(host), (struct sockaddr *)&guest, sizeof(guest),
+				f->udp ? SLIRP_HOSTFWD_UDP : 0))
 		return 0;
-	inet_ntop(f->v6 ? AF_INET6 : AF_INET, f->host, text, sizeof(text));
+	inet_ntop(AF_INET, f->host, text, sizeof(text));
 	if (errno == EADDRINUSE)
 		return err_set(e, EADDRINUSE, "--port: another program has port %u of %s already; choose another one", f->port, text);
 	if (errno == EACCES)

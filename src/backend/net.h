@@ -113,7 +113,7 @@ struct net_forward {
 	uint8_t host[16]; /* address to listen on */
 	uint16_t port, guest_port;
 };
-/* "[ADDR:]HOST:GUEST[/udp]"; ADDR is 127.0.0.1 when left out, and in brackets when IPv6. */
+/* "[ADDR:]HOST:GUEST[/udp]"; ADDR, IPv4, is 127.0.0.1 when left out. */
 int net_parse_forward(struct net_forward *f, const char *text, struct err *e);
 
 enum net_kind { NET_USER, NET_TAP, NET_SWITCH };

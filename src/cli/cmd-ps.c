@@ -104,7 +104,7 @@ int life_ps(const struct life_command *c, struct life_args *a, struct store *s, 
 {
 	static const struct column columns[] = {
 		{ "name", "NAME" }, { "state", "STATE" }, { "engine", "ENGINE" }, { "cpus", "CPUS", true },
-		{ "memory", "MEMORY", true }, { "pid", "PID", true }, { "up", "UP", true }, { "reason", "REMARK" }, { NULL },
+		{ "memory", "MEMORY", true }, { "pid", "PID", true }, { "up", "UP", true }, { "address", "ADDRESS" }, { "reason", "REMARK" }, { NULL },
 	};
 	json_t *rows = describe_all(a, s, e), *row;
 	size_t i;

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#include "board/pc.h"
 #include "ctl/private.h"
 
 int ctl_qmp_capabilities(struct ctl_call *call, struct err *e)
@@ -164,6 +165,20 @@ int ctl_query_cpus_fast(struct ctl_call *call, struct err *e)
 	return 0;
 }
 
+/* The guest's, of its first card that has one. */
+static void add_address(struct ctl_call *call)
+{
+	struct pc_net_view v;
+
+	for (unsigned i = 0; call->ctl->config.pc && pc_net_view(call->ctl->config.pc, i, &v); i++) {
+		if (!v.addresses[0])
+			continue;
+		v.addresses[strcspn(v.addresses, " ")] = 0;
+		json_object_set_new(call->result, "address", json_string(v.addresses));
+		return;
+	}
+}
+
 int ctl_ospite_query_machine(struct ctl_call *call, struct err *e)
 {
 	struct ctl *c = call->ctl;
@@ -179,6 +194,7 @@ int ctl_ospite_query_machine(struct ctl_call *call, struct err *e)
 				 vm->config->cpu_model ? vm->config->cpu_model : "", "pid", (int)getpid(), "uptime-ms",
 				 us / 1000, "virtual-ms", (json_int_t)(clock_now(vm->clock) / 1000000), "started-at",
 				 (json_int_t)(c->born_us / 1000000));
+	add_address(call);
 	return 0;
 }
 

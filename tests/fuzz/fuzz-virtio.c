@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Virtio devices behind the MMIO transport: the input is a list of steps of eight bytes, register writes, kicks and writes to the
- * memory the rings are in. Nothing may crash, hang, or be read or written outside the guest's memory. The disk is a memory file.
+ * memory the rings are in. Nothing may crash, hang, or be read or written outside the guest's memory. The disk is a memory file; what
+ * the network card sends comes back to it.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "backend/block.h"
+#include "backend/net.h"
 #include "base/err.h"
 #include "virtio/devices.h"
 
@@ -18,14 +20,31 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define RAM (1u << 20)
 #define BASE 0xfec80000u
 #define DISK (1u << 16)
-#define DEVICES 3
+#define DEVICES 4
 #define AREA 0x4000u
 
 struct rig {
 	struct device_env env;
 	struct block *block;
 	struct virtio *v[DEVICES];
+	struct net_link link;
 };
+
+static enum net_result link_send(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
+{
+	return net_deliver(l, w, iov, n);
+}
+
+static void link_sent(struct net_link *l)
+{
+	net_delivered(l);
+}
+
+static void link_ready(struct net_link *l)
+{
+}
+
+static const struct net_link_ops link_ops = { .kind = "loop", .send = link_send, .sent = link_sent, .ready = link_ready };
 
 static void rig_open(struct rig *r)
 {
@@ -44,6 +63,8 @@ static void rig_open(struct rig *r)
 	r->v[0] = virtio_block_create(&r->env, 0, &disk, &e);
 	r->v[1] = virtio_rng_create(&r->env, 1, 0, &e);
 	r->v[2] = virtio_balloon_create(&r->env, 2, &e);
+	CHECK(!net_link_init(&r->link, &link_ops, &(struct net_config){ 0 }, NET_TAKES_TSO4 | NET_TAKES_CSUM, &e));
+	r->v[3] = virtio_net_create(&r->env, 3, &(struct virtio_net_config){ .link = &r->link, .pairs = 1 }, &e);
 	for (unsigned i = 0; i < DEVICES; i++) {
 		CHECK(!virtio_mmio_attach(r->v[i], BASE + i * 0x1000, (struct irq_line){ 0 }, &e));
 		r->v[i]->device.ops->resume(&r->v[i]->device);
@@ -71,7 +92,8 @@ static void start(struct rig *r, uint64_t base, const uint8_t *step)
 	mem_write(m, base + 0x24, 1, 4);
 	mem_write(m, base + 0x20, 1 | (step[1] & 1 ? 4 : 0), 4); /* version 1, packed */
 	mem_write(m, base + 0x24, 0, 4);
-	mem_write(m, base + 0x20, (uint32_t)(step[2] & 3) << 28 | (uint32_t)step[3] << 8 | step[4], 4);
+	mem_write(m, base + 0x20, (uint32_t)(step[2] & 3) << 28 | (base == BASE + 0x3000 ? (uint32_t)step[5] << 16 : 0) |
+		  (uint32_t)step[3] << 8 | step[4], 4);
 	mem_write(m, base + 0x70, 11, 4);
 }
 

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands about network cards. */
+#include <stdio.h>
+#include "board/pc.h"
+#include "ctl/private.h"
+
+int ctl_ospite_query_networks(struct ctl_call *call, struct err *e)
+{
+	struct pc_net_view v;
+
+	call->result = json_array();
+	for (unsigned i = 0; pc_net_view(call->ctl->config.pc, i, &v); i++) {
+		const struct net_stats *s = &v.stats;
+		char mac[18];
+
+		snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", v.mac[0], v.mac[1], v.mac[2], v.mac[3], v.mac[4], v.mac[5]);
+		json_array_append_new(call->result,
+				      json_pack("{s:s,s:s,s:s,s:s,s:b,s:s,s:I,s:I,s:I,s:I,s:I,s:I}", "name", v.name, "kind", v.kind,
+						"model", v.model, "mac", mac, "up", v.up, "addresses", v.addresses,
+						"sent-frames", (json_int_t)s->tx_frames, "sent-bytes", (json_int_t)s->tx_bytes,
+						"sent-dropped", (json_int_t)s->tx_drops, "received-frames",
+						(json_int_t)s->rx_frames, "received-bytes", (json_int_t)s->rx_bytes,
+						"received-dropped", (json_int_t)s->rx_drops));
+	}
+	return 0;
+}
+
+int ctl_set_link(struct ctl_call *call, struct err *e)
+{
+	return pc_net_set_link(call->ctl->config.pc, json_string_value(json_object_get(call->arguments, "name")),
+			       json_is_true(json_object_get(call->arguments, "up")), e);
+}
