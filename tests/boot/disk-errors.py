@@ -42,7 +42,7 @@ def stopped(c, reason, m, operation="write"):
         fail("stopped, but: %r %r" % (data, status), m)
 
 
-def remote(ospite, base, work):
+def remote(ospite, base, work, engine):
     """NBD: errors come and go with a file."""
     if not shutil.which("nbdkit"):
         print("nbdkit is not installed: that part is left out")
@@ -74,7 +74,7 @@ def remote(ospite, base, work):
     os.unlink(switch)
     c.ask("cont")
     m.wait("all there")
-    c.ask("ospite-change-engine", engine="dbt")
+    c.ask("ospite-change-engine", engine=engine)
     m.wait("size %d" % (90 << 11))
     if "error" in c.ask("block_resize", device="disk1", size=96 << 20):
         fail("not resized", m)
@@ -136,7 +136,7 @@ def main():
     if r.returncode != 125 or "--control" not in r.stderr:
         fail("a machine that could never go on was started: " + r.stderr)
     base += ["--control", work + "/control"]
-    remote(ospite, base, work)
+    remote(ospite, base, work, engine)
     full(ospite, base, work)
 
 

@@ -250,7 +250,7 @@ static bool access_of(const struct plan *p, struct tr *t, unsigned idx, struct a
 	if (i->index != REG_NONE) {
 		a->index = p->reg[i->index];
 		a->scale = i->scale;
-		a->rel += (int64_t)a->index.off << i->scale;
+		a->rel += (int64_t)a->index.off * (1 << i->scale);
 	}
 	return a->size != 0;
 }
