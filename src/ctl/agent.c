@@ -206,9 +206,18 @@ static int turn_begin(struct agent *a, int ms, struct err *e)
 			return err_set(e, ETIMEDOUT, "somebody else talks to the guest agent");
 		usleep(2000);
 	}
-	r = connect_socket(a, e);
-	if (!r)
-		r = sync_up(a, (int)MAX(end - now_ms(), (int64_t)1), e);
+	/* one whose end the machine has not noticed yet may still have the port: hung up on, try again */
+	for (;;) {
+		r = connect_socket(a, e);
+		if (!r)
+			r = sync_up(a, (int)MAX(end - now_ms(), (int64_t)1), e);
+		if ((r != -EPIPE && r != -ECONNRESET) || now_ms() >= end)
+			break;
+		cleanup_close(&a->fd);
+		a->fd = -1;
+		a->used = 0;
+		usleep(20000);
+	}
 	a->since = now_ms();
 	return r;
 }
@@ -233,7 +242,7 @@ int agent_ready(struct agent *a, int ms, struct err *e)
 {
 	int r = turn_take(a, ms, e);
 
-	return r == -ETIMEDOUT || r == -EPIPE ?
+	return r == -ETIMEDOUT || r == -EPIPE || r == -ECONNRESET ?
 		       err_set(e, -r, "no guest agent has answered: the package qemu-guest-agent must run in the guest") : r;
 }
 

@@ -101,6 +101,17 @@ def main():
         ospite_run("cp", "one:/no/such", work + "/x", status=125)
         ospite_run("cp", work + "/no", "one:/tmp/x", status=125)
         ospite_run("cp", work + "/no", work + "/x", status=125)
+        # the same kernel again, unpacked again
+        ospite_run("reset", "one")
+        done = subprocess.run([ospite, "exec", "--time", str(SECONDS), "one", "test", "-e", "/tmp/big"], env=env)
+        while done.returncode == 0:  # it has not noticed yet
+            done = subprocess.run([ospite, "exec", "--time", str(SECONDS), "one", "test", "-e", "/tmp/big"], env=env)
+        if done.returncode not in (1, 125):
+            fail("after a reset: status %d" % done.returncode)
+        ospite_run("exec", "--time", str(SECONDS), "one", "true")
+        ospite_run("suspend", "one")
+        ospite_run("start", "one")
+        ospite_run("exec", "--time", str(SECONDS), "one", "true")
         ospite_run("kill", "one")
         liars(work, ospite_run)
     finally:
