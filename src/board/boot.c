@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From the files a user names to a boot plan: read, recognise, plan. A plan is made once, checked against the
- * machine's memory, and placed again at every reset.
+ * machine's memory, and placed again at every reset. What was unpacked for it is given back meanwhile and unpacked again then: a
+ * kernel has 54 MiB unpacked and 8 packed, resets are rare.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "base/log.h"
 #include "board/private.h"
 
@@ -13,6 +15,8 @@
 
 struct boot_image {
 	struct boot_bytes kernel, unpacked;
+	bool given_back; /* the unpacked one: its place is kept, its bytes are not there */
+	const char *path;
 	struct boot_module *modules;
 	unsigned nmodules;
 	struct boot_plan plan;
@@ -99,6 +103,12 @@ void boot_image_close(struct boot_image *b)
 	free(b);
 }
 
+static void give_back(struct boot_image *b)
+{
+	if (b->unpacked.data)
+		b->given_back = !madvise(b->unpacked.data, b->unpacked.size, MADV_DONTNEED);
+}
+
 static int read_module(struct boot_image *b, const char *what, const char *path, const char *args,
 		       uint64_t limit, struct err *e)
 {
@@ -139,8 +149,9 @@ static int image_open(struct boot_image *b, const struct pc_config *config, cons
 	r = boot_plan_kernel(&b->plan, &in, &b->unpacked, e);
 	if (r)
 		return r;
-	if (b->unpacked.data)
-		boot_bytes_dispose(&b->kernel); /* everything the plan needs is in the unpacked one */
+	b->path = config->kernel;
+	if (config->restoring) /* the first use is a reset */
+		give_back(b);
 	log_msg(LOG_INFO, "boot", "%s: %s, entered at %#llx", config->kernel, b->plan.how,
 		(unsigned long long)b->plan.rip);
 	return 0;
@@ -163,8 +174,31 @@ int boot_image_open(struct boot_image **out, const struct pc_config *config, con
 	return 0;
 }
 
+/* To where it was: the plan points there. */
+static int unpack_again(struct boot_image *b, const struct boot_map *map, struct err *e)
+{
+	const struct boot_input in = { .path = b->path, .append = "", .data = b->kernel.data,
+				       .size = b->kernel.size, .map = map };
+	struct boot_bytes again = { 0 };
+	int r = boot_bzimage_unpack(&in, &again, e);
+
+	if (r || again.size != b->unpacked.size)
+		r = r < 0 ? r : err_set(e, EIO, "kernel '%s': does not unpack as it did before", b->path);
+	else if (mremap(again.data, again.size, again.size, MREMAP_MAYMOVE | MREMAP_FIXED, b->unpacked.data) == MAP_FAILED)
+		r = err_errno(e, "cannot move the kernel");
+	else
+		return 0;
+	boot_bytes_dispose(&again);
+	return r;
+}
+
 int boot_image_load(struct boot_image *b, struct mem *mem, const struct boot_map *map, uint64_t acpi_rsdp,
 		    struct x86_state *cpu0, struct err *e)
 {
-	return boot_plan_apply(&b->plan, mem, acpi_rsdp, cpu0, e);
+	int r = b->given_back ? unpack_again(b, map, e) : 0;
+
+	if (!r)
+		r = boot_plan_apply(&b->plan, mem, acpi_rsdp, cpu0, e);
+	give_back(b);
+	return r;
 }
