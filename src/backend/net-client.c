@@ -33,12 +33,10 @@ static int await(int fd, struct err *e)
 	return r ? 0 : err_set(e, ETIMEDOUT, "the switch does not answer");
 }
 
-int net_client_connect(int folder, const struct net_hello *hello, struct err *e)
+int net_client_dial(int folder, struct err *e)
 {
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), size = SOCKET_BUFFER;
-	struct net_welcome w = { 0 };
 	struct sockaddr_un at;
-	ssize_t n = -1;
 
 	net_client_address(folder, &at);
 	if (fd < 0) {
@@ -46,30 +44,44 @@ int net_client_connect(int folder, const struct net_hello *hello, struct err *e)
 		return -1;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) || send(fd, hello, sizeof(*hello), MSG_NOSIGNAL) != sizeof(*hello)) {
+	if (connect(fd, (struct sockaddr *)&at, sizeof(at))) {
 		err_errno(e, "cannot reach the switch");
-		goto fail;
-	}
-	if (await(fd, e))
-		goto fail;
-	n = recv(fd, &w, sizeof(w), 0);
-	if (n <= 0) { /* it was just about to end */
-		err_set(e, ECONNREFUSED, "the switch has ended");
-		goto fail;
-	}
-	if (n != sizeof(w) || w.magic != NET_WIRE_MAGIC || w.error < 0) {
-		err_set(e, EPROTO, "the switch answers strangely; is it of another version?");
-		goto fail;
-	}
-	if (w.error) {
-		w.text[sizeof(w.text) - 1] = 0;
-		err_set(e, w.error == ENOENT || w.error == ECONNREFUSED ? EIO : w.error, "%s", w.text);
-		goto fail;
+		close(fd);
+		return -1;
 	}
 	return fd;
-fail:
-	close(fd);
-	return -1;
+}
+
+int net_client_greet(int fd, const struct net_hello *hello, struct err *e)
+{
+	struct net_welcome w = { 0 };
+	ssize_t n;
+
+	if (send(fd, hello, sizeof(*hello), MSG_NOSIGNAL) != sizeof(*hello))
+		return err_errno(e, "cannot reach the switch");
+	if (await(fd, e))
+		return -e->code;
+	n = recv(fd, &w, sizeof(w), 0);
+	if (n <= 0) /* it was just about to end */
+		return err_set(e, ECONNREFUSED, "the switch has ended");
+	if (n != sizeof(w) || w.magic != NET_WIRE_MAGIC || w.error < 0)
+		return err_set(e, EPROTO, "the switch answers strangely; is it of another version?");
+	w.text[sizeof(w.text) - 1] = 0;
+	if (w.error)
+		return err_set(e, w.error == ENOENT || w.error == ECONNREFUSED ? EIO : w.error, "%s", w.text);
+	return 0;
+}
+
+int net_client_connect(int folder, const struct net_hello *hello, struct err *e)
+{
+	struct err own;
+	int fd = net_client_dial(folder, e ? e : &own);
+
+	if (fd >= 0 && net_client_greet(fd, hello, e ? e : &own)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 ssize_t net_client_ask(int fd, const char *question, char *answer, size_t size, struct err *e)

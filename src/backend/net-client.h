@@ -19,6 +19,9 @@ void net_client_address(int folder, struct sockaddr_un *at);
  * switch is there. folder: open descriptor of the network's folder.
  */
 int net_client_connect(int folder, const struct net_hello *hello, struct err *e);
+/* The same in two steps: a connection, which the switch takes for its maker's whoever greets on it; then the greeting. */
+int net_client_dial(int folder, struct err *e);
+int net_client_greet(int fd, const struct net_hello *hello, struct err *e); /* 0 or -errno; fd stays open */
 /* One question, one answer (NUL-terminated); -errno. */
 ssize_t net_client_ask(int fd, const char *question, char *answer, size_t size, struct err *e);
 

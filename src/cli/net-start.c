@@ -184,22 +184,14 @@ int network_start(struct store *networks, const char *name, struct err *e)
 	return r < 0 && folder >= 0 ? err_prefix(e, "network %s", name) : r;
 }
 
-int network_join(void *root, const char *network, struct net_hello *hello, struct err *e)
+int network_dial(struct store *networks, const char *network, struct err *e)
 {
-	struct store networks;
-	int r = store_networks_open(&networks, root, e), folder, fd = -1;
+	int folder _close_ = store_network_open(networks, network, e), fd;
 
-	if (r)
-		return r;
-	folder = store_network_open(&networks, network, e);
-	if (folder >= 0) {
-		fd = net_client_connect(folder, hello, e);
-		if (fd < 0)
-			err_prefix(e, "network %s", network);
-	}
-	cleanup_close(&folder);
-	store_close(&networks);
-	return fd < 0 ? -e->code : fd;
+	if (folder < 0)
+		return folder;
+	fd = net_client_dial(folder, e);
+	return fd < 0 ? err_prefix(e, "network %s", network) : fd;
 }
 
 json_t *network_show(int fd, struct err *e)

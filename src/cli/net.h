@@ -18,8 +18,8 @@ int network_connect(int folder, struct err *e);
 /* The network's description with all its ports, to be released; NULL with e. */
 json_t *network_show(int fd, struct err *e);
 
-/* For struct net_config: joins a switch that runs. root is the store's (a const char *, may be NULL). */
-int network_join(void *root, const char *network, struct net_hello *hello, struct err *e);
+/* A connection to a switch that runs, nothing said on it yet; -errno. */
+int network_dial(struct store *networks, const char *network, struct err *e);
 
 int net_capture(int folder, const char *port, const char *file, uint64_t count, bool quiet, struct err *e);
 

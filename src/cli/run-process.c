@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "backend/chr.h"
+#include "backend/net-client.h"
 #include "base/log.h"
 #include "base/trace.h"
 #include "cli/net.h"
@@ -41,6 +42,7 @@ struct run {
 	struct confine confine;
 	char root[PATH_MAX];   /* where networks are */
 	int network[PC_NETS];  /* connections that keep switches from ending before we are on them */
+	int port[PC_NETS];     /* of the cards, made while we are still who may; -1: given away */
 	struct evsource *signals;
 	int signal_fd;
 	_Atomic int signal; /* that ended us, 0 if none */
@@ -385,34 +387,63 @@ static void run_dispose(struct run *run)
 	state_reader_close(run->saved);
 }
 
+/* A card's connection: the one made for it, or a new one if that network's switch has ended since. */
+static int network_join(void *opaque, const char *network, struct net_hello *hello, struct err *e)
+{
+	struct run *run = opaque;
+	struct run_options *o = run->options;
+	struct store networks;
+	int fd = -1, r = 0;
+
+	for (unsigned i = 0; i < o->pc.nnets && fd < 0; i++) {
+		if (o->pc.net[i].kind == NET_SWITCH && run->port[i] >= 0 && !strcmp(o->pc.net[i].argument, network)) {
+			fd = run->port[i];
+			run->port[i] = -1;
+		}
+	}
+	if (fd < 0) {
+		r = store_networks_open(&networks, run->root[0] ? run->root : NULL, e);
+		if (!r) {
+			r = fd = network_dial(&networks, network, e);
+			store_close(&networks);
+		}
+	}
+	if (r >= 0)
+		r = net_client_greet(fd, hello, e);
+	if (r >= 0)
+		return fd;
+	cleanup_close(&fd);
+	return err_prefix(e, "network %s", network);
+}
+
 /*
  * The switches this machine is to be on, started before it has memory and threads: their processes are to have nothing
- * of it.
+ * of it; and connections to them, made before it becomes another user.
  */
 static int networks_start(struct run *run, struct err *e)
 {
 	struct run_options *o = run->options;
 	struct store networks = { .fd = -1 };
-	char *end;
 	int r = 0;
 
 	for (unsigned i = 0; i < PC_NETS; i++)
-		run->network[i] = -1;
+		run->network[i] = run->port[i] = -1;
 	if (run->home) {
 		snprintf(run->root, sizeof(run->root), "%s", run->home->store->path);
-		end = strrchr(run->root, '/');
-		*end = 0;
+		*strrchr(run->root, '/') = 0;
 	} else if (o->root) {
 		snprintf(run->root, sizeof(run->root), "%s", o->root);
 	}
 	o->pc.net_join = network_join;
-	o->pc.net_join_opaque = run->root[0] ? run->root : NULL;
+	o->pc.net_join_opaque = run;
 	for (unsigned i = 0; i < o->pc.nnets && !r; i++) {
 		if (o->pc.net[i].kind != NET_SWITCH)
 			continue;
 		r = networks.fd >= 0 ? 0 : store_networks_open(&networks, run->root[0] ? run->root : NULL, e);
 		if (!r)
 			r = run->network[i] = network_start(&networks, o->pc.net[i].argument, e);
+		if (r >= 0)
+			r = run->port[i] = network_dial(&networks, o->pc.net[i].argument, e);
 		r = r < 0 ? err_prefix(e, "--net switch:%s", o->pc.net[i].argument) : 0;
 	}
 	store_close(&networks);
@@ -431,8 +462,10 @@ int run_process(struct run_options *options, struct run_home *home, struct err *
 	status = networks_start(&run, e);
 	if (!status)
 		status = run_machine(&run, e);
-	for (unsigned i = 0; i < PC_NETS; i++)
+	for (unsigned i = 0; i < PC_NETS; i++) {
 		cleanup_close(&run.network[i]);
+		cleanup_close(&run.port[i]);
+	}
 	ran = status >= 0;
 	if (run.signals) {
 		evloop_remove(run.signals);

@@ -20,6 +20,7 @@
 #define OPT_IXSM BIT(0)
 #define OPT_TXSM BIT(1)
 #define LEAST_FRAME 60u
+#define LEAST_SEGMENT 32u /* net_send drops what is to be cut finer; none at all would divide by zero */
 #define FCS 4u
 
 struct descriptor {
@@ -66,6 +67,8 @@ static bool prepare_tso(struct e1000 *c, const struct e1000_context *x, struct n
 
 	if (x->tucss < NET_HEADER || x->tucso < x->tucss || x->hdrlen < x->tucss + 8u || x->hdrlen > h->tx_len ||
 	    !range_fits(x->ipcss, v4 ? 20 : 40, x->tucss) || !range_fits(x->tucso, 2, h->tx_len) || (v4 && rest + x->tucss - x->ipcss > 65535))
+		return false;
+	if (x->mss < LEAST_SEGMENT && h->tx_len > (uint32_t)x->hdrlen + x->mss)
 		return false;
 	put16(h->tx_data + x->ipcss + (v4 ? 2 : 4), v4 ? h->tx_len - x->ipcss : h->tx_len - x->ipcss - 40);
 	if (!tcp)

@@ -363,6 +363,10 @@ static void test_tso(void **state)
 	tx_tail(c, 14 | 24u << 8 | 33u << 16 | (uint64_t)200 << 32 | (uint64_t)50 << 40, 7946 | 0x27u << 24, 54u << 8 | 1460u << 16);
 	tx_tail(c, BUFFERS, 4000 | 1u << 20 | 0x2du << 24, 3u << 8);
 	assert_int_equal(c->back->sent, 1);
+	/* segments of nothing */
+	tx_tail(c, 14 | 24u << 8 | 33u << 16 | (uint64_t)34 << 32 | (uint64_t)50 << 40, 7946 | 0x27u << 24, 54u << 8);
+	tx_tail(c, BUFFERS, 4000 | 1u << 20 | 0x2du << 24, 3u << 8);
+	assert_int_equal(c->back->sent, 1);
 	/* a sum alone */
 	tx_tail(c, 14 | 24u << 8 | 33u << 16 | (uint64_t)34 << 32 | (uint64_t)50 << 40, 0x20u << 24, 0);
 	tx_tail(c, BUFFERS, 1000 | 1u << 20 | 0x29u << 24, 3u << 8);
