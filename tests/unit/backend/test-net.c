@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "backend/net-merge.h"
 #include "backend/net.h"
 #include "base/base.h"
 #include "base/err.h"
@@ -243,6 +244,45 @@ static void test_uncut(void **state)
 	fake_close(f);
 }
 
+static bool merge_one(void *opaque, const uint8_t *frame, size_t len)
+{
+	return net_merge_add(opaque, frame, len);
+}
+
+/* What has been cut becomes the same frame again; another stream's segment in between stays apart. */
+static void test_merge(void **state)
+{
+	static uint8_t whole[NET_WIRE_FRAME], out[NET_WIRE_FRAME];
+
+	for (unsigned v6 = 0; v6 < 2; v6++) {
+		struct fake *f = fake_open(0);
+		struct net_merge m = { 0 };
+		struct net_wire w;
+		size_t len = tcp_frame(whole, v6, PAYLOAD, &w);
+		unsigned flags = NET_HEADER + (v6 ? 40u : 20u) + 13;
+
+		whole[flags] = 0x18; /* ACK, PSH */
+		net_card_takes(&f->l, NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6);
+		assert_true(net_segment(whole, len, &w, out, merge_one, &m));
+		assert_int_equal(m.used, 1);
+		f->busy_after = 0;
+		net_merge_deliver(&m, &f->l);
+		assert_int_equal(m.used, 1);
+		assert_true(net_merge_add(&m, whole, 100)); /* an unfinished one: not part of it */
+		f->busy_after = 64;
+		net_merge_deliver(&m, &f->l);
+		assert_int_equal(f->frames, 2);
+		assert_int_equal(f->len[0], len);
+		assert_memory_equal(f->data[0], whole, len); /* its partial checksum as well */
+		assert_int_equal(f->wire.gso, 0);
+		for (unsigned i = 0; i < NET_MERGE_FRAMES + 5; i++) /* no more than there is room for */
+			assert_int_equal(net_merge_add(&m, whole, 100), i < NET_MERGE_FRAMES);
+		assert_true(net_merge_full(&m));
+		net_merge_dispose(&m);
+		fake_close(f);
+	}
+}
+
 /* Busy before anything went: it is kept; in the middle: the rest is lost, and counted. */
 static void test_busy(void **state)
 {
@@ -298,7 +338,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
-		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
