@@ -19,7 +19,7 @@ refuse() {
 	pattern=$1 file=$2
 	shift 2
 	before=$(cksum <"$file")
-	timeout 20 "$ospite" run --serial null --engine interp --restore "$file" "$@" </dev/null >out 2>err
+	timeout 20 "$ospite" run --serial null --no-agent --net none --engine interp --restore "$file" "$@" </dev/null >out 2>err
 	status=$?
 	if [ $status != 125 ] || [ "$(wc -l <err)" != 1 ] || ! grep -q "$pattern" err || [ "$before" != "$(cksum <"$file")" ]; then
 		failed=$((failed + 1))
@@ -53,14 +53,14 @@ refuse 'takes memory, CPUs and CPU model from the file' good --cpus 2
 
 # Killed in the middle: the process is gone, the file saved before is whole, and a save that was not finished shows nothing.
 cp good other
-timeout 60 "$ospite" run --serial null --engine interp --restore good --save-to other </dev/null >out 2>err &
+timeout 60 "$ospite" run --serial null --no-agent --net none --engine interp --restore good --save-to other </dev/null >out 2>err &
 vm=$!
 sleep 0.3
 child=$(ps -o pid= --ppid $vm | tr -d ' ')
 kill -USR1 "$child" 2>/dev/null
 kill -KILL "$child" 2>/dev/null
 wait $vm 2>/dev/null
-timeout 20 "$ospite" run --serial null --engine interp --exit-port 0xf4 --restore other </dev/null >out 2>err
+timeout 20 "$ospite" run --serial null --no-agent --net none --engine interp --exit-port 0xf4 --restore other </dev/null >out 2>err
 [ $? = 1 ] || { failed=$((failed + 1)); echo "FAILED: after a kill: $(cat err)"; }
 [ "$(echo *)" = "bad err good other out" ] || { failed=$((failed + 1)); echo "FAILED: left behind: $(echo *)"; }
 
