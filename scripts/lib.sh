@@ -174,6 +174,18 @@ fetch_image() {
 	kernel=$(echo "$dest"/vmlinuz-*)
 }
 
+# fetch_other PACKAGE FILE: a kernel that is not Linux, unpacked into the cache under its package's name.
+fetch_other() {
+	[ ! -s "$cache/$1" ] || return 0
+	rm -rf "$cache/$1.new"
+	mkdir -p "$cache/$1.new"
+	(cd "$cache/$1.new" && apt_host amd64 apt-get download "$1") >"$log" 2>&1 || return 1
+	dpkg-deb --fsys-tarfile "$cache/$1.new"/*.deb | tar -xO --wildcards "$2" 2>/dev/null | gzip -dc >"$cache/$1.new/kernel" &&
+		[ -s "$cache/$1.new/kernel" ] && mv "$cache/$1.new/kernel" "$cache/$1"
+	rm -rf "$cache/$1.new"
+	[ -s "$cache/$1" ]
+}
+
 # pack_initrd FOLDER FILE: the kernel brings /dev and /dev/console itself, so no device node and no root is
 # needed.
 pack_initrd() {

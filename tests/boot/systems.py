@@ -174,6 +174,41 @@ def case_bad_images(work, ospite):
         machine.end()
 
 
+def other_kernel(package):
+    """From the cache, unpacked."""
+    kernel = os.path.join(guestlib.cache_folder(), package)
+    if not os.path.isfile(kernel):
+        skip("no %s in the cache (./check fetches it)" % package)
+    return kernel
+
+
+def case_mach(work, ospite):
+    """GNU Mach, by Multiboot from GRUB: no Linux, no BIOS calls of ours; it asks for the Hurd, which it does not get."""
+    cd = cd_image(work, "set timeout=0\nmenuentry mach {\nmultiboot /boot/mach console=com0\n}\n",
+                  mach=other_kernel("gnumach-image-1.8-486"))
+    machine = Screen(work, ospite, "--memory", "128M", "--cdrom", cd)
+    machine.wait("GNU Mach 1.8")
+    machine.wait("vm_page: DMA32")
+    machine.wait("No bootstrap code loaded with the kernel")
+
+
+def case_xen(work, ospite):
+    """Xen, by Multiboot 2 from GRUB, and on it Debian's kernel as its first domain, with ring 3 for a kernel's own."""
+    kernel, modules = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux", "/nowhere"
+    needs("debian-installer-12-netboot-amd64", kernel)
+    guestlib.initramfs(work + "/initrd", modules, [], """
+echo "first domain: $(uname -s) on $(cat /sys/hypervisor/type), $(grep -c ^processor /proc/cpuinfo) CPUs"
+poweroff -f
+""")
+    cd = cd_image(work, "set timeout=0\nmenuentry xen {\nmultiboot2 /boot/xen dom0_mem=300M com1=115200,8n1 console=com1\n"
+                  "module2 --nounzip /boot/linux console=hvc0 quiet\nmodule2 --nounzip /boot/initrd\n}\n",
+                  xen=other_kernel("xen-hypervisor-4.17-amd64"), linux=kernel, initrd=work + "/initrd")
+    machine = Screen(work, ospite, "--memory", "512M", "--cpus", "2", "--cdrom", cd)
+    machine.wait("Xen version 4.17")
+    machine.wait("first domain: Linux on xen, 2 CPUs")
+    machine.end()
+
+
 def case_debian(work, ospite):
     """A whole Debian by GRUB from its disk: logins on screen and serial line; the power button shuts it down."""
     disk = os.path.join(guestlib.cache_folder(), "debian/disk.img")
