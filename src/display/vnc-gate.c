@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libneatvnc 0.5 lets clients in that say they want no security, whatever it has offered them (CVE-2024-42458). So with a
- * password it listens on a socket only we can reach, and clients come here: bytes pass as they are, but a client that asks for
- * anything but VeNCrypt is hung up on before libneatvnc has heard of it. Two threads a client, one for each direction; gate->lock
- * covers the list of them.
+ * libneatvnc listens on a socket only we can reach, and clients come here: what they say goes on when vnc-filter.c lets it.
+ * Two threads a client, one for each direction; gate->lock covers the list of them.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,8 +20,6 @@
 #include "display/vnc-gate.h"
 
 #define LINKS_MAX 32
-#define VERSION_SIZE 12 /* what a client says first; the next byte is the security it wants */
-#define SECURITY_VENCRYPT 19
 #define PIECE 65536
 
 struct link {
@@ -31,9 +27,11 @@ struct link {
 	int client, server;
 	unsigned directions; /* threads that still run; under gate->lock */
 	bool used;
+	struct vnc_filter filter;
 };
 
 struct vnc_gate {
+	struct vnc_filter filter; /* what each client's begins as */
 	int listener;
 	char folder[64], path[80]; /* of libneatvnc's socket */
 	pthread_t thread;
@@ -46,7 +44,7 @@ struct vnc_gate {
 
 /* ---- a client */
 
-static bool send_all(int to, const char *data, size_t n)
+static bool send_all(int to, const uint8_t *data, size_t n)
 {
 	while (n) {
 		ssize_t done = send(to, data, n, MSG_NOSIGNAL);
@@ -61,24 +59,33 @@ static bool send_all(int to, const char *data, size_t n)
 	return true;
 }
 
-/* Until either end hangs up. `watch`: this is what the client says. */
-static void relay(int from, int to, bool watch)
+/*
+ * Until `from` hangs up. libneatvnc uses a client's memory after it could not write to it: so all it writes is read, and it learns
+ * of a client's end by reading only.
+ */
+static void relay(int from, int to, struct vnc_filter *f)
 {
-	char *data = malloc(PIECE);
-	size_t seen = 0;
+	bool heard = true;
+
+	uint8_t *data = malloc(PIECE), *good = malloc(PIECE + VNC_FILTER_MORE);
 	ssize_t n;
 
-	while (data && ((n = recv(from, data, PIECE, 0)) > 0 || (n < 0 && errno == EINTR))) {
+	while (data && good && ((n = recv(from, data, PIECE, 0)) > 0 || (n < 0 && errno == EINTR))) {
+		size_t len = (size_t)n;
+
 		if (n < 0)
 			continue;
-		if (watch && seen <= VERSION_SIZE && seen + (size_t)n > VERSION_SIZE &&
-		    (uint8_t)data[VERSION_SIZE - seen] != SECURITY_VENCRYPT)
+		if (f && !vnc_filter(f, data, (size_t)n, good, &len))
 			break;
-		seen += (size_t)n;
-		if (!send_all(to, data, (size_t)n))
-			break;
+		if (heard && !send_all(to, f ? good : data, len)) {
+			shutdown(to, SHUT_RDWR);
+			heard = false;
+			if (f)
+				break;
+		}
 	}
 	free(data);
+	free(good);
 }
 
 /* The last of the two closes. */
@@ -87,7 +94,7 @@ static void direction_over(struct link *l)
 	struct vnc_gate *g = l->gate;
 
 	shutdown(l->client, SHUT_RDWR);
-	shutdown(l->server, SHUT_RDWR);
+	shutdown(l->server, SHUT_WR);
 	pthread_mutex_lock(&g->lock);
 	if (!--l->directions) {
 		close(l->client);
@@ -103,7 +110,7 @@ static void *to_server(void *opaque)
 {
 	struct link *l = opaque;
 
-	relay(l->client, l->server, true);
+	relay(l->client, l->server, &l->filter);
 	direction_over(l);
 	return NULL;
 }
@@ -112,7 +119,7 @@ static void *to_client(void *opaque)
 {
 	struct link *l = opaque;
 
-	relay(l->server, l->client, false);
+	relay(l->server, l->client, NULL);
 	direction_over(l);
 	return NULL;
 }
@@ -158,7 +165,7 @@ static void client_take(struct vnc_gate *g, int client)
 		return;
 	}
 	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	*l = (struct link){ g, client, server, 2, true };
+	*l = (struct link){ g, client, server, 2, true, g->filter };
 	g->used++;
 	pthread_mutex_unlock(&g->lock);
 	if (!direction_start(l, to_server))
@@ -212,7 +219,7 @@ static int listen_at(struct vnc_gate *g, const char *address, uint16_t port, str
 	return r ? err_set(e, errno, "cannot listen on %s port %u (%s); choose another with vnc:PORT", address, port, strerror(errno)) : 0;
 }
 
-struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, struct err *e)
+struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct vnc_filter *filter, struct err *e)
 {
 	struct vnc_gate *g = calloc(1, sizeof(*g));
 
@@ -221,6 +228,7 @@ struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, struct err *e
 		return NULL;
 	}
 	g->listener = -1;
+	g->filter = *filter;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->idle, NULL);
 	if (!listen_at(g, address, port, e)) {
@@ -262,10 +270,8 @@ void vnc_gate_stop(struct vnc_gate *g)
 	g->started = false;
 	pthread_mutex_lock(&g->lock);
 	for (unsigned i = 0; i < LINKS_MAX; i++) {
-		if (g->link[i].used) {
+		if (g->link[i].used)
 			shutdown(g->link[i].client, SHUT_RDWR);
-			shutdown(g->link[i].server, SHUT_RDWR);
-		}
 	}
 	while (g->used)
 		pthread_cond_wait(&g->idle, &g->lock);

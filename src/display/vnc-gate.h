@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who may talk to libneatvnc where a password is needed; inside of the room. */
+/* Who may talk to libneatvnc, and what; inside of the room. */
 #ifndef DISPLAY_VNC_GATE_H
 #define DISPLAY_VNC_GATE_H
 
-#include <stdint.h>
+#include "display/vnc-filter.h"
 
 struct err;
 struct vnc_gate;
 
-/* Listens for clients. The server is then to listen at vnc_gate_path, and clients are let through from vnc_gate_start on. */
-struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, struct err *e);
+/* Listens for clients; `filter` is what each one's begins as. The server is then to listen at vnc_gate_path, and clients are let through from vnc_gate_start on. */
+struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct vnc_filter *filter, struct err *e);
 const char *vnc_gate_path(const struct vnc_gate *g);
 int vnc_gate_start(struct vnc_gate *g, struct err *e);
 void vnc_gate_stop(struct vnc_gate *g); /* nobody is connected any more; may be NULL, as for close */

@@ -50,6 +50,7 @@ struct vnc {
 	int stop;
 	unsigned clients;
 	struct surface now, sent;
+	uint32_t size; /* of what was given to libneatvnc last: width, height << 16 */
 	int x, y; /* the pointer */
 	unsigned buttons;
 };
@@ -94,6 +95,7 @@ static void send_picture(struct vnc *v, const struct surface *s, unsigned w, uns
 		for (unsigned x = 0; x < w; x++)
 			pixel[(size_t)y * w + x] = x < s->width && y < s->height ? s->pixel[(size_t)y * s->width + x] : 0;
 	pixman_region_init_rect(&damage, 0, (int)first, width, last - first + 1);
+	__atomic_store_n(&v->size, width | (uint32_t)height << 16, __ATOMIC_RELEASE);
 	nvnc_display_feed_buffer(v->display, fb, &damage);
 	pixman_region_fini(&damage);
 	nvnc_fb_unref(fb);
@@ -220,24 +222,30 @@ static void *vnc_thread(void *opaque)
 	return NULL;
 }
 
+/* Any thread. While the screen changes its size the old one may be told for the blink of an eye. */
+static void size_now(void *opaque, unsigned *width, unsigned *height)
+{
+	struct vnc *v = opaque;
+	uint32_t size = __atomic_load_n(&v->size, __ATOMIC_ACQUIRE);
+
+	*width = size & 0xffff;
+	*height = size >> 16;
+}
+
 static int server_open(struct vnc *v, struct err *e)
 {
 	const char *address = v->config.address ? v->config.address : "127.0.0.1";
 
-	errno = 0;
-	if (!v->config.password) {
-		v->server = nvnc_open(address, v->config.port);
-		if (!v->server)
-			return err_set(e, errno ? errno : EADDRINUSE, "cannot listen on %s port %u (%s); choose another with vnc:PORT",
-				       address, v->config.port, strerror(errno ? errno : EADDRINUSE));
-		return 0;
-	}
-	v->gate = vnc_gate_open(address, v->config.port, e);
+	struct vnc_filter filter = { .secure = v->config.password, .size = size_now, .opaque = v };
+
+	v->gate = vnc_gate_open(address, v->config.port, &filter, e);
 	if (!v->gate)
 		return -1;
 	v->server = nvnc_open_unix(vnc_gate_path(v->gate));
 	if (!v->server)
 		return err_set(e, EIO, "cannot listen on %s", vnc_gate_path(v->gate));
+	if (!v->config.password)
+		return 0;
 	v->auth = vnc_auth_enable(v->server, v->config.password, v->config.tls, e);
 	return v->auth ? 0 : err_prefix(e, "--vnc-password");
 }
