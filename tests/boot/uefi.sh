@@ -10,7 +10,7 @@ trap '[ -z "$pid" ] || kill -KILL $pid 2>/dev/null; rm -rf "$tmp"' EXIT
 failed=0
 
 for start in first second; do
-	"$ospite" run --engine dbt --memory 256M --no-reboot --firmware uefi --firmware-vars "$tmp/vars" \
+	"$ospite" run --engine dbt --memory 256M --no-reboot --net none --firmware uefi --firmware-vars "$tmp/vars" \
 		--serial "file:$tmp/serial" </dev/null >"$tmp/out" 2>&1 &
 	pid=$!
 	for ((i = 0; i < 600; i++)); do
