@@ -129,11 +129,9 @@ static ssize_t message_check(struct vnc_filter *f)
 /* The first 14 bytes: version, security, whether to share. */
 static bool greeting_check(struct vnc_filter *f, uint8_t byte)
 {
-	static const char version[] = "RFB 003.008\n";
-
 	if (f->greeted < 12)
-		return byte == (uint8_t)version[f->greeted];
-	return f->greeted != 12 || byte == (f->secure ? VNC_SECURITY_TLS : VNC_SECURITY_NONE);
+		return byte == (uint8_t)VNC_VERSION[f->greeted];
+	return f->greeted != 12 || byte == VNC_SECURITY_NONE;
 }
 
 bool vnc_filter(struct vnc_filter *f, const uint8_t *in, size_t n, uint8_t *out, size_t *out_n)
@@ -141,16 +139,11 @@ bool vnc_filter(struct vnc_filter *f, const uint8_t *in, size_t n, uint8_t *out,
 	size_t done = 0;
 
 	*out_n = 0;
-	while (done < n && f->greeted < (f->secure ? 13 : 14)) {
+	while (done < n && f->greeted < VNC_GREETED + 1) {
 		if (!greeting_check(f, in[done]))
 			return false;
 		f->greeted++;
 		out[(*out_n)++] = in[done++];
-	}
-	if (f->secure) { /* the rest cannot be read here, but whoever says it has given the password, or will not get far */
-		memcpy(out + *out_n, in + done, n - done);
-		*out_n += n - done;
-		return true;
 	}
 	while (done < n) {
 		size_t part = MIN(f->skip, n - done), size;

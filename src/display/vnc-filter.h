@@ -8,13 +8,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define VNC_VERSION "RFB 003.008\n"
 #define VNC_SECURITY_NONE 1
 #define VNC_SECURITY_TLS 19 /* VeNCrypt */
+#define VNC_GREETED 13u	    /* bytes up to the choice of security, which the gate itself has with who must give a password */
 #define VNC_FILTER_MORE 1100u /* the longest message */
 
-/* One client's; zeroed but for the first three. */
+/* One client's; zeroed but for the first two. */
 struct vnc_filter {
-	bool secure;
 	void (*size)(void *opaque, unsigned *width, unsigned *height); /* of the screen, now; any thread */
 	void *opaque;
 	unsigned greeted; /* bytes of the greeting so far */

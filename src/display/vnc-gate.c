@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libneatvnc listens on a socket only we can reach, and clients come here: what they say goes on when vnc-filter.c lets it.
- * Two threads a client, one for each direction; gate->lock covers the list of them.
+ * Two threads a client, one for each direction; gate->lock covers the list of them. Where a password is needed the gate asks for it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "base/err.h"
+#include "display/vnc-auth.h"
 #include "display/vnc-gate.h"
 
 #define LINKS_MAX 32
@@ -24,7 +25,8 @@
 
 struct link {
 	struct vnc_gate *gate;
-	int client, server;
+	int client, server; /* server: -1 until the client may talk to it */
+	struct vnc_session *session; /* NULL: the client's bytes are as they are */
 	unsigned directions; /* threads that still run; under gate->lock */
 	bool used;
 	struct vnc_filter filter;
@@ -32,6 +34,7 @@ struct link {
 
 struct vnc_gate {
 	struct vnc_filter filter; /* what each client's begins as */
+	const struct vnc_auth *auth;
 	int listener;
 	char folder[64], path[80]; /* of libneatvnc's socket */
 	pthread_t thread;
@@ -59,33 +62,50 @@ static bool send_all(int to, const uint8_t *data, size_t n)
 	return true;
 }
 
-/*
- * Until `from` hangs up. libneatvnc uses a client's memory after it could not write to it: so all it writes is read, and it learns
- * of a client's end by reading only.
- */
-static void relay(int from, int to, struct vnc_filter *f)
+static ssize_t receive(int from, uint8_t *data, size_t n)
 {
-	bool heard = true;
+	ssize_t got;
 
+	do
+		got = recv(from, data, n, 0);
+	while (got < 0 && errno == EINTR);
+	return got;
+}
+
+/* What the client says, until it hangs up or says what it must not. */
+static void relay_client(struct link *l)
+{
 	uint8_t *data = malloc(PIECE), *good = malloc(PIECE + VNC_FILTER_MORE);
+	size_t len;
 	ssize_t n;
 
-	while (data && good && ((n = recv(from, data, PIECE, 0)) > 0 || (n < 0 && errno == EINTR))) {
-		size_t len = (size_t)n;
-
-		if (n < 0)
-			continue;
-		if (f && !vnc_filter(f, data, (size_t)n, good, &len))
+	while (data && good) {
+		n = l->session ? vnc_session_recv(l->session, data, PIECE) : receive(l->client, data, PIECE);
+		if (n <= 0 || !vnc_filter(&l->filter, data, (size_t)n, good, &len) || !send_all(l->server, good, len))
 			break;
-		if (heard && !send_all(to, f ? good : data, len)) {
-			shutdown(to, SHUT_RDWR);
-			heard = false;
-			if (f)
-				break;
-		}
 	}
 	free(data);
 	free(good);
+}
+
+/*
+ * Until the server hangs up. libneatvnc uses a client's memory after it could not write to it: so all it writes is read, and it learns
+ * of a client's end by reading only.
+ */
+static void relay_server(struct link *l)
+{
+	uint8_t *data = malloc(PIECE);
+	bool heard = true;
+	ssize_t n;
+
+	while (data && (n = receive(l->server, data, PIECE)) > 0) {
+		if (!heard)
+			continue;
+		heard = l->session ? vnc_session_send(l->session, data, (size_t)n) : send_all(l->client, data, (size_t)n);
+		if (!heard)
+			shutdown(l->client, SHUT_RDWR);
+	}
+	free(data);
 }
 
 /* The last of the two closes. */
@@ -94,11 +114,14 @@ static void direction_over(struct link *l)
 	struct vnc_gate *g = l->gate;
 
 	shutdown(l->client, SHUT_RDWR);
-	shutdown(l->server, SHUT_WR);
+	if (l->server >= 0)
+		shutdown(l->server, SHUT_WR);
 	pthread_mutex_lock(&g->lock);
 	if (!--l->directions) {
+		vnc_session_free(l->session);
 		close(l->client);
-		close(l->server);
+		if (l->server >= 0)
+			close(l->server);
 		l->used = false;
 		if (!--g->used)
 			pthread_cond_broadcast(&g->idle);
@@ -106,20 +129,11 @@ static void direction_over(struct link *l)
 	pthread_mutex_unlock(&g->lock);
 }
 
-static void *to_server(void *opaque)
-{
-	struct link *l = opaque;
-
-	relay(l->client, l->server, &l->filter);
-	direction_over(l);
-	return NULL;
-}
-
 static void *to_client(void *opaque)
 {
 	struct link *l = opaque;
 
-	relay(l->server, l->client, NULL);
+	relay_server(l);
 	direction_over(l);
 	return NULL;
 }
@@ -148,29 +162,79 @@ static bool direction_start(struct link *l, void *(*fn)(void *))
 	return true;
 }
 
+/* What the client has said to us already, as it is: version, no security. */
+static bool server_greet(int server)
+{
+	uint8_t said[256];
+	bool offered = false;
+
+	if (recv(server, said, 12, MSG_WAITALL) != 12 || !send_all(server, (const uint8_t *)VNC_VERSION, 12) ||
+	    recv(server, said, 1, 0) != 1 || recv(server, said + 1, said[0], MSG_WAITALL) != said[0])
+		return false;
+	for (unsigned i = 1; i <= said[0]; i++)
+		offered |= said[i] == VNC_SECURITY_NONE;
+	said[0] = VNC_SECURITY_NONE;
+	return offered && send_all(server, said, 1); /* the result goes on to the client, who waits for just that */
+}
+
+/* Let the client through to the server. False: it is not to be, or the server does not answer. */
+static bool link_open(struct link *l)
+{
+	struct vnc_gate *g = l->gate;
+	int server;
+
+	if (g->auth) {
+		l->session = vnc_auth_admit(g->auth, l->client);
+		if (!l->session)
+			return false;
+	}
+	server = server_connect(g);
+	if (server < 0)
+		return false;
+	if (l->session && !server_greet(server)) {
+		close(server);
+		return false;
+	}
+	if (l->session)
+		l->filter.greeted = VNC_GREETED;
+	pthread_mutex_lock(&g->lock);
+	l->server = server;
+	l->directions++;
+	pthread_mutex_unlock(&g->lock);
+	if (!direction_start(l, to_client))
+		direction_over(l);
+	return true;
+}
+
+static void *to_server(void *opaque)
+{
+	struct link *l = opaque;
+
+	if (link_open(l))
+		relay_client(l);
+	direction_over(l);
+	return NULL;
+}
+
 static void client_take(struct vnc_gate *g, int client)
 {
-	int server = server_connect(g), one = 1;
 	struct link *l = NULL;
+	int one = 1;
 
 	pthread_mutex_lock(&g->lock);
-	for (unsigned i = 0; i < LINKS_MAX && server >= 0 && !l && !g->stopping; i++)
+	for (unsigned i = 0; i < LINKS_MAX && !l && !g->stopping; i++)
 		if (!g->link[i].used)
 			l = &g->link[i];
 	if (!l) {
 		pthread_mutex_unlock(&g->lock);
 		close(client);
-		if (server >= 0)
-			close(server);
 		return;
 	}
 	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	*l = (struct link){ g, client, server, 2, true, g->filter };
+	*l = (struct link){ .gate = g, .client = client, .server = -1, .directions = 1, .used = true, .filter = g->filter };
 	g->used++;
 	pthread_mutex_unlock(&g->lock);
 	if (!direction_start(l, to_server))
-		direction_over(l);
-	if (!direction_start(l, to_client))
 		direction_over(l);
 }
 
@@ -219,7 +283,8 @@ static int listen_at(struct vnc_gate *g, const char *address, uint16_t port, str
 	return r ? err_set(e, errno, "cannot listen on %s port %u (%s); choose another with vnc:PORT", address, port, strerror(errno)) : 0;
 }
 
-struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct vnc_filter *filter, struct err *e)
+struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct vnc_filter *filter, const struct vnc_auth *auth,
+			       struct err *e)
 {
 	struct vnc_gate *g = calloc(1, sizeof(*g));
 
@@ -229,6 +294,7 @@ struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct 
 	}
 	g->listener = -1;
 	g->filter = *filter;
+	g->auth = auth;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->idle, NULL);
 	if (!listen_at(g, address, port, e)) {

@@ -236,18 +236,20 @@ static int server_open(struct vnc *v, struct err *e)
 {
 	const char *address = v->config.address ? v->config.address : "127.0.0.1";
 
-	struct vnc_filter filter = { .secure = v->config.password, .size = size_now, .opaque = v };
+	struct vnc_filter filter = { .size = size_now, .opaque = v };
 
-	v->gate = vnc_gate_open(address, v->config.port, &filter, e);
+	if (v->config.password) {
+		v->auth = vnc_auth_create(v->config.password, v->config.tls, e);
+		if (!v->auth)
+			return err_prefix(e, "--vnc-password");
+	}
+	v->gate = vnc_gate_open(address, v->config.port, &filter, v->auth, e);
 	if (!v->gate)
 		return -1;
 	v->server = nvnc_open_unix(vnc_gate_path(v->gate));
 	if (!v->server)
 		return err_set(e, EIO, "cannot listen on %s", vnc_gate_path(v->gate));
-	if (!v->config.password)
-		return 0;
-	v->auth = vnc_auth_enable(v->server, v->config.password, v->config.tls, e);
-	return v->auth ? 0 : err_prefix(e, "--vnc-password");
+	return 0;
 }
 
 static int start(struct vnc *v, struct err *e)

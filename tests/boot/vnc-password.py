@@ -62,16 +62,16 @@ def visit(port, machine, password, authority=None):
         context.verify_mode = ssl.CERT_NONE
     s = context.wrap_socket(s)
     s.sendall(struct.pack(">II", 4, len(password)) + b"user" + password)
-    # libneatvnc 0.5 refuses with a message of another form, which begins like consent; then it hangs up
-    data = exactly(s, 4)
-    try:
-        s.sendall(b"\1")
-        data += exactly(s, 24)
-        name = struct.unpack(">I", data[24:28])[0]
-        data += exactly(s, name) if name < 1000 else s.recv(1000)
-    except (EOFError, OSError):
-        pass
-    return struct.unpack(">HH", data[4:8]) if data[:4] == bytes(4) and data.endswith(b"vm") else None
+    if exactly(s, 4) != bytes(4):
+        why = exactly(s, struct.unpack(">I", exactly(s, 4))[0])
+        if why != b"the password is bad":
+            fail("refused because %r" % why, machine)
+        return None
+    s.sendall(b"\1")
+    data = exactly(s, 24)
+    if not exactly(s, struct.unpack(">I", data[20:])[0]).endswith(b"vm"):
+        fail("no name", machine)
+    return struct.unpack(">HH", data[:4])
 
 
 def main():

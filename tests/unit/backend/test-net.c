@@ -64,7 +64,7 @@ static void test_forward(void **state)
 
 static uint32_t be32(const uint8_t *p)
 {
-	return (uint32_t)(p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3]);
+	return (uint32_t)((uint32_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3]);
 }
 
 /* As a guest's driver would leave it: lengths of the whole, a partial checksum. */
