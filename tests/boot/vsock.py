@@ -101,7 +101,7 @@ def main():
     Control(work + "/control").ask("ospite-suspend")
     m.end()
     m = Machine(work, base + ["--restore", work + "/saved"])
-    m.wait("held -1 Connection reset by peer")
+    m.wait("held -1 ")  # reset, or not connected any more when it began to wait
     m.end()
     if os.path.exists(path):
         fail("the socket was left behind")
