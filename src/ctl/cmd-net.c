@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands about network cards. */
+#include <errno.h>
 #include <stdio.h>
 #include "board/pc.h"
 #include "ctl/private.h"
 
 int ctl_ospite_query_networks(struct ctl_call *call, struct err *e)
 {
+	struct pc *pc = call->ctl->config.pc;
 	struct pc_net_view v;
 
 	call->result = json_array();
-	for (unsigned i = 0; pc_net_view(call->ctl->config.pc, i, &v); i++) {
+	for (unsigned i = 0; pc && pc_net_view(pc, i, &v); i++) {
 		const struct net_stats *s = &v.stats;
 		char mac[18];
 
@@ -27,6 +29,8 @@ int ctl_ospite_query_networks(struct ctl_call *call, struct err *e)
 
 int ctl_set_link(struct ctl_call *call, struct err *e)
 {
+	if (!call->ctl->config.pc)
+		return err_set(e, ENODEV, "the machine has no network card");
 	return pc_net_set_link(call->ctl->config.pc, json_string_value(json_object_get(call->arguments, "name")),
 			       json_is_true(json_object_get(call->arguments, "up")), e);
 }

@@ -283,6 +283,42 @@ static void test_every_command_is_documented(void **state)
 	close(fd);
 }
 
+/* A machine need not have a PC around it; its commands say so. */
+static void test_without_devices(void **state)
+{
+	static const char *const refused[] = {
+		"{\"execute\":\"set_link\",\"arguments\":{\"name\":\"net0\",\"up\":true}}",
+		"{\"execute\":\"balloon\",\"arguments\":{\"value\":1048576}}",
+		"{\"execute\":\"query-balloon\"}",
+		"{\"execute\":\"eject\",\"arguments\":{\"id\":\"cd0\"}}",
+		"{\"execute\":\"block_resize\",\"arguments\":{\"id\":\"disk0\",\"size\":512}}",
+		"{\"execute\":\"system_powerdown\"}",
+		"{\"execute\":\"screendump\",\"arguments\":{\"filename\":\"/nowhere/x.png\"}}",
+		"{\"execute\":\"ospite-screen-text\"}",
+		"{\"execute\":\"send-key\",\"arguments\":{\"keys\":[{\"type\":\"qcode\",\"data\":\"a\"}]}}",
+	};
+	static const char *const empty[] = { "query-block", "query-blockstats", "ospite-query-networks" };
+	struct lab *l = *state;
+	int fd = greeted(l);
+
+	for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+		json_t *reply;
+
+		say(fd, refused[i]);
+		reply = receive(fd);
+		assert_non_null(json_object_get(reply, "error"));
+		json_decref(reply);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(empty); i++) {
+		char text[80];
+
+		snprintf(text, sizeof(text), "{\"execute\":\"%s\"}", empty[i]);
+		say(fd, text);
+		expect(fd, "{\"return\":[]}");
+	}
+	close(fd);
+}
+
 static void served(int fd)
 {
 	say(fd, "{\"execute\":\"query-name\"}");
@@ -406,6 +442,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_life, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_last_words, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_every_command_is_documented, lab_open, lab_close),
+		cmocka_unit_test_setup_teardown(test_without_devices, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_bad_clients, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_slow_watcher, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_socket_file, lab_open, lab_close),
