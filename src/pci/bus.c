@@ -24,7 +24,7 @@ struct slot {
 
 uint32_t pci_config_read(struct pci_bus *b, unsigned devfn, unsigned offset, unsigned size)
 {
-	const struct pci_function *f;
+	struct pci_function *f;
 	uint32_t v = ~0u;
 
 	CHECK(devfn < 256 && range_fits(offset, size, 256));
@@ -32,6 +32,8 @@ uint32_t pci_config_read(struct pci_bus *b, unsigned devfn, unsigned offset, uns
 	f = b->function[devfn];
 	if (f) {
 		v = 0;
+		if (f->ops && f->ops->config_read)
+			f->ops->config_read(f->opaque, offset, size);
 		for (unsigned i = 0; i < size; i++) {
 			uint8_t byte = f->hw.config[offset + i];
 

@@ -43,6 +43,8 @@ struct pci_ops {
 	 * hw.config. May be NULL.
 	 */
 	void (*config_written)(void *opaque, unsigned offset, unsigned size);
+	/* The guest is about to read [offset, +size): what hw.config shows there can be made now. May be NULL. */
+	void (*config_read)(void *opaque, unsigned offset, unsigned size);
 	void (*reset)(void *opaque); /* of the function through the bus; may be NULL */
 	/*
 	 * All CPUs are stopped: mappings the function has beside its BARs follow its configuration. After every reset and load, and

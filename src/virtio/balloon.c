@@ -189,6 +189,12 @@ static void balloon_reset(struct virtio *v)
 	b->config.actual = b->hw.actual = 0;
 }
 
+static void balloon_queue_reset(struct virtio *v, struct virtqueue *vq)
+{
+	if (vq->index == Q_STATS)
+		stats_back(container_of(v, struct balloon, v));
+}
+
 static void balloon_pause(struct virtio *v)
 {
 	stats_back(container_of(v, struct balloon, v));
@@ -202,6 +208,7 @@ static void balloon_destroy(struct virtio *v)
 
 static const struct virtio_ops ops = {
 	.kick = balloon_kick, .reset = balloon_reset, .config_written = balloon_config_written, .pause = balloon_pause,
+	.queue_reset = balloon_queue_reset,
 	.destroy = balloon_destroy,
 };
 

@@ -357,19 +357,21 @@ static void disk_kick(struct virtio *v, struct virtqueue *vq)
 /* ---- life */
 
 /* Nothing is underway but what is held. */
+static void queue_idle(struct disk_queue *q)
+{
+	pthread_mutex_lock(&q->vq->lock);
+	while (q->underway > q->held)
+		pthread_cond_wait(&q->idle, &q->vq->lock);
+	vq_publish(q->vq);
+	pthread_mutex_unlock(&q->vq->lock);
+}
+
 static void disk_idle(struct virtio *v)
 {
 	struct disk *d = container_of(v, struct disk, v);
 
-	for (unsigned i = 0; i < v->nqueues; i++) {
-		struct disk_queue *q = &d->q[i];
-
-		pthread_mutex_lock(&q->vq->lock);
-		while (q->underway > q->held)
-			pthread_cond_wait(&q->idle, &q->vq->lock);
-		vq_publish(q->vq);
-		pthread_mutex_unlock(&q->vq->lock);
-	}
+	for (unsigned i = 0; i < v->nqueues; i++)
+		queue_idle(&d->q[i]);
 }
 
 static void disk_reset(struct virtio *v)
@@ -378,6 +380,16 @@ static void disk_reset(struct virtio *v)
 
 	block_set_holding(d->block, false);
 	disk_idle(v);
+	block_set_holding(d->block, true);
+}
+
+/* What the error policy holds is given up on all queues: with requests held the machine is about to stop anyway. */
+static void disk_queue_reset(struct virtio *v, struct virtqueue *vq)
+{
+	struct disk *d = container_of(v, struct disk, v);
+
+	block_set_holding(d->block, false);
+	queue_idle(&d->q[vq->index]);
 	block_set_holding(d->block, true);
 }
 
@@ -425,7 +437,7 @@ static void disk_destroy(struct virtio *v)
 
 static const struct virtio_ops ops = {
 	.kick = disk_kick, .reset = disk_reset, .pause = disk_idle, .resume = disk_resume, .save_check = disk_save_check,
-	.destroy = disk_destroy,
+	.queue_reset = disk_queue_reset, .destroy = disk_destroy,
 };
 
 static uint64_t disk_describe(struct disk *d, unsigned queues)

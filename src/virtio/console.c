@@ -264,18 +264,31 @@ static void console_config_written(struct virtio *v, unsigned offset, unsigned s
 	c->config = (struct config){ .max_ports = c->nports };
 }
 
+/* What was half out is not said again. */
+static void port_forget(struct console *c, unsigned port)
+{
+	struct virtqueue *vq = queue_out(c, port);
+
+	pthread_mutex_lock(&vq->lock);
+	c->port[port].keeping = false;
+	c->hw.out_done[port] = 0;
+	pthread_mutex_unlock(&vq->lock);
+}
+
+static void console_queue_reset(struct virtio *v, struct virtqueue *vq)
+{
+	unsigned pair = vq->index / 2;
+
+	if (pair != 1 && vq->index % 2)
+		port_forget(container_of(v, struct console, v), pair ? pair - 1 : 0);
+}
+
 static void console_reset(struct virtio *v)
 {
 	struct console *c = container_of(v, struct console, v);
 
-	for (unsigned i = 0; i < c->nports; i++) {
-		struct virtqueue *vq = queue_out(c, i);
-
-		pthread_mutex_lock(&vq->lock);
-		c->port[i].keeping = false;
-		c->hw.out_done[i] = 0;
-		pthread_mutex_unlock(&vq->lock);
-	}
+	for (unsigned i = 0; i < c->nports; i++)
+		port_forget(c, i);
 	pthread_mutex_lock(&v->queue[CONTROL_IN].lock);
 	memset(c->hw.say, 0, sizeof(c->hw.say));
 	memset(c->hw.open, 0, sizeof(c->hw.open));
@@ -310,6 +323,7 @@ static void console_destroy(struct virtio *v)
 
 static const struct virtio_ops ops = {
 	.kick = console_kick, .reset = console_reset, .config_written = console_config_written, .pause = console_pause,
+	.queue_reset = console_queue_reset,
 	.destroy = console_destroy,
 };
 

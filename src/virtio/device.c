@@ -91,6 +91,27 @@ void virtio_queue_enable(struct virtio *v, struct virtqueue *vq)
 	pthread_mutex_unlock(&vq->lock);
 }
 
+void virtio_queue_reset_plain(struct virtio *v, struct virtqueue *vq)
+{
+}
+
+void virtio_queue_reset(struct virtio *v, struct virtqueue *vq)
+{
+	bool broken;
+
+	if (!virtio_has(v, VIRTIO_F_RING_RESET) || !(virtio_status(v) & VIRTIO_STATUS_FEATURES_OK))
+		return;
+	pthread_mutex_lock(&vq->lock);
+	vq->running = false;
+	pthread_mutex_unlock(&vq->lock);
+	v->ops->queue_reset(v, vq);
+	pthread_mutex_lock(&vq->lock);
+	broken = vq->broken; /* that takes a reset of the device */
+	vq_reset(vq);
+	vq->broken = broken;
+	pthread_mutex_unlock(&vq->lock);
+}
+
 static void device_stop(struct virtio *v)
 {
 	for (unsigned i = 0; i < v->nqueues; i++) {
@@ -359,7 +380,8 @@ void virtio_init(struct virtio *v, const struct device_env *env, unsigned instan
 	v->ops = s->ops;
 	v->name = s->name;
 	v->id = s->id;
-	v->offered = s->features | VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_PACKED;
+	v->offered = s->features | VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_PACKED |
+		     (s->ops->queue_reset ? VIRTIO_F_RING_RESET : 0);
 	v->env = *env;
 	v->config = s->config;
 	v->config_len = s->config_len;

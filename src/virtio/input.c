@@ -252,7 +252,8 @@ static void input_destroy(struct virtio *v)
 }
 
 static const struct virtio_ops ops = {
-	.kick = input_kick, .reset = input_reset, .config_written = config_written, .destroy = input_destroy,
+	.kick = input_kick, .reset = input_reset, .config_written = config_written,
+	.queue_reset = virtio_queue_reset_plain, .destroy = input_destroy,
 };
 
 static const struct state_field fields[] = { STATE_INT(struct input_hw, select), STATE_INT(struct input_hw, subsel) };

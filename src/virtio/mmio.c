@@ -94,6 +94,10 @@ static void queue_disable(struct virtqueue *vq)
 
 static void queue_write(struct virtio *v, struct virtqueue *vq, uint64_t offset, uint32_t value)
 {
+	if (offset == 0xc0 && value == 1) {
+		virtio_queue_reset(v, vq);
+		return;
+	}
 	if (offset == 0x44 && !value && !virtio_running(v))
 		queue_disable(vq);
 	if (vq->enabled)

@@ -419,15 +419,33 @@ static void net_activate(struct virtio *v)
 }
 
 /* Nobody sends: who did has seen that the queues have stopped, or `paused`. */
+static void queue_idle(struct net_queue *q)
+{
+	pthread_mutex_lock(&q->vq->lock);
+	while (q->busy)
+		pthread_cond_wait(&q->idle, &q->vq->lock);
+	pthread_mutex_unlock(&q->vq->lock);
+}
+
 static void send_idle(struct virtio_net *n)
 {
-	for (unsigned i = 0; i < n->pairs; i++) {
-		struct net_queue *q = &n->tx[i];
+	for (unsigned i = 0; i < n->pairs; i++)
+		queue_idle(&n->tx[i]);
+}
 
-		pthread_mutex_lock(&q->vq->lock);
-		while (q->busy)
-			pthread_cond_wait(&q->idle, &q->vq->lock);
-		pthread_mutex_unlock(&q->vq->lock);
+static void net_queue_reset(struct virtio *v, struct virtqueue *vq)
+{
+	struct virtio_net *n = container_of(v, struct virtio_net, v);
+
+	if (vq == net_control_queue(n)) {
+		pthread_mutex_lock(&n->control_lock); /* a command that was underway is over */
+		pthread_mutex_unlock(&n->control_lock);
+	} else if (vq->index < 2 * n->pairs && vq->index % 2) {
+		queue_idle(&n->tx[vq->index / 2]);
+	} else if (vq->index < 2 * n->pairs) {
+		pthread_mutex_lock(&vq->lock);
+		n->rx[vq->index / 2].starved = true; /* the back-end is told of the buffers that come */
+		pthread_mutex_unlock(&vq->lock);
 	}
 }
 
@@ -497,7 +515,8 @@ static void net_destroy(struct virtio *v)
 }
 
 static const struct virtio_ops ops = {
-	.kick = net_kick, .activate = net_activate, .reset = net_reset, .pause = net_pause, .resume = net_resume,
+	.kick = net_kick, .activate = net_activate, .reset = net_reset, .pause = net_pause,
+	.queue_reset = net_queue_reset, .resume = net_resume,
 	.destroy = net_destroy,
 };
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Virtio over PCI (virtio 1.2, 4.1): the modern registers in BAR 4, vectors in BAR 1, and for transitional devices the registers
- * of drivers from before virtio 1.0 in BAR 0, which is I/O ports.
+ * of drivers from before virtio 1.0 in BAR 0, which is I/O ports. The registers of BAR 4 can also be reached through a window in
+ * configuration space (4.1.4.9), for firmware that has not mapped the BAR; the bus's lock is held then, which none of the locks
+ * taken for a register is taken before.
  *
  * The wire is raised and dropped under t->wire, so that a read of the interrupt status and an interrupt do not cross.
  */
@@ -21,7 +23,11 @@
 #define NOTIFY_MULTIPLIER 4u
 #define NO_VECTOR 0xffffu
 #define CAP_VENDOR 0x09
+#define CAP_WINDOW_TYPE 5
 #define LEGACY_QUEUE_ALIGN 4096u
+
+/* Of the window's capability: where to, and the four bytes. */
+enum { WINDOW_BAR = 4, WINDOW_OFFSET = 8, WINDOW_LENGTH = 12, WINDOW_DATA = 16, WINDOW_SIZE = 20 };
 
 enum area { AREA_COMMON, AREA_ISR, AREA_DEVICE, AREA_NOTIFY };
 
@@ -30,6 +36,7 @@ struct virtio_pci {
 	struct virtio *v;
 	pthread_mutex_t wire;
 	bool transitional;
+	unsigned window; /* its capability */
 };
 
 /* ---- interrupts */
@@ -116,6 +123,7 @@ static uint64_t common_value(struct virtio *v, uint64_t at)
 	case 0x20: return vq->desc;
 	case 0x28: return vq->driver;
 	case 0x30: return vq->device;
+	case 0x38: return vq->index; /* what to notify with */
 	}
 	return 0;
 }
@@ -131,7 +139,7 @@ static unsigned common_register(uint64_t offset, unsigned *size)
 		*size = 1;
 		return (unsigned)offset;
 	}
-	if (offset < 0x20) {
+	if (offset < 0x20 || offset >= 0x38) {
 		*size = 2;
 		return (unsigned)offset & ~1u;
 	}
@@ -163,6 +171,11 @@ static void address_write(uint64_t *address, unsigned offset, uint64_t value)
 /* Of the selected queue, while it is not enabled; v->lock held. */
 static void queue_write(struct virtio_pci *t, struct virtqueue *vq, unsigned at, uint64_t value)
 {
+	if (at == 0x3a) { /* done at once, so it always reads as zero */
+		if (value == 1)
+			virtio_queue_reset(t->v, vq);
+		return;
+	}
 	if (at == 0x1a) {
 		vq->vector = checked_vector(t, value);
 		return;
@@ -238,6 +251,51 @@ static void modern_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 }
 
 static const struct io_ops modern_io = { modern_read, modern_write, 1, 4 };
+
+/* ---- the window in configuration space */
+
+/* Where it points to and how much it moves; 0: nowhere. The driver is to keep accesses aligned. */
+static unsigned window_target(const struct virtio_pci *t, uint32_t *offset)
+{
+	const uint8_t *cap = t->f.hw.config + t->window;
+	uint32_t length;
+
+	memcpy(offset, cap + WINDOW_OFFSET, 4);
+	memcpy(&length, cap + WINDOW_LENGTH, 4);
+	if (cap[WINDOW_BAR] != BAR_MODERN || (length != 1 && length != 2 && length != 4) || *offset % length ||
+	    !range_fits(*offset, length, MODERN_SIZE))
+		return 0;
+	return length;
+}
+
+static bool window_data(const struct virtio_pci *t, unsigned offset, unsigned size)
+{
+	return offset < t->window + WINDOW_SIZE && offset + size > t->window + WINDOW_DATA;
+}
+
+static void window_read(void *opaque, unsigned offset, unsigned size)
+{
+	struct virtio_pci *t = opaque;
+	uint32_t at, value;
+	unsigned length;
+
+	if (!window_data(t, offset, size) || !(length = window_target(t, &at)))
+		return;
+	value = (uint32_t)modern_read(t, at, length);
+	memcpy(t->f.hw.config + t->window + WINDOW_DATA, &value, length);
+}
+
+static void window_written(void *opaque, unsigned offset, unsigned size)
+{
+	struct virtio_pci *t = opaque;
+	uint32_t at, value = 0;
+	unsigned length;
+
+	if (!window_data(t, offset, size) || !(length = window_target(t, &at)))
+		return;
+	memcpy(&value, t->f.hw.config + t->window + WINDOW_DATA, length);
+	modern_write(t, at, value, length);
+}
 
 /* ---- before virtio 1.0: ports; a queue's three areas follow from one page number (4.1.4.10) */
 
@@ -350,6 +408,22 @@ static int add_area(struct pci_function *f, enum area area, unsigned extra, stru
 	return 0;
 }
 
+static int add_window(struct virtio_pci *t, struct err *e)
+{
+	struct pci_function *f = &t->f;
+
+	t->window = pci_add_capability(f, CAP_VENDOR, WINDOW_SIZE);
+	if (!t->window)
+		return err_set(e, ENOSPC, "no room for virtio's capabilities");
+	pci_set_register(f, t->window + 2, 1, WINDOW_SIZE, 0);
+	pci_set_register(f, t->window + 3, 1, CAP_WINDOW_TYPE, 0);
+	pci_set_register(f, t->window + WINDOW_BAR, 1, 0, 0xff);
+	pci_set_register(f, t->window + WINDOW_OFFSET, 4, 0, ~0u);
+	pci_set_register(f, t->window + WINDOW_LENGTH, 4, 0, ~0u);
+	pci_set_register(f, t->window + WINDOW_DATA, 4, 0, ~0u);
+	return 0;
+}
+
 static void identity(struct pci_identity *id, const struct virtio *v, bool transitional)
 {
 	static const struct {
@@ -380,7 +454,7 @@ static void identity(struct pci_identity *id, const struct virtio *v, bool trans
 int virtio_pci_attach(struct pci_bus *bus, struct virtio *v, int devfn, bool transitional, int *slot,
 		      struct err *e)
 {
-	static const struct pci_ops ops = { 0 };
+	static const struct pci_ops ops = { .config_read = window_read, .config_written = window_written };
 	struct virtio_pci *t = calloc(1, sizeof(*t));
 	struct pci_identity id;
 	int r;
@@ -407,6 +481,8 @@ int virtio_pci_attach(struct pci_bus *bus, struct virtio *v, int devfn, bool tra
 		r = add_area(&t->f, AREA_DEVICE, 0, e);
 	if (!r)
 		r = add_area(&t->f, AREA_NOTIFY, 4, e);
+	if (!r)
+		r = add_window(t, e);
 	if (!r)
 		r = pci_attach(bus, &t->f, devfn, e);
 	if (slot)

@@ -41,7 +41,7 @@ static void pmem_destroy(struct virtio *v)
 	free(container_of(v, struct pmem, v));
 }
 
-static const struct virtio_ops ops = { .kick = pmem_kick, .destroy = pmem_destroy };
+static const struct virtio_ops ops = { .kick = pmem_kick, .queue_reset = virtio_queue_reset_plain, .destroy = pmem_destroy };
 
 struct virtio *virtio_pmem_create(const struct device_env *env, unsigned instance, uint64_t start, uint64_t size, struct err *e)
 {

@@ -101,7 +101,7 @@ static void rng_destroy(struct virtio *v)
 	free(g);
 }
 
-static const struct virtio_ops ops = { .kick = rng_kick, .destroy = rng_destroy };
+static const struct virtio_ops ops = { .kick = rng_kick, .queue_reset = virtio_queue_reset_plain, .destroy = rng_destroy };
 
 struct virtio *virtio_rng_create(const struct device_env *env, unsigned instance, uint64_t rate, struct err *e)
 {

@@ -37,6 +37,7 @@ enum virtio_id {
 #define VIRTIO_F_EVENT_IDX BIT(29)
 #define VIRTIO_F_VERSION_1 BIT(32)
 #define VIRTIO_F_PACKED BIT(34)
+#define VIRTIO_F_RING_RESET BIT(40)
 
 #define VIRTIO_STATUS_ACKNOWLEDGE 1u
 #define VIRTIO_STATUS_DRIVER 2u
@@ -54,6 +55,11 @@ struct virtio_ops {
 	 * NULL.
 	 */
 	void (*reset)(struct virtio *v);
+	/*
+	 * One queue has stopped and is about to be forgotten; as reset, for it alone. Offered to drivers (VIRTIO_F_RING_RESET) where a
+	 * model has it; virtio_queue_reset_plain for one that keeps no chain longer than it holds the queue's lock.
+	 */
+	void (*queue_reset)(struct virtio *v, struct virtqueue *vq);
 	/* The driver has changed v->config[offset..]; v->lock held. NULL: it cannot. */
 	void (*config_written)(struct virtio *v, unsigned offset, unsigned size);
 	void (*pause)(struct virtio *v);  /* finish what is underway; no lock held; may be NULL */
@@ -116,6 +122,7 @@ static inline bool virtio_has(const struct virtio *v, uint64_t feature)
 {
 	return v->hw.features & feature;
 }
+void virtio_queue_reset_plain(struct virtio *v, struct virtqueue *vq);
 /* v->config has changed (the caller had v->lock): tell the driver. Any thread. */
 void virtio_config_changed(struct virtio *v);
 bool virtio_running(struct virtio *v); /* the driver is there */
@@ -139,6 +146,8 @@ void virtio_config_write(struct virtio *v, uint64_t offset, uint32_t value, unsi
 /* The selected queue, or NULL; v->lock held. */
 struct virtqueue *virtio_selected(struct virtio *v);
 void virtio_queue_enable(struct virtio *v, struct virtqueue *vq); /* v->lock held */
+/* Back to what it was before it was set up, if that was negotiated; over when this returns. v->lock held. */
+void virtio_queue_reset(struct virtio *v, struct virtqueue *vq);
 uint8_t virtio_take_isr(struct virtio *v);
 
 #endif
