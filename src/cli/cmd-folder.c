@@ -7,32 +7,22 @@
 #include <unistd.h>
 #include "cli/life.h"
 #include "cli/run.h"
+#include "cli/words.h"
 
 /* ---- create: the options of run, and a name */
 
-static int set_option(void *opaque, const struct option_def *def, const char *value, struct err *e)
-{
-	return def->set(opaque, value, e);
-}
-
-static int set_word(void *opaque, const char *word, struct err *e)
-{
-	struct run_options *o = opaque;
-
-	if (o->folder_name)
-		return err_set(e, EINVAL, "unexpected '%.60s'; usage: ospite create NAME [OPTION...]", word);
-	o->folder_name = word;
-	return 0;
-}
-
-static int create(struct run_options *o, int argc, char **argv, struct err *e)
+static int create(struct run_options *o, const struct run_words *w, struct err *e)
 {
 	char *text _free_ = NULL;
 	struct store s;
-	int r = options_each(run_options, argc, argv, set_option, set_word, o, e);
+	int r = options_parse(run_options, o, w->argc, w->argv, e);
 
+	if (!r && w->name && o->folder_name)
+		r = err_set(e, EINVAL, "unexpected '%.60s': --name says another", w->name);
+	if (w->name)
+		o->folder_name = w->name;
 	if (!r && !o->folder_name)
-		r = err_set(e, EINVAL, "usage: ospite create NAME [OPTION...]; the options are those of 'ospite run'");
+		r = err_set(e, EINVAL, "usage: ospite create NAME [FILE...] [OPTION...]; the options are those of 'ospite run'");
 	if (!r && (o->gdb || o->trace || o->stats || o->save_to || o->restore || o->control || o->log || o->detach || o->remove))
 		r = err_set(e, EINVAL, "--gdb, --trace, --stats, --save-to, --restore, --control, --log, --detach and --rm are not for create");
 	if (!r)
@@ -40,7 +30,7 @@ static int create(struct run_options *o, int argc, char **argv, struct err *e)
 	if (!r)
 		r = run_options_check(o, "console:console", e);
 	if (!r)
-		r = run_config_text(argc, argv, &text, e);
+		r = run_config_text(w->argc, w->argv, &text, e);
 	if (!r)
 		r = store_open(&s, o->root, e);
 	if (r)
@@ -55,20 +45,24 @@ static int create(struct run_options *o, int argc, char **argv, struct err *e)
 int cmd_create(int argc, char **argv)
 {
 	struct run_options o;
+	struct run_words w;
 	struct err e = { 0 };
 	int r;
 
 	if (options_want_help(argc, argv)) {
-		puts("Usage: ospite create NAME [OPTION...]\n"
+		puts("Usage: ospite create NAME [FILE...] [OPTION...]\n"
 		     "Makes the folder of a machine; 'ospite start NAME' starts it. The options are those of\n"
 		     "'ospite run', kept in its vm.yaml: 'ospite config NAME' shows and changes them. The first\n"
-		     "serial port is its console: 'ospite console NAME'.\n"
+		     "serial port is its console: 'ospite console NAME'. Files are what they are for 'run'.\n"
 		     "Example: ospite create web --kernel vmlinuz --initrd initrd --append console=ttyS0 --memory 512M");
 		return 0;
 	}
 	run_options_init(&o);
-	r = create(&o, argc, argv, &e);
+	r = run_words_expand(&w, argc, argv, true, &e);
+	if (!r)
+		r = create(&o, &w, &e);
 	run_options_dispose(&o);
+	run_words_dispose(&w);
 	return r ? cli_fail("%s", e.text) : 0;
 }
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "cli/run.h"
+#include "cli/words.h"
 #include "virtio/devices.h"
 
 #define MEMORY_MIN (2ull << 20)
@@ -550,11 +551,11 @@ const struct option_def run_options[] = {
 
 static int show_help(void)
 {
-	puts("Usage: ospite run --kernel FILE [OPTION...]     (options with '=' or a blank)");
+	puts("Usage: ospite run FILE... [OPTION...]    FILE: .qcow2 .img .raw .iso, kernel");
 	options_print(stdout, run_options);
 	puts("Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off,\n"
 	     "reset, leaving; the exit port's; 125 our error, 126 guest crash, 128+N signal N.\n"
-	     "Example: ospite run --kernel vmlinuz --initrd initrd --append console=ttyS0");
+	     "Example: ospite run ./vmlinuz --initrd initrd --append console=ttyS0");
 	return 0;
 }
 
@@ -695,25 +696,41 @@ static int run_detached(struct run_options *o, int argc, char **argv, struct err
 	return r;
 }
 
+static int run(struct run_options *o, const struct run_words *w, struct err *e)
+{
+	int r = options_parse(run_options, o, w->argc, w->argv, e);
+
+	if (r)
+		return r;
+	if (o->trace && !strcmp(o->trace, "help"))
+		return show_trace_help();
+	if (w->name && o->folder_name)
+		return err_set(e, EINVAL, "unexpected '%.60s': --name says another", w->name);
+	if (w->name)
+		set_name(o, w->name, e);
+	r = run_options_check(o, "stdio", e);
+	if (!r && o->log && log_open(o->log))
+		r = err_errno(e, "--log %s: cannot open", o->log);
+	if (r)
+		return r;
+	log_set_level(o->log ? LOG_INFO : LOG_WARN);
+	return o->detach ? run_detached(o, w->argc, w->argv, e) : run_process(o, NULL, e);
+}
+
 int cmd_run(int argc, char **argv)
 {
 	struct run_options o;
+	struct run_words w;
 	struct err e = { 0 };
 	int status;
 
-	run_options_init(&o);
 	if (options_want_help(argc, argv))
 		return show_help();
-	status = options_parse(run_options, &o, argc, argv, &e);
-	if (!status && o.trace && !strcmp(o.trace, "help"))
-		return show_trace_help();
+	run_options_init(&o);
+	status = run_words_expand(&w, argc, argv, false, &e);
 	if (!status)
-		status = run_options_check(&o, "stdio", &e);
-	if (!status && o.log && log_open(o.log))
-		status = err_errno(&e, "--log %s: cannot open", o.log);
-	log_set_level(o.log ? LOG_INFO : LOG_WARN);
-	if (!status)
-		status = o.detach ? run_detached(&o, argc, argv, &e) : run_process(&o, NULL, &e);
+		status = run(&o, &w, &e);
 	run_options_dispose(&o);
+	run_words_dispose(&w);
 	return status < 0 ? cli_fail("%s", e.text) : status;
 }

@@ -97,6 +97,20 @@ static const char *path_in(const char *value)
 	return memchr(value, '=', strcspn(value, ",")) ? NULL : value;
 }
 
+/* Up to the comma that ends it; doubled ones are part of it. */
+static char *path_copy(const char *path)
+{
+	char *out = malloc(strlen(path) + 1), *p = out;
+
+	for (; out && *path && (*path != ',' || path[1] == ','); path++) {
+		*p++ = *path;
+		path += *path == ',';
+	}
+	if (out)
+		*p = 0;
+	return out;
+}
+
 /* A word without '/' that is no file here may be a word (bios, none), or a file to be made in the machine's folder. */
 static char *absolute(const char *value)
 {
@@ -105,7 +119,7 @@ static char *absolute(const char *value)
 	bool here = false;
 
 	if (path && *path && *path != '/') {
-		char *name = strndup(path, strcspn(path, ","));
+		char *name = path_copy(path);
 
 		here = name && (strchr(name, '/') || !access(name, F_OK));
 		if (name && !here && strchr(name, ':')) { /* FOLDER:TAG */

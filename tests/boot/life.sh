@@ -143,6 +143,24 @@ check "kill the clone" 0 four o kill four
 check "a disk outside" 0 "" o config three --set "disk=format=raw,file=$work/out.img"
 check "clone with a disk outside" 125 "written by both" o clone three five
 check "rm both" 0 three o rm three four
+# files that say by their names what they are
+check "create from a kernel" 0 k o create k ./echo.bin --memory 4M --engine interp
+check "a kernel's console" 0 "append: console=ttyS0" o config k
+check "a kernel and words" 125 "unexpected 'more'" o create k2 ./echo.bin more
+check "two kernels" 125 "there can be one kernel" o create k2 ./echo.bin ./echo.bin
+check "a file that is not there" 125 "there is no file ./no.iso" o run ./no.iso
+check "a folder" 125 "is a folder" o run "$work"
+check "a name that says nothing" 125 "write ./echo for a kernel" o run echo
+truncate -s 1M 'd,1.qcow2' e.IMG f.iso g.vmdk
+check "a disk that can only be read" 125 "image convert ./g.vmdk" o run ./g.vmdk
+check "create from images" 0 i o create i 'd,1.qcow2' ./e.IMG f.iso
+check "qcow2 by its ending" 0 "format=qcow2,bus=virtio,file=$work/d,,1.qcow2" o config i
+check "raw by its ending" 0 "format=raw,bus=virtio,file=$work/./e.IMG" o config i
+check "a CD by its ending" 0 "- $work/f.iso" o config i
+check "what is no qcow2 is not started" 125 "d,1.qcow2" o start i
+check "run a kernel with a name" 0 named o run --detach ./echo.bin named --memory 4M --engine interp
+check "kill it" 0 named o rm --force named
+check "rm them" 0 k o rm k i
 check "doctor" 0 seccomp o doctor
 check "doctor --json" 0 '"verdict": "ok"' o doctor --json
 check "run --detach" 0 vm1 o run --detach --kernel echo.bin --memory 4M --engine interp
