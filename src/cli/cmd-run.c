@@ -129,7 +129,12 @@ static int set_engine(void *into, const char *value, struct err *e)
 {
 	static const char *const names[] = { "auto", "interp", "dbt", "kvm", "verify" };
 
+	const struct engine_ops *ops;
+	struct engine_options options;
+
 	((struct run_options *)into)->vm.engine = value;
+	if (strchr(value, ','))
+		return engine_parse(value, &ops, &options, e);
 	return one_of(value, names, ARRAY_LEN(names), "auto, interp, dbt, kvm and verify", e);
 }
 
@@ -520,7 +525,7 @@ const struct option_def run_options[] = {
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
 	{ "cpus", "N[,...]", "virtual CPUs, 1 to 64 [1]; sockets=, cores=, threads=", set_cpus },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3, v4 or host [host]", set_cpu },
-	{ "engine", "NAME", "auto, interp, dbt, kvm: 'ospite engines' [auto]", set_engine },
+	{ "engine", "NAME", "auto, interp, dbt, kvm[,OPTION]: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE },
 	{ "vnc-password", "FILE", "with the password VNC clients have to give, by TLS", set_vnc_password, OPTION_PATH | OPTION_HERE },

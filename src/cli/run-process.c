@@ -124,7 +124,7 @@ static int check_kvm(const struct run *run, struct err *e)
 
 	if (!run->options->require_kvm || !strcmp(run->vm->machine.engine->name, "kvm"))
 		return 0;
-	if (strcmp(run->options->vm.engine, "auto") && strcmp(run->options->vm.engine, "kvm"))
+	if (strcmp(run->options->vm.engine, "auto") && strncmp(run->options->vm.engine, "kvm", 3))
 		return err_set(e, EINVAL, "--require-kvm and --engine %s exclude each other: give one",
 			       run->options->vm.engine);
 	if (!kvm)

@@ -44,5 +44,7 @@ extern const struct engine_ops engine_dbt, engine_interp, engine_verify;
 /* NULL-terminated, in order of preference. */
 const struct engine_ops *const *engine_list(void);
 const struct engine_ops *engine_find(const char *name);
+/* "NAME" or "NAME,option=value,...": the engine and its options, or -EINVAL and why. "auto" has no engine and no options. */
+int engine_parse(const char *spec, const struct engine_ops **ops, struct engine_options *options, struct err *e);
 
 #endif

@@ -29,6 +29,13 @@ struct err;
 struct trace;
 struct io_ops;
 
+/* A write of `size` bytes, `value`, to this offset of a device. Size 0: of any size and value. */
+struct io_doorbell {
+	uint64_t offset, value;
+	unsigned size;
+	int fd;
+};
+
 /*
  * A device's view of its registers: the map splits and widens accesses to min..max first, so that a device sees
  * no other sizes, and no offset that is not a multiple of min. Written bytes a widened access adds are zero.
@@ -38,6 +45,11 @@ struct io_ops {
 	void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
 	uint8_t min, max; /* sizes the device accepts: 1, 2, 4, 8 (0 means 1 and 8) */
 	bool late_writes; /* in their order, but only before the CPU's next access to any device is well enough */
+	/*
+	 * Writes that only say "look", in place of which somebody may count up an eventfd: fills in at most `max`, gives how many. Called
+	 * with the CPUs stopped; the files stay open for as long as the range is mapped. NULL: there are none.
+	 */
+	unsigned (*doorbells)(void *opaque, struct io_doorbell *out, unsigned max);
 };
 
 enum mem_kind { MEM_RAM, MEM_ROM, MEM_IO };

@@ -436,6 +436,7 @@ static void disk_destroy(struct virtio *v)
 }
 
 static const struct virtio_ops ops = {
+	.doorbells = true,
 	.kick = disk_kick, .reset = disk_reset, .pause = disk_idle, .resume = disk_resume, .save_check = disk_save_check,
 	.queue_reset = disk_queue_reset, .destroy = disk_destroy,
 };

@@ -333,6 +333,7 @@ static void virtio_pause(struct device *d)
 	struct virtio *v = container_of(d, struct virtio, device);
 
 	set_paused(v, true);
+	virtio_bells_settle(v);
 	if (v->ops->pause)
 		v->ops->pause(v);
 }
@@ -359,6 +360,7 @@ static void virtio_destroy(struct device *d)
 {
 	struct virtio *v = container_of(d, struct virtio, device);
 
+	virtio_bells_dispose(v);
 	v->ops->destroy(v);
 }
 

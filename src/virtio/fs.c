@@ -330,7 +330,7 @@ static void fs_destroy(struct virtio *v)
 }
 
 static const struct virtio_ops ops = {
-	.kick = fs_kick, .reset = fs_reset, .pause = fs_rest, .save_check = fs_save_check, .destroy = fs_destroy,
+	.doorbells = true, .kick = fs_kick, .reset = fs_reset, .pause = fs_rest, .save_check = fs_save_check, .destroy = fs_destroy,
 };
 
 /* The usual 1024 descriptors are too few for what the guest may have open. */

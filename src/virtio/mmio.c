@@ -157,7 +157,20 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	}
 }
 
-static const struct io_ops mmio_io = { mmio_read, mmio_write, 1, 4 };
+/* All queues are notified at one place, by their number. */
+static unsigned mmio_doorbells(void *opaque, struct io_doorbell *out, unsigned max)
+{
+	unsigned n = virtio_doorbells(((struct virtio_mmio *)opaque)->v, out, max);
+
+	for (unsigned i = 0; i < n; i++) {
+		out[i].offset = 0x50;
+		out[i].size = 4;
+		out[i].value = i;
+	}
+	return n;
+}
+
+static const struct io_ops mmio_io = { mmio_read, mmio_write, 1, 4, .doorbells = mmio_doorbells };
 
 int virtio_mmio_attach(struct virtio *v, uint64_t base, struct irq_line irq, struct err *e)
 {

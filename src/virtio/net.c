@@ -515,6 +515,7 @@ static void net_destroy(struct virtio *v)
 }
 
 static const struct virtio_ops ops = {
+	.doorbells = true,
 	.kick = net_kick, .activate = net_activate, .reset = net_reset, .pause = net_pause,
 	.queue_reset = net_queue_reset, .resume = net_resume,
 	.destroy = net_destroy,

@@ -250,7 +250,16 @@ static void modern_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	}
 }
 
-static const struct io_ops modern_io = { modern_read, modern_write, 1, 4 };
+static unsigned modern_doorbells(void *opaque, struct io_doorbell *out, unsigned max)
+{
+	unsigned n = virtio_doorbells(((struct virtio_pci *)opaque)->v, out, max);
+
+	for (unsigned i = 0; i < n; i++)
+		out[i].offset = AREA_NOTIFY * AREA + NOTIFY_MULTIPLIER * i;
+	return n;
+}
+
+static const struct io_ops modern_io = { modern_read, modern_write, 1, 4, .doorbells = modern_doorbells };
 
 /* ---- the window in configuration space */
 

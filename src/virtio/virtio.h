@@ -17,6 +17,7 @@
 
 struct pci_bus;
 struct virtio;
+struct virtio_bells;
 
 #define VIRTIO_QUEUES 40
 
@@ -47,6 +48,7 @@ enum virtio_id {
 #define VIRTIO_STATUS_FAILED 128u
 
 struct virtio_ops {
+	bool doorbells; /* kicks may come from the event loop, a little later than the driver meant them (doorbell.c) */
 	/* The driver has something in this queue. Any thread, no lock held; must not block. */
 	void (*kick)(struct virtio *v, struct virtqueue *vq);
 	void (*activate)(struct virtio *v); /* the driver is ready: v->features are final; v->lock held; may be NULL */
@@ -101,6 +103,7 @@ struct virtio {
 	unsigned nqueues;
 	struct virtqueue queue[VIRTIO_QUEUES];
 	struct device *own; /* what the model saves beside this; the board adds it too; may be NULL */
+	struct virtio_bells *bells; /* NULL: none were asked for */
 	const struct virtio_transport *transport;
 	void *transport_opaque;
 };
@@ -141,6 +144,10 @@ uint8_t virtio_status(struct virtio *v);
 void virtio_set_status(struct virtio *v, uint8_t status, bool legacy);
 void virtio_set_features(struct virtio *v, unsigned word, uint32_t value); /* a half of them */
 void virtio_notify(struct virtio *v, uint32_t queue);
+/* The eventfds of queues 0, 1, ...; how many have one. The transport adds where they are. While the map is made alone. */
+unsigned virtio_doorbells(struct virtio *v, struct io_doorbell *out, unsigned max);
+void virtio_bells_settle(struct virtio *v); /* v->paused is set: when this returns no bell is being answered */
+void virtio_bells_dispose(struct virtio *v); /* no bell is answered any more */
 uint32_t virtio_config_read(struct virtio *v, uint64_t offset, unsigned size);
 void virtio_config_write(struct virtio *v, uint64_t offset, uint32_t value, unsigned size);
 /* The selected queue, or NULL; v->lock held. */

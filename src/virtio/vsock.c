@@ -316,7 +316,7 @@ static void vsock_destroy(struct virtio *v)
 	free(s);
 }
 
-static const struct virtio_ops ops = { .kick = vsock_kick, .reset = vsock_reset, .destroy = vsock_destroy };
+static const struct virtio_ops ops = { .doorbells = true, .kick = vsock_kick, .reset = vsock_reset, .destroy = vsock_destroy };
 
 static const struct state_field fields[] = { STATE_INT(struct vsock_hw, announce) };
 

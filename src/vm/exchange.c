@@ -17,6 +17,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "base/trace.h"
+#include "vm/measure.h"
 #include "vm/private.h"
 
 struct exchange {
@@ -26,6 +27,8 @@ struct exchange {
 	struct err error; /* of the first that failed */
 	struct vm *vm;
 	const struct engine_ops *from, *to;
+	struct engine_options from_options, to_options;
+	bool from_accelerated, to_accelerated;
 	void *from_data, *from_cpu[MAX_CPUS];
 };
 
@@ -115,6 +118,13 @@ static void exchange_settle(struct vm *vm)
 			sched_yield();
 }
 
+/* What engines are asked for is theirs: it changes with them. */
+static void exchange_options(struct exchange *x, bool to)
+{
+	x->vm->machine.engine_options = to ? x->to_options : x->from_options;
+	x->vm->machine.accelerated = to ? x->to_accelerated : x->from_accelerated;
+}
+
 /* The new engine beside the old one, which finds none of its CPUs meanwhile. */
 static int exchange_attach(struct exchange *x, struct err *e)
 {
@@ -128,9 +138,11 @@ static int exchange_attach(struct exchange *x, struct err *e)
 	}
 	m->engine_data = NULL;
 	m->engine = x->to;
+	exchange_options(x, true);
 	r = x->to->vm_attach(m, e);
 	if (!r)
 		return 0;
+	exchange_options(x, false);
 	m->engine = x->from;
 	m->engine_data = x->from_data;
 	for (unsigned i = 0; i < m->ncpus; i++)
@@ -149,6 +161,7 @@ static void exchange_undo(struct exchange *x)
 	m->engine->vm_detach(m);
 	m->engine_data = NULL;
 	m->engine = x->from;
+	exchange_options(x, false);
 	r = x->from->vm_attach(m, &e);
 	if (!r)
 		r = step_all(x, x->number + 1, step_enter);
@@ -188,15 +201,16 @@ static int exchange_do(struct exchange *x, struct err *e)
 
 int vm_change_engine(struct vm *vm, const char *name, struct err *e)
 {
-	struct exchange x = { .vm = vm, .from = vm->machine.engine, .to = engine_find(name) };
+	struct exchange x = { .vm = vm, .from = vm->machine.engine };
 	struct err why = { 0 };
 	bool ran;
-	int r;
+	int r = engine_parse(name, &x.to, &x.to_options, e);
 
-	if (!x.to)
-		return err_set(e, EINVAL, "there is no engine \"%s\"", name);
+	if (r || !x.to)
+		return r ? r : err_set(e, EINVAL, "which engine? 'ospite engines' lists them");
 	if (x.to->probe(&why))
-		return err_set(e, ENOTSUP, "engine %s cannot be used: %.300s", name, why.text);
+		return err_set(e, ENOTSUP, "engine %s cannot be used: %.300s", x.to->name, why.text);
+	x.to_accelerated = measure_accelerated(x.to);
 	ran = vm_state_now(vm) == VM_RUNNING;
 	r = vm_pause(vm, e);
 	if (!r)
@@ -204,7 +218,9 @@ int vm_change_engine(struct vm *vm, const char *name, struct err *e)
 	if (r)
 		return r;
 	x.from = vm->machine.engine;
-	if (x.from != x.to) {
+	x.from_options = vm->machine.engine_options;
+	x.from_accelerated = vm->machine.accelerated;
+	if (x.from != x.to || memcmp(&x.from_options, &x.to_options, sizeof(x.to_options))) {
 		r = exchange_do(&x, &why);
 		if (r)
 			err_set(e, why.code ? why.code : EIO, "the machine stays under engine %s: %.400s", x.from->name, why.text);

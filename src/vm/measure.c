@@ -210,6 +210,14 @@ int measure_engine(const struct engine_ops *ops, double *mips, struct err *e)
 	return r;
 }
 
+bool measure_accelerated(const struct engine_ops *ops)
+{
+	struct err e = { 0 };
+	double mips = 0;
+
+	return !strcmp(ops->name, "kvm") && !measure_engine(ops, &mips, &e) && mips >= MEASURE_ACCELERATED;
+}
+
 const struct engine_ops *measure_choose(char *why, size_t size)
 {
 	const struct engine_ops *const *list;

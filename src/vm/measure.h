@@ -12,6 +12,9 @@
 /* Million guest instructions a second of a simple loop, or -errno. Takes about 20 ms; on a thread that runs no guest. */
 int measure_engine(const struct engine_ops *ops, double *mips, struct err *e);
 
+/* Is this KVM, with hardware behind it? */
+bool measure_accelerated(const struct engine_ops *ops);
+
 /*
  * The fastest engine that works here, for "auto", and why no other: one line in `why`. KVM is used only when the
  * measurement shows that hardware runs the guest.

@@ -437,6 +437,7 @@ int vm_start(struct vm *vm, struct err *e)
 static int vm_choose_engine(struct vm *vm, struct err *e)
 {
 	const char *name = vm->config->engine;
+	int r;
 
 	if (vm->config->engine_ops) {
 		vm->machine.engine = vm->config->engine_ops;
@@ -444,16 +445,18 @@ static int vm_choose_engine(struct vm *vm, struct err *e)
 	}
 	if (!name || !strcmp(name, "auto")) {
 		vm->machine.engine = measure_choose(vm->engine_why, sizeof(vm->engine_why));
+		vm->machine.accelerated = vm->machine.engine && !strcmp(vm->machine.engine->name, "kvm");
 		return vm->machine.engine ? 0 : err_set(e, ENODEV, "no engine works on this host: %s", vm->engine_why);
 	}
 	snprintf(vm->engine_why, sizeof(vm->engine_why), "as asked");
-	vm->machine.engine = engine_find(name);
-	if (!vm->machine.engine)
-		return err_set(e, EINVAL, "there is no engine \"%s\"", name);
+	r = engine_parse(name, &vm->machine.engine, &vm->machine.engine_options, e);
+	if (r)
+		return r;
 	if (vm->machine.engine->probe(e)) {
 		vm->machine.engine = NULL;
 		return err_prefix(e, "engine %s cannot be used", name);
 	}
+	vm->machine.accelerated = measure_accelerated(vm->machine.engine);
 	return 0;
 }
 

@@ -63,6 +63,18 @@ struct cpu_bus {
 	void (*init)(void *ctx); /* INIT has been taken: reset the interrupt controller; may be NULL */
 };
 
+/* What was asked of the engine beside its name. AUTO: as the engine finds best. */
+enum engine_choice { ENGINE_AUTO, ENGINE_ON, ENGINE_OFF };
+struct engine_options {
+	enum engine_choice lapic;      /* the hypervisor's own local APICs in place of ours (irqchip=split) */
+	enum engine_choice doorbells;  /* notifications of devices without an exit */
+	enum engine_choice dirty_ring; /* written pages from a ring in place of a bitmap */
+};
+static inline bool engine_wants(enum engine_choice c, bool best)
+{
+	return c == ENGINE_AUTO ? best : c == ENGINE_ON;
+}
+
 /* The machine, as its engine sees it. Owned by vm. */
 #define MAX_CPUS 64
 struct machine {
@@ -73,6 +85,8 @@ struct machine {
 	bool cpuid_promised; /* a guest has seen it: an engine that cannot hold it is refused, nothing is taken away */
 	const struct engine_ops *engine;
 	void *engine_data; /* the engine's own, from vm_attach */
+	struct engine_options engine_options; /* constant while an engine is attached */
+	bool accelerated; /* measured: hardware runs the guest */
 	struct cpu *cpus[MAX_CPUS];
 	unsigned ncpus;
 	struct trace *trace; /* NULL when nothing is traced */

@@ -108,6 +108,7 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 	rc = ioctl(vm->dev_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
 	if (rc > 0 && (rc + 1) * sysconf(_SC_PAGESIZE) <= vm->run_size)
 		vm->ring_page = (unsigned)rc;
+	kvm_doorbells_probe(vm);
 	vm->fd = ioctl(vm->dev_fd, KVM_CREATE_VM, 0);
 	if (vm->fd < 0)
 		return err_errno(e, "KVM_CREATE_VM");
@@ -259,6 +260,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 	line(opaque, "exits: interrupt window", sum.exits_window);
 	line(opaque, "exits: kicked", sum.exits_signal);
 	line(opaque, "writes gathered", sum.coalesced);
+	line(opaque, "doorbells", ((struct kvm_vm *)m->engine_data)->nbells);
 }
 
 const struct engine_ops engine_kvm = {

@@ -11,6 +11,8 @@
 
 #define KVM_SLOTS 64
 #define KVM_ZONES 16 /* of gathered writes */
+#define KVM_BELLS 400 /* KVM itself has room for 1000 devices and doorbells */
+#define KVM_BELLS_OF_ONE 64 /* device */
 #define KVM_DEBUG_POINTS 4 /* debug registers */
 #define MSR_TSC 0x10
 #define MSR_TSC_ADJUST 0x3b
@@ -27,6 +29,9 @@ struct kvm_vm {
 	pthread_mutex_t ring_lock; /* whoever takes from the ring */
 	unsigned nzones;
 	struct kvm_coalesced_mmio_zone zone[KVM_ZONES];
+	bool has_bells, bells_any_size;
+	unsigned nbells;
+	struct kvm_ioeventfd bell[KVM_BELLS];
 	uint32_t xsave_offset[10]; /* of each state component in the standard format, 0 if the host has none */
 	uint32_t *msrs; /* those of x86_state that this KVM knows */
 	unsigned nmsrs;
@@ -69,6 +74,10 @@ int kvm_debug_set(struct cpu *c, struct err *e);
 /* coalesce.c: writes that KVM gathers */
 void kvm_coalesced_update(struct kvm_vm *vm);
 void kvm_coalesced_flush(struct kvm_cpu *k);
+
+/* doorbell.c: writes that KVM answers by an eventfd */
+void kvm_doorbells_probe(struct kvm_vm *vm);
+void kvm_doorbells_update(struct kvm_vm *vm);
 
 /* dump.c */
 void kvm_dump(struct cpu *c, const char *what); /* where the guest is, into the log */

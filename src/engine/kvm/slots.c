@@ -131,6 +131,7 @@ static int slots_update(struct kvm_vm *vm, struct err *e)
 			return r;
 	}
 	kvm_coalesced_update(vm);
+	kvm_doorbells_update(vm);
 	return 0;
 }
 

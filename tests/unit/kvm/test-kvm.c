@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/err.h"
@@ -30,6 +31,8 @@ struct fixture {
 	uint32_t last_out;
 	uint64_t last_mmio;
 	uint64_t expected, left_at_out; /* of the device that takes writes late */
+	int bell[2]; /* of the device that has doorbells: at 0x10 for any value, at 0x20 for the value 7 alone */
+	unsigned rung;
 	struct kick_thread kick;
 };
 
@@ -80,9 +83,26 @@ static void late_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 static const struct io_ops late_ops = { port_read, late_write, 1, 8, .late_writes = true };
 static const struct io_ops port_ops = { port_read, port_write, 1, 4 }, mmio_ops = { port_read, mmio_write, 1, 8 };
 
+static void bell_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	((struct fixture *)opaque)->rung++;
+}
+static unsigned bells(void *opaque, struct io_doorbell *out, unsigned max)
+{
+	struct fixture *f = opaque;
+
+	assert_true(max >= 2);
+	out[0] = (struct io_doorbell){ .offset = 0x10, .fd = f->bell[0] };
+	out[1] = (struct io_doorbell){ .offset = 0x20, .fd = f->bell[1], .size = 4, .value = 7 };
+	return 2;
+}
+static const struct io_ops bell_ops = { port_read, bell_write, 1, 8, .doorbells = bells };
+
+/* Each test starts with the options in *state, the usual ones without. */
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
+	const struct engine_options *options = *state;
 	struct err e = { 0 };
 
 	f->m.mem = mem_create(4 << 20, &e);
@@ -94,6 +114,8 @@ static int setup(void **state)
 	f->m.clock = clock_create_manual();
 	f->m.cpuid = &f->cpuid;
 	f->m.engine = &engine_kvm;
+	if (options)
+		f->m.engine_options = *options;
 	f->m.ncpus = 1;
 	assert_int_equal(cpuid_build(&f->cpuid, "host", 1, clock_tsc_khz(f->m.clock), &e), 0);
 	f->c = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
@@ -338,6 +360,82 @@ static void writes_are_gathered(void **state)
 	assert_int_equal(k->vm->nzones, 0);
 }
 
+static uint64_t rung(int fd)
+{
+	uint64_t count = 0;
+
+	return read(fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+/* Doorbells ring without an exit, wherever the device is moved to; what is none is an exit, and so is all after it is gone. */
+static void doorbells_ring(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_cpu *k = f->c->engine_data;
+	static const uint8_t code[] = {
+		0x48, 0xb8, 0, 0, 0, 0x20, 0, 0, 0, 0,		   /* mov rax, 0x20000000 */
+		0x66, 0xc7, 0x40, 0x10, 5, 0,			   /* mov word [rax + 0x10], 5 */
+		0xc7, 0x40, 0x10, 6, 0, 0, 0,			   /* mov dword [rax + 0x10], 6 */
+		0xc7, 0x40, 0x20, 7, 0, 0, 0,			   /* mov dword [rax + 0x20], 7 */
+		0xc7, 0x40, 0x20, 8, 0, 0, 0,			   /* mov dword [rax + 0x20], 8 */
+		0xf4,
+	};
+
+	for (unsigned i = 0; i < 2; i++)
+		f->bell[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_int_equal(mem_map_io(f->m.mem, 0x30000000, 0x1000, &bell_ops, f, "bell", NULL), 0);
+	assert_int_equal(k->vm->nbells, 2);
+	assert_int_equal(mem_unmap(f->m.mem, 0x30000000, "bell"), 0);
+	assert_int_equal(k->vm->nbells, 0);
+	assert_int_equal(mem_map_io(f->m.mem, 0x20000000, 0x1000, &bell_ops, f, "bell", NULL), 0);
+	assert_int_equal(k->vm->nbells, 2);
+	long_mode_at(f, code, sizeof(code));
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+	assert_int_equal(rung(f->bell[0]), 2);
+	assert_int_equal(rung(f->bell[1]), 1);
+	assert_int_equal(f->rung, 1);
+	assert_int_equal(k->exits_mmio, 1);
+	assert_int_equal(mem_unmap(f->m.mem, 0x20000000, "bell"), 0);
+	assert_int_equal(k->vm->nbells, 0);
+	long_mode_at(f, code, sizeof(code));
+	f->c->s.activity = ACTIVITY_RUN;
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+	assert_int_equal(rung(f->bell[0]) + rung(f->bell[1]), 0);
+	assert_int_equal(k->exits_mmio, 5);
+	close(f->bell[0]);
+	close(f->bell[1]);
+}
+
+/* Without hardware behind KVM there are none, unless asked for. */
+static void doorbells_need_hardware(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_cpu *k = f->c->engine_data;
+
+	assert_int_equal(mem_map_io(f->m.mem, 0x20000000, 0x1000, &bell_ops, f, "bell", NULL), 0);
+	assert_int_equal(k->vm->nbells, 0);
+}
+
+static void options_are_read(void **state)
+{
+	static const char *const bad[] = { "", "kv", "kvm,", "kvm,irqchip", "kvm,irqchip=splits", "dbt,irqchip=split", "auto,doorbells=on",
+					   "kvm,,doorbells=on" };
+	const struct engine_ops *ops;
+	struct engine_options o;
+
+	assert_int_equal(engine_parse("kvm,doorbells=on,irqchip=split,dirty=log", &ops, &o, NULL), 0);
+	assert_ptr_equal(ops, &engine_kvm);
+	assert_int_equal(o.doorbells, ENGINE_ON);
+	assert_int_equal(o.lapic, ENGINE_ON);
+	assert_int_equal(o.dirty_ring, ENGINE_OFF);
+	assert_int_equal(engine_parse("dbt", &ops, &o, NULL), 0);
+	assert_int_equal(o.doorbells, ENGINE_AUTO);
+	assert_int_equal(engine_parse("auto", &ops, &o, NULL), 0);
+	assert_null(ops);
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		assert_int_equal(engine_parse(bad[i], &ops, &o, NULL), -EINVAL);
+}
+
 /* A breakpoint stops before its instruction, a watchpoint says which one it was, a step is one instruction. */
 static void points_and_steps(void **state)
 {
@@ -403,6 +501,7 @@ static void pages_are_logged(void **state)
 
 int main(void)
 {
+	static struct engine_options bells_on = { .doorbells = ENGINE_ON };
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(ports_and_halt, setup, teardown),
 		cmocka_unit_test_setup_teardown(state_goes_in_and_out, setup, teardown),
@@ -414,6 +513,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pages_are_logged, setup, teardown),
 		cmocka_unit_test_setup_teardown(writes_are_gathered, setup, teardown),
 		cmocka_unit_test_setup_teardown(points_and_steps, setup, teardown),
+		cmocka_unit_test_prestate_setup_teardown(doorbells_ring, setup, teardown, &bells_on),
+		cmocka_unit_test_setup_teardown(doorbells_need_hardware, setup, teardown),
+		cmocka_unit_test(options_are_read),
 		cmocka_unit_test(internal_errors_are_said),
 	};
 	struct err e;

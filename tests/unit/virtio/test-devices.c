@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <cmocka.h>
 #include "../state/roundtrip.h"
 #include "backend/block.h"
+#include "base/evloop.h"
 #include "driver.h"
 #include "virtio/devices.h"
 
@@ -20,7 +22,9 @@ static struct device_env env;
 static struct block *block;
 static struct virtio *v;
 static struct driver d;
+static struct evloop *loop_of_devices; /* of those made next */
 static int level;
+static int bell; /* where requests ring instead of writing the register; -1: nowhere */
 
 static void wire(void *opaque, unsigned pin, int l)
 {
@@ -41,10 +45,11 @@ static void open_memory(void)
 {
 	struct err e;
 
-	env = (struct device_env){ .mem = mem_create(RAM_SIZE, &e), .clock = clock_create_manual() };
+	env = (struct device_env){ .mem = mem_create(RAM_SIZE, &e), .clock = clock_create_manual(), .loop = loop_of_devices };
 	assert_non_null(env.mem);
 	assert_int_equal(mem_map_ram(env.mem, 0, 0, RAM_SIZE, "ram", &e), 0);
 	level = 0;
+	bell = -1;
 }
 
 static void attach(struct virtio *made)
@@ -119,7 +124,10 @@ static int request(uint32_t type, uint64_t sector, uint32_t len, bool to_guest)
 	if (!len)
 		p[1] = p[2];
 	driver_add(&d, p, len ? 3 : 2);
-	out(0x50, 0);
+	if (bell >= 0)
+		assert_int_equal(eventfd_write(bell, 1), 0);
+	else
+		out(0x50, 0);
 	for (unsigned i = 0; i < 2000; i++) {
 		if (driver_used(&d, &id, &written, len ? 3 : 2))
 			return d.ram[AT_DATA + 0x8000];
@@ -191,6 +199,45 @@ static void test_disk(void **state)
 		assert_int_equal(request(0, 8, 512, true), 0);
 		close_all();
 	}
+}
+
+/* Doorbells do what the register does, and nothing while the machine is paused; what rang then is found when it goes on. */
+static void test_doorbells(void **state)
+{
+	struct evloop *loop = evloop_create(NULL);
+	struct io_doorbell d0[2];
+	const struct mem_range *r;
+
+	loop_of_devices = loop;
+	open_disk();
+	r = mem_find(env.mem, BASE);
+	assert_non_null(r->ops->doorbells);
+	assert_int_equal(r->ops->doorbells(r->opaque, d0, 2), 1);
+	assert_int_equal(r->ops->doorbells(r->opaque, d0, 2), 1);
+	assert_int_equal(d0[0].offset, 0x50);
+	assert_int_equal(d0[0].size, 4);
+	assert_int_equal(d0[0].value, 0);
+	assert_int_equal(evloop_start(loop, NULL), 0);
+	start(1, 0);
+	bell = d0[0].fd;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(request(8, 0, 20, true), 0);
+	assert_memory_equal(d.ram + AT_DATA + 0x1000, "0123456789\0\0", 12);
+	v->device.ops->pause(&v->device);
+	memset(d.ram + AT_DATA + 0x1000, 0, 20);
+	driver_add(&d, (struct piece[]){ { AT_DATA, 16, 0 }, { AT_DATA + 0x1000, 20, D_WRITE }, { AT_DATA + 0x8000, 1, D_WRITE } }, 3);
+	d.ram[AT_DATA + 0x8000] = 0xff;
+	assert_int_equal(eventfd_write(bell, 1), 0);
+	usleep(20000);
+	assert_int_equal(d.ram[AT_DATA + 0x8000], 0xff);
+	v->device.ops->resume(&v->device);
+	for (unsigned i = 0; i < 120000 && __atomic_load_n(&d.ram[AT_DATA + 0x8000], __ATOMIC_ACQUIRE) == 0xff; i++)
+		usleep(1000);
+	assert_int_equal(d.ram[AT_DATA + 0x8000], 0);
+	evloop_stop(loop);
+	close_all();
+	evloop_destroy(loop);
+	loop_of_devices = NULL;
 }
 
 static void test_disk_hostile(void **state)
@@ -291,6 +338,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_negotiation), cmocka_unit_test(test_disk),    cmocka_unit_test(test_disk_hostile),
 		cmocka_unit_test(test_saved),	    cmocka_unit_test(test_balloon), cmocka_unit_test(test_rng),
+		cmocka_unit_test(test_doorbells),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
