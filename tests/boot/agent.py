@@ -5,7 +5,7 @@ both ways, several at once; and against agents that lie.
 
 usage: agent.py OSPITE KERNEL-PACKAGE ENGINE
 """
-import fcntl, filecmp, os, re, socket, struct, subprocess, sys, threading
+import fcntl, filecmp, os, socket, struct, subprocess, sys, threading
 from guestlib import *
 
 MODULES = ["virtio_console"]
@@ -16,11 +16,6 @@ for p in /sys/class/virtio-ports/*; do ln -s /dev/${p##*/} /dev/virtio-ports/$(c
 echo "agent starts"
 exec qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run
 """
-
-
-def libraries(program):
-    text = subprocess.run(["ldd", program], stdout=subprocess.PIPE, check=True, text=True).stdout
-    return sorted(set(re.findall(r"(/\S+)", text)))
 
 
 def main():

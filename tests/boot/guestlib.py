@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock kernels in machines, for tests in Python: an initramfs of busybox and a script, lines of the console, the control socket."""
-import atexit, glob, json, os, queue, shutil, socket, subprocess, sys, tempfile, threading, time
+import atexit, glob, json, os, queue, re, shutil, socket, subprocess, sys, tempfile, threading, time
 
 SECONDS = 120  # more than anything here takes on a busy host
 GRUB = "/usr/lib/grub/i386-pc"
@@ -13,7 +13,9 @@ mount -t devtmpfs d /dev
 mount -t proc p /proc
 mount -t sysfs s /sys
 for m in virtio_ring virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci %s; do
-	[ ! -f /m/$m.ko ] || insmod /m/$m.ko 2>/dev/null
+	options=
+	[ $m != virtio_pci ] || options=$(tr ' ' '\\n' </proc/cmdline | grep force_legacy)
+	[ ! -f /m/$m.ko ] || insmod /m/$m.ko $options 2>/dev/null
 done
 wait_for() { # a test: until it is true
 	n=0
@@ -82,6 +84,12 @@ def initramfs(path, modules_folder, modules, script, files=()):
         names = subprocess.run(["find", "."], cwd=root, stdout=subprocess.PIPE, check=True).stdout
         subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=root, input=names, stdout=out, check=True)
     shutil.rmtree(root)
+
+
+def libraries(program):
+    """What a program is linked with, for an initramfs."""
+    text = subprocess.run(["ldd", program], stdout=subprocess.PIPE, check=True, text=True).stdout
+    return sorted(set(re.findall(r"(/\S+)", text)))
 
 
 class Machine:

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define RAM (1u << 20)
 #define BASE 0xfec80000u
 #define DISK (1u << 16)
-#define DEVICES 4
+#define DEVICES 5
 #define AREA 0x4000u
 
 struct rig {
@@ -65,6 +65,7 @@ static void rig_open(struct rig *r)
 	r->v[2] = virtio_balloon_create(&r->env, 2, &e);
 	CHECK(!net_link_init(&r->link, &link_ops, &(struct net_config){ 0 }, NET_TAKES_TSO4 | NET_TAKES_CSUM, &e));
 	r->v[3] = virtio_net_create(&r->env, 3, &(struct virtio_net_config){ .link = &r->link, .pairs = 1 }, &e);
+	r->v[4] = virtio_input_create(&r->env, 4, VIRTIO_TABLET, &e);
 	for (unsigned i = 0; i < DEVICES; i++) {
 		CHECK(!virtio_mmio_attach(r->v[i], BASE + i * 0x1000, (struct irq_line){ 0 }, &e));
 		r->v[i]->device.ops->resume(&r->v[i]->device);
@@ -90,7 +91,7 @@ static void start(struct rig *r, uint64_t base, const uint8_t *step)
 	struct mem *m = r->env.mem;
 
 	mem_write(m, base + 0x24, 1, 4);
-	mem_write(m, base + 0x20, 1 | (step[1] & 1 ? 4 : 0), 4); /* version 1, packed */
+	mem_write(m, base + 0x20, 1 | (step[1] & 1 ? 4 : 0) | (step[1] & 2 ? 0x100 : 0), 4); /* version 1, packed, reset of queues */
 	mem_write(m, base + 0x24, 0, 4);
 	mem_write(m, base + 0x20, (uint32_t)(step[2] & 3) << 28 | (base == BASE + 0x3000 ? (uint32_t)step[5] << 16 : 0) |
 		  (uint32_t)step[3] << 8 | step[4], 4);
@@ -110,7 +111,10 @@ static void one_step(struct rig *r, const uint8_t *step)
 	case 2: queue_up(r, base, step); break;
 	case 3: start(r, base, step); break;
 	case 4: mem_write(m, base + 0x70, 15, 4); break;
-	case 5: mem_read(m, base + 2 * step[1], 4); break;
+	case 5:
+		if (step[2] & 1)
+			mem_write(m, base + 0xc0, 1, 4);
+		mem_read(m, base + 2 * step[1], 4); break;
 	default: mem_dma_write(m, (uint64_t)step[1] * AREA / 4 + step[2] * 4u, &value, 4); break;
 	}
 }
