@@ -154,6 +154,13 @@ static bool walk_usual(struct cpu *c, gva_t at, enum tlb_access access, enum tlb
 	return true;
 }
 
+bool tlb_fetch_leads(struct cpu *c, gva_t page, gpa_t to)
+{
+	struct pgwalk w;
+
+	return walk_usual(c, page, ACCESS_FETCH, TLB_USER, &w) && w.page == to && w.size == GUEST_PAGE && !w.global;
+}
+
 static bool watched(const struct cpu *c, gva_t page)
 {
 	return unlikely((c->s.dr[7] & 0xff) || c->debug.nwatches) && tlb_page_watched(c, page);
@@ -210,11 +217,15 @@ int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
 	}
 	fetched = fetched_word(&c->tlb, tag, &bit);
 	*fetched |= bit;
+	/* as long as nothing is lost a flush can compare: tlb.c */
+	if (f->tag[i] != TLB_NONE && (mode == TLB_USER || f->local[i / 64] >> (i % 64) & 1))
+		c->tlb.space->code_lost = true;
 	f->tag[i] = tag;
 	f->page[i] = w.page;
 	bitmap_set(f->used, i, true);
 	bitmap_set(f->local, i, !w.global);
 	c->tlb.global_low |= w.global && !(tag >> 63);
+	c->tlb.super_low |= mode != TLB_USER && !(tag >> 63);
 	large_remember(&c->tlb, tag, w.size);
 	*page = w.page;
 	return CPU_OK;

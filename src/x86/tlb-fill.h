@@ -27,6 +27,9 @@ static inline const struct mem_range *tlb_range(struct cpu *c, gpa_t at)
 	return likely(at - r->start < r->size) ? r : tlb_range_find(c, at);
 }
 
+/* Does a user's fetch from this page of the current space, not global and not large, lead to this page, without a look in the TLB? */
+bool tlb_fetch_leads(struct cpu *c, gva_t page, gpa_t to);
+
 /* The bit that says that the page has been fetched from. */
 static inline uint64_t *fetched_word(struct tlb *t, gva_t page, uint64_t *bit)
 {

@@ -75,11 +75,16 @@ static void space_clear(struct tlb_space *s)
 	large_forget(&s->large);
 }
 
-/* What is not global. */
-static void space_clear_local(struct tlb_space *s)
+static void space_clear_data(struct tlb_space *s)
 {
 	table_clear(s->table[TLB_USER], s->table[TLB_USER]->local);
 	table_clear(s->table[TLB_SUPER_AC], s->table[TLB_SUPER_AC]->local);
+}
+
+/* What is not global. */
+static void space_clear_local(struct tlb_space *s)
+{
+	space_clear_data(s);
 	fetch_clear(s->fetch[0], s->fetch[0]->local);
 }
 
@@ -175,10 +180,12 @@ void tlb_select(struct cpu *c)
 static void code_changed(struct tlb *t)
 {
 	t->code_changes++;
+	t->super_low = false;
 	for (unsigned i = 0; i < ARRAY_LEN(t->fetched); i++)
 		t->fetched[i] = 0;
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		t->spaces[i].code_id = ++t->code_ids;
+		t->spaces[i].code_lost = false;
 		fetch_clear(t->spaces[i].fetch[0], t->spaces[i].fetch[0]->used);
 	}
 	fetch_clear(t->space->fetch[1], t->space->fetch[1]->used);
@@ -187,8 +194,10 @@ static void code_changed(struct tlb *t)
 static void local_changed(struct tlb *t, struct tlb_space *s)
 {
 	t->local_changes++;
-	if (s)
-		s->code_id = ++t->code_ids;
+	if (!s)
+		return;
+	s->code_id = ++t->code_ids;
+	s->code_lost = false;
 }
 
 /* One page, or all that agrees with it from bit `shift` on. */
@@ -308,9 +317,21 @@ static void space_flush_page(struct tlb_space *s, gva_t page, unsigned shift)
 	}
 }
 
+/*
+ * A page of the lower half, not global, nothing there fetched by a supervisor: only this space's code may lie elsewhere now, and as
+ * long as fetch[0] is complete it says whether any does.
+ */
+static void user_page_changed(struct tlb *t, struct tlb_space *s, gva_t page, unsigned shift)
+{
+	uint64_t bit, *word = fetched_word(t, page, &bit);
+
+	if (shift == 12 && (s->code_lost ? !(*word & bit) : s->fetch[0]->tag[(page >> 12) & (TLB_FETCH_ENTRIES - 1)] != page))
+		return;
+	local_changed(t, s);
+}
+
 static void shared_flush_page(struct tlb *t, gva_t page, unsigned shift)
 {
-	code_page_changed(t, page, shift);
 	if (likely(shift == 12)) {
 		table_flush_page(t->space->table[TLB_SUPER], page);
 		fetch_flush_page(t->space->fetch[1], page);
@@ -328,6 +349,7 @@ static void flush_page_everywhere(struct tlb *t, gva_t page)
 		if (s->cr3 != SPACE_FREE)
 			space_flush_page(s, page, large_shift(page >> 63 ? &t->large : &s->large, page));
 	}
+	code_page_changed(t, page, large_shift(large_of(t, page), page));
 	shared_flush_page(t, page, large_shift(large_of(t, page), page));
 }
 
@@ -339,15 +361,21 @@ void tlb_flush_page(struct cpu *c, gva_t at)
 	unsigned shift;
 
 	t->flushes++;
-	if (page >> 63 || t->global_low) {
+	if (page >> 63 || t->global_low || t->super_low) {
 		flush_page_everywhere(t, page);
 		return;
 	}
 	shift = large_shift(&t->space->large, page);
 	shared_flush_page(t, page, shift);
-	for (unsigned i = 0; i < TLB_SPACES; i++)
-		if (t->spaces[i].cr3 != SPACE_FREE && ((t->spaces[i].cr3 ^ t->space->cr3) & 0xfff) == 0)
-			space_flush_page(&t->spaces[i], page, large_shift(&t->spaces[i].large, page));
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		struct tlb_space *s = &t->spaces[i];
+
+		if (s->cr3 == SPACE_FREE || ((s->cr3 ^ t->space->cr3) & 0xfff))
+			continue;
+		shift = large_shift(&s->large, page);
+		user_page_changed(t, s, page, shift);
+		space_flush_page(s, page, shift);
+	}
 }
 
 void tlb_flush_page_pcid(struct cpu *c, gva_t at, unsigned pcid)
@@ -384,6 +412,57 @@ static struct tlb_space *space_victim(struct tlb *t)
 	return victim;
 }
 
+/*
+ * After a flush that took data with it: do all the pages that a user has fetched from in the current space still lead
+ * where they led? Then they are as good as fetched again just now, and what an engine keeps about the space's code can
+ * stay: a process that unmaps something flushes everything, and has its code where it was. A walk costs 16 ns, to find a
+ * block anew ten times that.
+ */
+#define FETCH_COMPARED 64u
+
+static bool code_same(struct cpu *c, const struct tlb_space *s)
+{
+	const struct tlb_fetch *f = s->fetch[0];
+	unsigned n = 0;
+
+	if (s->code_lost)
+		return false;
+	for (unsigned w = 0; w < TLB_FETCH_ENTRIES / 64; w++) {
+		n += (unsigned)__builtin_popcountll(f->local[w]);
+		if (n > FETCH_COMPARED)
+			return false;
+		for (uint64_t left = f->local[w]; left; left &= left - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+
+			if (f->tag[i] == TLB_NONE || !tlb_fetch_leads(c, f->tag[i], f->page[i]))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* MOV CR3 that flushes, to a space that we know. */
+static void flush_current(struct cpu *c)
+{
+	struct tlb *t = &c->tlb;
+	struct tlb_space *s = t->space;
+
+	space_clear_data(s);
+	if (code_same(c, s))
+		return;
+	fetch_clear(s->fetch[0], s->fetch[0]->local);
+	local_changed(t, s);
+}
+
+static bool fetches_local(const struct tlb_fetch *f)
+{
+	uint64_t any = 0;
+
+	for (unsigned w = 0; w < TLB_FETCH_ENTRIES / 64; w++)
+		any |= f->local[w];
+	return any;
+}
+
 void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 {
 	struct tlb *t = &c->tlb;
@@ -391,11 +470,12 @@ void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 	struct tlb_space *s = space_find(t, key);
 
 	t->switches++;
-	local_changed(t, NULL);
+	if (s != t->space || fetches_local(t->space->fetch[1]))
+		local_changed(t, NULL);
 	shared_clear_local(t);
 	/* a PCID with another root is the same PCID */
 	for (unsigned i = 0; !noflush && i < TLB_SPACES; i++)
-		if (t->spaces[i].cr3 != SPACE_FREE && (t->spaces[i].cr3 & 0xfff) == (key & 0xfff)) {
+		if (&t->spaces[i] != s && t->spaces[i].cr3 != SPACE_FREE && (t->spaces[i].cr3 & 0xfff) == (key & 0xfff)) {
 			space_clear_local(&t->spaces[i]);
 			local_changed(t, &t->spaces[i]);
 		}
@@ -404,9 +484,12 @@ void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 		space_clear(s);
 		local_changed(t, s);
 		s->cr3 = key;
+		noflush = true;
 	}
 	s->used = ++t->clock;
 	t->space = s;
+	if (!noflush)
+		flush_current(c);
 	tlb_select(c);
 }
 

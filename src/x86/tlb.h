@@ -77,6 +77,7 @@ struct tlb_space {
 	struct tlb_fetch *fetch[2]; /* user, supervisor */
 	struct tlb_large large; /* of the lower half */
 	uint64_t code_id; /* another one whenever fetches from the lower half may lead elsewhere than before */
+	bool code_lost; /* fetch[0] does not have every page fetched from since code_id is what it is */
 };
 
 struct tlb {
@@ -91,6 +92,7 @@ struct tlb {
 	uint64_t address; /* bits of a physical page's address; 0 until the first flush */
 	struct tlb_large large; /* of the upper half */
 	bool global_low; /* there has been a global page in the lower half */
+	bool super_low;  /* a supervisor has fetched from the lower half since code_changes is what it is */
 	uint64_t clock;
 	void *memory;
 	/*

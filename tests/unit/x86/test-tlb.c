@@ -429,6 +429,54 @@ static void port_breakpoints(void **state)
  * One thread stores through its TLB, another flags the page as code and revokes. Once the first has passed a boundary
  * after that, each of its stores must be told; while the page is not flagged it must get its fast way back.
  */
+/*
+ * What an engine keeps about a user's code lasts over a flush that leaves the code where it was, and no longer: a page that was
+ * mapped elsewhere, one that was taken away, and one of those whose fetch is no longer known.
+ */
+static void user_code_kept(void **state)
+{
+	struct guest *g = paged(state);
+	struct tlb *t = &g->c->tlb;
+	gpa_t page;
+	uint64_t id;
+
+	put64(g, TABLES, get(g, TABLES, 8) | U);
+	put64(g, PT, A_PAGE | P | W | U);
+	put64(g, PT + 8, B_PAGE | P | W | U);
+	put64(g, PT + 16, A_PAGE | P | W | U);
+	g->c->s.cpl = 3;
+	tlb_select(g->c);
+	assert_int_equal(cpu_fetch_page(g->c, LOW, &page), CPU_OK);
+	assert_int_equal(cpu_fetch_page(g->c, LOW + 0x1000, &page), CPU_OK);
+	id = t->space->code_id;
+	assert_int_equal(seen(g, LOW + 0x2000), 'a');
+	put64(g, PT + 16, B_PAGE | P | W | U);
+	assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+	assert_int_equal(t->space->code_id, id);
+	assert_int_equal(seen(g, LOW + 0x2000), 'b'); /* data are gone nevertheless */
+	tlb_flush_page(g->c, LOW + 0x2000);
+	assert_int_equal(t->space->code_id, id);
+	tlb_flush_page(g->c, LOW + 0x1000);
+	assert_int_not_equal(t->space->code_id, id);
+	id = t->space->code_id;
+	put64(g, PT, B_PAGE | P | W | U | 0x20);
+	assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+	assert_int_not_equal(t->space->code_id, id);
+	assert_int_equal(cpu_fetch_page(g->c, LOW, &page), CPU_OK);
+	assert_int_equal(page, B_PAGE);
+	id = t->space->code_id;
+	put64(g, PT, 0);
+	assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+	assert_int_not_equal(t->space->code_id, id);
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cpu_fetch_page(g->c, LOW, &page), CPU_OK);
+	id = t->space->code_id;
+	put64(g, PT + 8 * 256, B_PAGE | P | W | U);
+	assert_int_equal(cpu_fetch_page(g->c, LOW + 256 * 0x1000, &page), CPU_OK); /* takes its place */
+	assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+	assert_int_not_equal(t->space->code_id, id);
+}
+
 struct race {
 	struct guest *g;
 	_Atomic uint64_t phase; /* odd: flagged and settled */
@@ -513,7 +561,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
-		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(code_changes), T(revoke_race),
+		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
