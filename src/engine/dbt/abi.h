@@ -17,6 +17,7 @@ enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 
 #define JC_BITS 15
 #define JC_ENTRIES (1u << JC_BITS)
+#define JC2_BITS 14
 #define LINK_SLOTS 131072u
 #define WATCH_LOG 1024u
 #define BLOCK_RUNS 16u
@@ -25,6 +26,12 @@ enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 /* Jump cache: where translated code of a guest address begins (entry for flags state M). */
 struct jc_entry {
 	uint64_t key; /* guest rip with hot->jc_id for its low 12 bits, which the index implies */
+	uint64_t host;
+};
+
+/* What the jump cache had no place for any more, found by C: two functions 32 KiB apart would else drive each other out for ever. */
+struct jc2_entry {
+	uint64_t key; /* low 48 bits of rip, above them the id */
 	uint64_t host;
 };
 
@@ -52,6 +59,7 @@ struct dbt_hot {
 	uint8_t vec_live, x87_live;
 	uint8_t pad[6];
 	struct jc_entry jc[JC_ENTRIES];
+	struct jc2_entry jc2[1u << JC2_BITS];
 	uint64_t slot[LINK_SLOTS]; /* cross-page links: host address to jump to */
 	uint64_t log_left; /* under engine=verify: the blocks executed, from the end of log[] down */
 	uint64_t log[WATCH_LOG];

@@ -162,11 +162,48 @@ void unlink_incoming(struct dbt *d, struct block *b)
 	}
 }
 
+static struct jc2_entry *jc2_entry(struct dbt_hot *h, uint64_t rip)
+{
+	return &h->jc2[rip * 0x9e3779b97f4a7c15ull >> (64 - JC2_BITS)];
+}
+
+static uint64_t jc2_key(uint64_t rip, uint64_t id)
+{
+	return rip << 16 >> 16 | id << 48;
+}
+
+/* One that is pushed out of the jump cache. Should it be an old one, nobody will ask for its id. */
+static void jc2_insert(struct dbt_hot *h, uint64_t rip, const struct jc_entry *j)
+{
+	struct jc2_entry *second = jc2_entry(h, rip);
+
+	store64(&second->key, JC_EMPTY);
+	store64(&second->host, j->host);
+	store64(&second->key, jc2_key(rip, j->key & 0xfff));
+}
+
+uint64_t jc_find(struct cpu *c, uint64_t rip)
+{
+	struct dbt_hot *h = dbt_hot(c);
+	const struct jc_entry *j = &h->jc[jc_index(rip)];
+	const struct jc2_entry *second = jc2_entry(h, rip);
+
+	if (__atomic_load_n(&j->key, __ATOMIC_ACQUIRE) == ((rip & ~0xfffull) | h->jc_id))
+		return __atomic_load_n(&j->host, __ATOMIC_RELAXED);
+	if ((uint64_t)((int64_t)(rip << 16) >> 16) != rip || __atomic_load_n(&second->key, __ATOMIC_ACQUIRE) != jc2_key(rip, h->jc_id))
+		return 0;
+	dbt_cpu(c)->counters.second_chances++;
+	return __atomic_load_n(&second->host, __ATOMIC_RELAXED);
+}
+
 void jc_insert(struct cpu *c, uint64_t rip, const void *host)
 {
 	struct dbt_hot *h = dbt_hot(c);
 	struct jc_entry *j = &h->jc[jc_index(rip)];
+	uint64_t was = (j->key & ~0xfffull) | (rip & 0xfff);
 
+	if (j->key != JC_EMPTY && was != rip)
+		jc2_insert(h, was, j);
 	store64(&j->key, JC_EMPTY);
 	store64(&j->host, (uint64_t)(uintptr_t)host);
 	store64(&j->key, (rip & ~0xfffull) | h->jc_id);
@@ -177,20 +214,29 @@ void jc_remove(struct dbt *d, uint64_t rip)
 	for (unsigned n = 0; n < d->machine->ncpus; n++) {
 		struct cpu *c = d->machine->cpus[n];
 
-		if (c)
-			store64(&dbt_hot(c)->jc[jc_index(rip)].key, JC_EMPTY);
+		if (!c)
+			continue;
+		store64(&dbt_hot(c)->jc[jc_index(rip)].key, JC_EMPTY);
+		store64(&jc2_entry(dbt_hot(c), rip)->key, JC_EMPTY);
 	}
 }
 
-/* A number for this mode and id; a new one forgets what the number stood for before, all when they run out. */
+/*
+ * A number for this mode and id; all are forgotten when numbers run out. The least recently used makes room: were it the oldest, the
+ * kernel's would be lost whenever user space has had its mappings changed a few times.
+ */
 static uint16_t jc_id_of(struct dbt_cpu *dc, uint32_t mode, uint64_t code_id)
 {
 	struct dbt_hot *h = dbt_hot(dc->c);
-	unsigned n;
+	unsigned n, victim = 0;
 
 	for (n = 0; n < JC_IDS; n++) {
-		if (dc->ids[n].id && dc->ids[n].mode == mode && dc->ids[n].code_id == code_id)
+		if (dc->ids[n].id && dc->ids[n].mode == mode && dc->ids[n].code_id == code_id) {
+			dc->ids[n].used = ++dc->ids_clock;
 			return dc->ids[n].id;
+		}
+		if (dc->ids[n].used < dc->ids[victim].used)
+			victim = n;
 	}
 	if (++dc->jc_ids == 4096) {
 		dc->jc_ids = 1;
@@ -198,11 +244,13 @@ static uint16_t jc_id_of(struct dbt_cpu *dc, uint32_t mode, uint64_t code_id)
 			dc->ids[n].id = 0;
 		for (n = 0; n < JC_ENTRIES; n++)
 			store64(&h->jc[n].key, JC_EMPTY);
+		for (n = 0; n < 1u << JC2_BITS; n++)
+			store64(&h->jc2[n].key, JC_EMPTY);
 	}
-	n = dc->next_id_place++ % JC_IDS;
-	dc->ids[n].id = dc->jc_ids;
-	dc->ids[n].mode = mode;
-	dc->ids[n].code_id = code_id;
+	dc->ids[victim].id = dc->jc_ids;
+	dc->ids[victim].mode = mode;
+	dc->ids[victim].code_id = code_id;
+	dc->ids[victim].used = ++dc->ids_clock;
 	return dc->jc_ids;
 }
 

@@ -120,7 +120,7 @@ struct region {
 
 #define DBT_COUNTERS(X) \
 	X(blocks) X(copied) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
-	X(interp_helpers) X(interp_steps) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
+	X(interp_helpers) X(interp_steps) X(second_chances) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
 	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) \
 	X(samples_guest_code) X(samples_helpers) X(samples_translating) X(samples_halted)
 
@@ -183,10 +183,11 @@ struct dbt_cpu {
 	bool super_local;    /* the jump cache leads a supervisor to pages that are not global */
 	struct {
 		uint64_t code_id;
+		uint64_t used;
 		uint32_t mode;
 		uint16_t id;
 	} ids[JC_IDS];
-	unsigned next_id_place;
+	uint64_t ids_clock;
 	uint16_t jc_ids;
 	bool tsc_slow;   /* the clock is not the host's TSC: no RDTSC inline */
 	bool indirect;   /* the jump cache is to learn where rip leads */
@@ -286,6 +287,7 @@ void slot_give_back(struct dbt *d, int32_t slot);
 void exit_unpatch(struct dbt *d, const struct exit *x); /* jumps to its stub */
 void jc_insert(struct cpu *c, uint64_t rip, const void *host);
 void jc_remove(struct dbt *d, uint64_t rip);
+uint64_t jc_find(struct cpu *c, uint64_t rip); /* host address, for flags state M; 0: not there */
 void chain_check(struct cpu *c, uint32_t mode); /* drop what mapping or mode made wrong; own thread, no lock held */
 static inline unsigned jc_index(uint64_t rip)
 {
@@ -312,6 +314,8 @@ void dbt_stub_kicked(void);
 void dbt_stub_return(void);
 /* Between these a kick is answered at dbt_stub_kicked. */
 extern const char dbt_enter_check[], dbt_enter_go[], dbt_slow_check[], dbt_slow_go[];
+
+uint64_t dbt_indirect(struct cpu *c);
 
 /* run.c */
 enum cpu_stop dbt_run(struct cpu *c);

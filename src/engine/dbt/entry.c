@@ -124,10 +124,13 @@ __attribute__((naked)) void dbt_stub_link_m(void)
 			 "jmp dbt_stub_exit_m\n\t" ::ABI_OPERANDS);
 }
 
+/* rip is not where the jump cache is looked into inline. */
 __attribute__((naked)) void dbt_stub_indirect(void)
 {
-	__asm__ volatile("movl $%c[exit_indirect], %%r13d\n\t"
-			 "jmp dbt_stub_exit_m\n\t" ::ABI_OPERANDS);
+	__asm__ volatile("movq $%c[exit_indirect], %%gs:%c[code]\n\t" STORE_GUEST "movq %%gs:%c[host_rsp], %%rsp\n\t"
+			 "movq %%gs:%c[self], %%rdi\n\t"
+			 "call dbt_indirect\n\t"
+			 "jmp dbt_slow_back\n\t" ::ABI_OPERANDS);
 }
 
 /* R13 is an address, R14 a SLOW_PARAM. dbt_slow gives the host address to go on at, or 0 to leave. */
@@ -137,7 +140,8 @@ __attribute__((naked)) void dbt_stub_slow(void)
 			 "movq %%gs:%c[self], %%rdi\n\t"
 			 "movq %%r13, %%rsi\n\t"
 			 "movq %%r14, %%rdx\n\t"
-			 "call dbt_slow\n\t"
+			 "call dbt_slow\n"
+			 "dbt_slow_back:\n\t"
 			 "testq %%rax, %%rax\n\t"
 			 "jz dbt_stub_return\n\t"
 			 "movq %%rax, %%gs:%c[resume]\n\t"

@@ -28,7 +28,7 @@ static uint64_t go_on(struct cpu *c)
 	struct dbt_cpu *dc = dbt_cpu(c);
 	struct dbt_hot *h = dbt_hot(c);
 	uint64_t flags = c->s.rflags;
-	const struct jc_entry *j;
+	uint64_t host;
 	uint32_t mode;
 
 	h->flags = flags_to_m(flags);
@@ -40,11 +40,9 @@ static uint64_t go_on(struct cpu *c)
 	if (mode == MODE_NONE)
 		return 0;
 	chain_check(c, mode);
-	j = &h->jc[jc_index(c->s.rip)];
-	if (__atomic_load_n(&j->key, __ATOMIC_ACQUIRE) == ((c->s.rip & ~0xfffull) | h->jc_id))
-		return __atomic_load_n(&j->host, __ATOMIC_RELAXED);
-	dc->indirect = true;
-	return 0;
+	host = jc_find(c, c->s.rip);
+	dc->indirect |= !host;
+	return host;
 }
 
 bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value, uint64_t *resume)

@@ -241,3 +241,9 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 	dbt_hot(c)->reenter = resume;
 	return (uint64_t)(uintptr_t)dbt_exec(dbt_cpu(c)->d, b->swap_in);
 }
+
+/* Where an indirect jump goes on that missed the jump cache; 0: out of translated code. */
+__attribute__((used)) uint64_t dbt_indirect(struct cpu *c)
+{
+	return unlikely(dbt_cpu(c)->d->watch) ? 0 : jc_find(c, c->s.rip);
+}
