@@ -35,6 +35,10 @@
 #define MODE_AVX512 0x40u
 #define MODE_TSD 0x80u  /* RDTSC faults */
 #define MODE_SMAP 0x200u
+/* 32-bit code (no MODE_LONG): code, stack, DS and ES flat. Upper halves of RAX..RDI are zero then. */
+#define MODE_COMPAT 0x400u /* of a 64-bit system: the TLB may know addresses beyond 4 GiB */
+#define MODE_FS 0x800u     /* FS is a writable data segment of 4 GiB at any base */
+#define MODE_GS 0x1000u
 #define MODE_NONE UINT32_MAX /* not for translation: the interpreter runs it */
 
 enum flags_state { FL_DEAD, FL_H, FL_M };
@@ -205,6 +209,15 @@ struct dbt_cpu {
 	uint64_t helped[OP_COUNT]; /* instructions interpreted within blocks */
 };
 
+static inline bool mode_32bit(uint32_t mode)
+{
+	return !(mode & MODE_LONG);
+}
+static inline enum insn_mode mode_insns(uint32_t mode)
+{
+	return mode_32bit(mode) ? MODE_32 : MODE_64;
+}
+
 static inline struct dbt *dbt_of(const struct cpu *c)
 {
 	return c->machine->engine_data;
@@ -222,6 +235,12 @@ static inline void block_swap(struct cpu *c, const struct block *b)
 		c->s.gpr[b->swap[n].guest] = c->s.gpr[b->swap[n].host];
 		c->s.gpr[b->swap[n].host] = v;
 	}
+}
+/* What translated 32-bit code counts on; no architecture says what upper halves are there. */
+static inline void gpr_narrow(struct cpu *c)
+{
+	for (unsigned n = RAX; n <= RDI; n++)
+		c->s.gpr[n] = (uint32_t)c->s.gpr[n];
 }
 static inline const void *dbt_exec(const struct dbt *d, uint32_t offset)
 {
@@ -260,6 +279,7 @@ struct tr;
 struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode);
 #define NO_PAGE (~0ull)
 #define MAX_INSN 15u
+#define LAST_PAGE_32 0xfffff000u /* not translated: nothing there has to wrap */
 static inline bool may_straddle(uint64_t va)
 {
 	return (va & 0xfff) > 4096 - MAX_INSN;

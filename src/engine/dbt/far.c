@@ -39,6 +39,8 @@ static uint64_t go_on(struct cpu *c)
 	mode = mode_of(c);
 	if (mode == MODE_NONE)
 		return 0;
+	if (mode_32bit(mode))
+		gpr_narrow(c);
 	chain_check(c, mode);
 	host = jc_find(c, c->s.rip);
 	dc->indirect |= !host;

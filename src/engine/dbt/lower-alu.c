@@ -181,7 +181,8 @@ void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct
 		flags &= i->prefix == 0xf2 ? ~ENC_F3 : ~ENC_F2;
 	if (i->rex) /* SPL..DIL rather than AH..BH, as the guest has it */
 		flags |= ENC_BYTE_REG | ENC_BYTE_RM;
-	enc(e, flags | maps[i->opmap & 3], i->opcode, reg, rm);
+	/* 82 is 80 in 32-bit code only */
+	enc(e, flags | maps[i->opmap & 3], unlikely(i->opcode == 0x82) && !i->opmap ? 0x80 : i->opcode, reg, rm);
 	tail = i->disp_len ? i->disp_at + i->disp_len : i->imm_len ? i->imm_at : i->len;
 	emit_bytes(e, i->bytes + tail, i->len - tail);
 }
@@ -363,6 +364,8 @@ static enum lowered lower_vex_gpr(struct tr *t, const struct insn *i)
 
 	if (!three) /* C5: R and the rest in one byte, map 0F */
 		p1 = (p2 & 0x80) | 0x61, p2 &= 0x7f;
+	if (t->m32) /* W counts for nothing there */
+		p2 &= 0x7f;
 	if (spilled(15 & ~(p2 >> 3)))
 		return LOWER_HELPER;
 	if (i->reg >= GUEST_HOST_REGS && !(i->opmap == 2 && i->opcode == 0xf3))
@@ -400,7 +403,7 @@ static enum lowered lower_pair(struct tr *t, const struct insn *i)
 	return LOWERED;
 }
 
-static enum lowered lower_simple(struct tr *t, const struct insn *i)
+enum lowered lower_simple(struct tr *t, const struct insn *i)
 {
 	switch (i->op) {
 	case OP_NOP:
@@ -457,7 +460,7 @@ static enum lowered lower_bits(struct tr *t, const struct insn *i)
 {
 	struct opnd m;
 
-	if (i->opsize < 4 || i->addrsize != 8 || (i->op == OP_BT && i->flags & INSN_LOCK))
+	if (i->opsize < 4 || i->addrsize != t->word || t->mode & MODE_COMPAT || (i->op == OP_BT && i->flags & INSN_LOCK))
 		return LOWER_HELPER;
 	mem_bits(t, i, i->op != OP_BT, &m);
 	encode_reg(t, i, A_R, &m);
@@ -489,6 +492,8 @@ enum lowered lower_alu(struct tr *t, const struct insn *i)
 		if ((i->op == OP_MOV && i->form == FORM_REG_IMM) || i->op == OP_XCHG)
 			return lower_opcode_reg(t, i);
 	}
+	if (!i->modrm_at && t->m32)
+		return lower_only32(t, i);
 	if (!i->modrm_at && i->op == OP_MOV && i->flags & INSN_MEM)
 		return LOWER_HELPER; /* absolute 64-bit addresses */
 	if (i->op >= OP_BT && i->op <= OP_BTC && i->form == FORM_RM_REG && i->flags & INSN_MEM)

@@ -222,10 +222,14 @@ static void push_return(struct tr *t, const struct insn *i, bool second)
 {
 	struct emit *e = &t->e;
 	uint64_t back = tr_next_rip(t);
-	struct opnd m;
+	struct opnd m, below = opnd_mem(RSP, -(int)t->word);
 
-	mem_stack(t, -8, 8, SLOW_WRITE, second, &m);
-	if (back == (uint64_t)(int64_t)(int32_t)back) {
+	mem_stack(t, -(int)t->word, t->word, SLOW_WRITE, second, &m);
+	if (t->m32) {
+		tr_commit(t, i);
+		enc(e, 0, 0xc7, 0, &m);
+		emit32(e, (uint32_t)back);
+	} else if (back == (uint64_t)(int64_t)(int32_t)back) {
 		tr_commit(t, i);
 		emit_store_imm32(e, m, (int32_t)back);
 		tr_reloc(t, RELOC_VA32);
@@ -234,7 +238,7 @@ static void push_return(struct tr *t, const struct insn *i, bool second)
 		tr_commit(t, i);
 		emit_store(e, m, S0);
 	}
-	emit_lea(e, RSP, opnd_mem(RSP, -8));
+	enc(e, t->wide, X_LEA, RSP, &below);
 }
 
 static bool canonical(uint64_t v)
@@ -248,8 +252,8 @@ static void load_target(struct tr *t, const struct insn *i)
 	struct opnd m;
 
 	if (i->flags & INSN_MEM) {
-		mem_operand(t, i, 8, SLOW_READ, &m);
-		emit_load(&t->e, S0, m);
+		mem_operand(t, i, t->word, SLOW_READ, &m);
+		enc(&t->e, t->wide, X_MOV_LOAD, S0, &m);
 	} else if (i->rm >= GUEST_HOST_REGS) {
 		emit_load(&t->e, S0, opnd_gs(OFF_GPR(i->rm)));
 	} else {
@@ -262,15 +266,15 @@ static enum lowered lower_call(struct tr *t, const struct insn *i)
 	struct emit *e = &t->e;
 
 	if (i->form == FORM_IMM) {
-		uint64_t target = tr_next_rip(t) + i->imm;
+		uint64_t target = tr_target(t, i);
 
-		if (!canonical(target) || i->opsize != 8)
+		if (!canonical(target) || i->opsize != t->word)
 			return LOWER_LEAVE;
 		push_return(t, i, false);
 		lower_exit_direct(t, target);
 		return LOWERED;
 	}
-	if (i->opsize != 8 || i->form != FORM_RM)
+	if (i->opsize != t->word || i->form != FORM_RM)
 		return LOWER_LEAVE;
 	load_target(t, i);
 	emit_store(e, opnd_gs(OFF_HOT(tmp)), S0);
@@ -284,12 +288,13 @@ static enum lowered lower_ret(struct tr *t, const struct insn *i)
 {
 	struct opnd m;
 
-	if (i->opsize != 8)
+	if (i->opsize != t->word)
 		return LOWER_LEAVE;
-	mem_stack(t, 0, 8, SLOW_READ, false, &m);
-	emit_load(&t->e, S0, m);
+	mem_stack(t, 0, t->word, SLOW_READ, false, &m);
+	enc(&t->e, t->wide, X_MOV_LOAD, S0, &m);
 	tr_commit(t, i);
-	emit_lea(&t->e, RSP, opnd_mem(RSP, 8 + (int32_t)(i->form == FORM_IMM ? (uint16_t)i->imm : 0)));
+	m = opnd_mem(RSP, (int32_t)t->word + (int32_t)(i->form == FORM_IMM ? (uint16_t)i->imm : 0));
+	enc(&t->e, t->wide, X_LEA, RSP, &m);
 	lower_exit_indirect(t);
 	return LOWERED;
 }
@@ -297,15 +302,15 @@ static enum lowered lower_ret(struct tr *t, const struct insn *i)
 static enum lowered lower_jmp(struct tr *t, const struct insn *i)
 {
 	if (i->form == FORM_IMM) {
-		uint64_t target = tr_next_rip(t) + i->imm;
+		uint64_t target = tr_target(t, i);
 
-		if (!canonical(target) || i->opsize != 8)
+		if (!canonical(target) || i->opsize != t->word)
 			return LOWER_LEAVE;
 		tr_commit(t, i);
 		lower_exit_direct(t, target);
 		return LOWERED;
 	}
-	if (i->opsize != 8 || i->form != FORM_RM)
+	if (i->opsize != t->word || i->form != FORM_RM)
 		return LOWER_LEAVE;
 	load_target(t, i);
 	tr_commit(t, i);
@@ -313,19 +318,21 @@ static enum lowered lower_jmp(struct tr *t, const struct insn *i)
 	return LOWERED;
 }
 
-/* JRCXZ and LOOP: RCX without touching the flags. */
+/* JRCXZ (JECXZ in 32-bit code) and LOOP: RCX without touching the flags. */
 static enum lowered lower_counted(struct tr *t, const struct insn *i, uint64_t target)
 {
 	struct emit *e = &t->e;
+	struct opnd less = opnd_mem(RCX, -1);
+	bool empty = i->op == (t->m32 ? OP_JECXZ : OP_JRCXZ);
 	uint8_t *over;
 
-	if (i->addrsize != 8 || (i->op != OP_JRCXZ && i->op != OP_LOOP))
+	if (i->addrsize != t->word || (!empty && i->op != OP_LOOP))
 		return LOWER_LEAVE;
 	tr_commit(t, i);
-	if (i->op == OP_LOOP)
-		emit_lea(e, RCX, opnd_mem(RCX, -1));
+	if (!empty)
+		enc(e, t->wide, X_LEA, RCX, &less);
 	/* jrcxz has one byte of reach only */
-	if (i->op == OP_JRCXZ) {
+	if (empty) {
 		emit8(e, 0xe3);
 		emit8(e, 2);
 		emit8(e, 0xeb);
@@ -359,7 +366,7 @@ enum lowered lower_branch(struct tr *t, const struct insn *i)
 	default:
 		break;
 	}
-	target = tr_next_rip(t) + i->imm;
+	target = tr_target(t, i);
 	if (!canonical(target))
 		return LOWER_LEAVE;
 	if (i->op >= OP_JCXZ && i->op <= OP_LOOPNE)

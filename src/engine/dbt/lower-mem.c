@@ -13,6 +13,11 @@
  * Where the address is base + displacement it is used as it stands in the last step, otherwise it is computed a
  * second time (cheaper than keeping it, there is no third register). Constant addresses need no index and one
  * compare. This file is the seam for other ways of reaching memory.
+ *
+ * 32-bit code: addresses wrap at 4 GiB, and the upper halves of the guest's registers are zero. LEA with a 32-bit result wraps
+ * them. base + displacement is used without that where the TLB knows no address beyond 4 GiB (no MODE_COMPAT): what does not
+ * fit 32 bits is in no table then, and the interpreter wraps it. What is checked is what is used, or the access
+ * would be 4 GiB off in the host: see run_direct().
  */
 #include "engine/dbt/translate.h"
 
@@ -36,10 +41,25 @@ static bool ea_constant(const struct tr *t, const struct insn *i, uint64_t *ea)
 	return true;
 }
 
+#define NEAR_32 (1 << 20) /* larger displacements are addresses of tables, which wrap */
+
 /* Usable as [base + S1 + disp] without computing it. */
-static bool ea_direct(const struct insn *i)
+static bool ea_direct(const struct tr *t, const struct insn *i)
 {
-	return i->seg < SEG_FS && i->index == REG_NONE && i->addrsize == 8 && i->base < GUEST_HOST_REGS;
+	if (i->seg >= SEG_FS || i->index != REG_NONE || i->base >= GUEST_HOST_REGS)
+		return false;
+	if (likely(!t->m32))
+		return i->addrsize == 8;
+	return !i->disp || (!(t->mode & MODE_COMPAT) && i->disp < NEAR_32 && i->disp > -NEAR_32);
+}
+
+/* The address itself, of a few bytes more or less. */
+static bool ea_unwrapped(const struct tr *t, const struct insn *i)
+{
+	if (likely(!t->m32))
+		return i->addrsize == 8;
+	return i->seg < SEG_FS && i->index == REG_NONE && i->base < GUEST_HOST_REGS && !(t->mode & MODE_COMPAT) &&
+	       i->disp < 2 * NEAR_32 && i->disp > -2 * NEAR_32;
 }
 
 /* Parts that live in memory are loaded into S0 (and S1, for LEA: flags may be live there). */
@@ -83,11 +103,10 @@ void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flag
 		enc(e, enc_flags, X_LEA, reg, &m);
 }
 
-/* Linear address into S0. */
-static void ea_emit(struct tr *t, const struct insn *i)
+/* Linear address into S0; flags: ENC_W or 0, for 32 bits of it. */
+static void ea_emit_as(struct tr *t, const struct insn *i, unsigned flags)
 {
 	struct emit *e = &t->e;
-	unsigned flags = i->addrsize == 8 ? ENC_W : 0;
 	struct opnd base;
 
 	if (i->seg < SEG_FS) {
@@ -104,8 +123,26 @@ static void ea_emit(struct tr *t, const struct insn *i)
 		emit_lea(e, S0, opnd_sib(i->base, S0, 0, (int32_t)i->disp)); /* RSP cannot be an index */
 	} else {
 		mem_lea(t, i, S0, flags);
-		enc(e, ENC_W, X_ADD, S0, &base);
+		enc(e, t->wide, X_ADD, S0, &base);
 	}
+}
+
+static void ea_emit(struct tr *t, const struct insn *i)
+{
+	ea_emit_as(t, i, ea_unwrapped(t, i) ? ENC_W : 0);
+}
+
+/* [RSP + offset] into S0; 32-bit code of a 64-bit system has to wrap it. */
+static bool stack_wraps(const struct tr *t, int32_t offset)
+{
+	return offset && t->mode & MODE_COMPAT;
+}
+
+static void stack_emit(struct tr *t, int32_t offset)
+{
+	struct opnd m = opnd_mem(RSP, offset);
+
+	enc(&t->e, stack_wraps(t, offset) ? 0 : ENC_W, X_LEA, S0, &m);
 }
 
 static void slow_emit(struct tr *t, const struct cold *k)
@@ -117,7 +154,7 @@ static void slow_emit(struct tr *t, const struct cold *k)
 	if (k->rbp)
 		emit_mov(e, S0, RBP);
 	else if (k->stack)
-		emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
+		stack_emit(t, (int32_t)k->arg);
 	else if (kind != SLOW_INTERP)
 		ea_emit(t, &t->insn[k->idx]);
 	tr_emit_block(t, S1, SLOW_PARAM(t->b, k->idx, kind, k->size));
@@ -198,7 +235,7 @@ static void run_slow_emit(struct tr *t, const struct cold *k)
 
 	emit_label_here(e, k->from);
 	if (k->stack) {
-		emit_lea(e, S0, opnd_mem(RSP, (int32_t)k->arg));
+		stack_emit(t, (int32_t)k->arg);
 	} else {
 		at.disp = (int32_t)k->arg;
 		ea_emit(t, &at);
@@ -217,7 +254,7 @@ static void run_check(struct tr *t, const struct insn *i, unsigned n)
 	struct cold *k;
 
 	at.disp -= t->run_at[t->idx];
-	if (ea_direct(&at) && !at.disp) {
+	if (ea_direct(t, &at) && !at.disp) {
 		tlb_check(t, at.base, r->span, r->write);
 	} else {
 		ea_emit(t, &at);
@@ -231,6 +268,20 @@ static void run_check(struct tr *t, const struct insn *i, unsigned n)
 	if (r->slot)
 		emit_store(e, opnd_gs(OFF_HOT(run) + 8 * (int32_t)n), S1);
 	t->runs_ready |= (uint32_t)BIT(n);
+	t->run_checked[n] = t->run_off[t->idx];
+}
+
+/*
+ * Of 32-bit code: a base register that has been stepped past 4 GiB since the check, or is to be stepped back by the displacement,
+ * names the byte that was checked only modulo 4 GiB. Not so if it is the register of the check, or points into the range.
+ */
+static bool run_direct(const struct tr *t, const struct insn *i, unsigned n)
+{
+	int64_t points = t->run_at[t->idx] - i->disp;
+
+	if (!ea_direct(t, i))
+		return false;
+	return likely(!t->m32) || t->run_off[t->idx] == t->run_checked[n] || (points >= 0 && points < t->runs[n].span);
 }
 
 static void run_operand(struct tr *t, const struct insn *i, unsigned kind, struct opnd *out)
@@ -243,11 +294,11 @@ static void run_operand(struct tr *t, const struct insn *i, unsigned kind, struc
 	else if (t->s1_run != (int)n)
 		emit_load(&t->e, S1, opnd_gs(OFF_HOT(run) + 8 * (int32_t)n));
 	t->s1_next = (int)n;
-	if (ea_direct(i)) {
+	if (run_direct(t, i, n)) {
 		*out = opnd_sib(i->base, S1, 0, (int32_t)i->disp);
 		return;
 	}
-	ea_emit(t, i);
+	ea_emit_as(t, i, i->addrsize == 8 ? ENC_W : 0);
 	*out = opnd_sib(S0, S1, 0, 0);
 }
 
@@ -301,7 +352,7 @@ static void guess_check(struct tr *t, const struct insn *i, unsigned size, unsig
 void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kind, struct opnd *out)
 {
 	struct emit *e = &t->e;
-	bool direct = ea_direct(i);
+	bool direct = ea_direct(t, i);
 	uint64_t ea;
 
 	if (t->run_of[t->idx] >= 0) {
@@ -362,7 +413,7 @@ void mem_bits(struct tr *t, const struct insn *i, bool write, struct opnd *out)
 	tlb_check(t, S0, i->opsize, write);
 	slow_jump(t, CC_A, SLOW_INTERP, i->opsize);
 	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
-	if (ea_direct(i)) {
+	if (ea_direct(t, i)) {
 		*out = opnd_sib(i->base, S1, 0, (int32_t)i->disp);
 		return;
 	}
@@ -376,13 +427,13 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
 	struct cold *k;
 
 	if (!second && t->run_of[t->idx] >= 0) {
-		struct insn at = { .base = RSP, .index = REG_NONE, .seg = SEG_SS, .addrsize = 8, .disp = offset };
+		struct insn at = { .base = RSP, .index = REG_NONE, .seg = SEG_SS, .addrsize = (uint8_t)t->word, .disp = offset };
 
 		run_operand(t, &at, kind, out);
 		return;
 	}
 	if (offset)
-		emit_lea(e, S0, opnd_mem(RSP, offset));
+		stack_emit(t, offset);
 	tlb_check(t, offset ? S0 : RSP, size, kind == SLOW_WRITE);
 	/* after an earlier access of the same instruction a fill and retry could go round for ever */
 	k = slow_jump(t, CC_A, second ? SLOW_INTERP : kind, size);
@@ -390,6 +441,11 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
 	k->arg = (uint64_t)(int64_t)offset;
 	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
 	*out = opnd_sib(RSP, S1, 0, offset);
+	if (unlikely(stack_wraps(t, offset))) { /* S0 is free for the caller as ever */
+		stack_emit(t, offset);
+		emit_lea(e, S1, opnd_sib(S0, S1, 0, 0));
+		*out = opnd_mem(S1, 0);
+	}
 }
 
 void mem_span(struct tr *t, unsigned reg, bool counted, unsigned shift, unsigned kind)

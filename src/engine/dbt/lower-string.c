@@ -48,6 +48,13 @@ static void host_instruction(struct tr *t, const struct insn *i, bool moves)
 	pointer_move(t, true, RDI, S1);
 }
 
+static void wrap(struct tr *t, unsigned reg)
+{
+	struct opnd m = opnd_reg(reg);
+
+	enc(&t->e, 0, X_MOV_LOAD, reg, &m);
+}
+
 enum lowered lower_string(struct tr *t, const struct insn *i)
 {
 	struct emit *e = &t->e;
@@ -56,7 +63,7 @@ enum lowered lower_string(struct tr *t, const struct insn *i)
 	unsigned shift = (unsigned)__builtin_ctz(i->opsize);
 	struct opnd df = opnd_gs(OFF_RFLAGS + 1);
 
-	if ((!moves && !stores) || i->addrsize != 8 || i->flags & INSN_LOCK || (moves && i->seg >= SEG_FS))
+	if ((!moves && !stores) || i->addrsize != t->word || i->flags & INSN_LOCK || (moves && i->seg >= SEG_FS))
 		return LOWER_HELPER;
 	enc(e, 0, 0xf6, 0, &df); /* test */
 	emit8(e, (unsigned)(FLAG_DF >> 8));
@@ -74,5 +81,10 @@ enum lowered lower_string(struct tr *t, const struct insn *i)
 	if (moves)
 		emit_load(e, S0, opnd_gs(OFF_HOT(tmp)));
 	host_instruction(t, i, moves);
+	if (t->m32) { /* past the last byte there is the first */
+		wrap(t, RDI);
+		if (moves)
+			wrap(t, RSI);
+	}
 	return LOWERED;
 }

@@ -82,8 +82,9 @@ static enum lowered lower_pushf(struct tr *t)
 {
 	struct emit *e = &t->e;
 	struct opnd m, flags = opnd_gs(OFF_HOT(flags)), s0 = opnd_reg(S0), rax = opnd_reg(RAX);
+	struct opnd below = opnd_mem(RSP, -(int)t->word);
 
-	mem_stack(t, -8, 8, SLOW_WRITE, false, &m);
+	mem_stack(t, -(int)t->word, t->word, SLOW_WRITE, false, &m);
 	commit(t);
 	emit_store(e, opnd_gs(OFF_HOT(rax)), RAX);
 	enc(e, ENC_0F, 0xb7, RAX, &flags);
@@ -96,8 +97,8 @@ static enum lowered lower_pushf(struct tr *t)
 	emit_alu_imm(e, 0, 4, s0, (int32_t)~(uint32_t)(FLAGS_ARITH | FLAG_RF | FLAG_VM));
 	enc(e, 0, X_OR, S0, &rax);
 	emit_load(e, RAX, opnd_gs(OFF_HOT(rax)));
-	emit_store(e, m, S0);
-	emit_lea(e, RSP, opnd_mem(RSP, -8));
+	enc(e, t->wide, X_MOV_STORE, S0, &m);
+	enc(e, t->wide, X_LEA, RSP, &below);
 	return LOWERED;
 }
 
@@ -113,18 +114,18 @@ static enum lowered lower_popf(struct tr *t)
 {
 	struct emit *e = &t->e;
 	struct opnd m, s0 = opnd_reg(S0), s1 = opnd_reg(S1), rflags = opnd_gs(OFF_RFLAGS);
-	struct opnd flags = opnd_gs(OFF_HOT(flags));
+	struct opnd flags = opnd_gs(OFF_HOT(flags)), above = opnd_mem(RSP, (int)t->word);
 	label off;
 
-	mem_stack(t, 0, 8, SLOW_READ, false, &m);
-	emit_load(e, S0, m);
+	mem_stack(t, 0, t->word, SLOW_READ, false, &m);
+	enc(e, t->wide, X_MOV_LOAD, S0, &m);
 	enc(e, 0, X_MOV_LOAD, S1, &s0);
 	enc(e, 0, X_XOR, S1, &rflags);
 	enc(e, 0, 0xf7, 0, &s1); /* test */
 	emit32(e, (uint32_t)(FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID));
 	tr_cold(t, interp_emit, emit_jcc(e, CC_NE));
 	commit(t);
-	emit_lea(e, RSP, opnd_mem(RSP, 8));
+	enc(e, t->wide, X_LEA, RSP, &above);
 	emit_alu_imm(e, 0, 4, s0, 0x3f7fd5);
 	emit_alu_imm(e, 0, 1, s0, 2);
 	enc(e, 0, X_MOV_STORE, S0, &rflags);
@@ -278,13 +279,17 @@ static enum lowered lower_mov_cr(struct tr *t, const struct insn *i)
 	static const int32_t where[] = { offsetof(struct cpu, s.cr0), 0, offsetof(struct cpu, s.cr2), offsetof(struct cpu, s.cr3),
 					 offsetof(struct cpu, s.cr4) };
 
-	if (ring0(t) && i->form == FORM_REG_RM && i->reg == 3 && !(i->flags & INSN_LOCK) && t->at[t->idx] + i->len < 4096u) {
+	if (!t->m32 && ring0(t) && i->form == FORM_REG_RM && i->reg == 3 && !(i->flags & INSN_LOCK) && t->at[t->idx] + i->len < 4096u) {
 		return lower_far(t, i, FAR_CR3);
 	}
 	if (!ring0(t) || i->form != FORM_RM_REG || i->reg > 4 || i->reg == 1 || i->flags & INSN_LOCK)
 		return LOWER_HELPER;
 	commit(t);
-	emit_load(&t->e, S0, opnd_gs(where[i->reg]));
+	if (t->m32)
+		enc(&t->e, 0, X_MOV_LOAD, S0, &(struct opnd){ .kind = OPND_MEM, .base = OPND_NONE, .index = OPND_NONE, .gs = true,
+							      .disp = where[i->reg] });
+	else
+		emit_load(&t->e, S0, opnd_gs(where[i->reg]));
 	emit_store(&t->e, opnd_guest(i->rm), S0);
 	return LOWERED;
 }
@@ -302,14 +307,16 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 		/* as the last of its block it leaves no place to hold an interrupt off */
 		return ring0(t) && t->idx + 1 < t->n ? lower_sti(t) : LOWER_HELPER;
 	case OP_PUSHFQ:
-		return i->opsize == 8 ? lower_pushf(t) : LOWER_HELPER;
+	case OP_PUSHFD:
+		return i->opsize == t->word ? lower_pushf(t) : LOWER_HELPER;
 	case OP_POPFQ:
-		return i->opsize == 8 && ring0(t) ? lower_popf(t) : LOWER_HELPER;
+	case OP_POPFD:
+		return i->opsize == t->word && ring0(t) ? lower_popf(t) : LOWER_HELPER;
 	case OP_RDTSC:
 	case OP_RDTSCP:
 		return lower_rdtsc(t, i);
 	case OP_SWAPGS:
-		return ring0(t) ? lower_swapgs(t) : LOWER_HELPER;
+		return ring0(t) && !t->m32 ? lower_swapgs(t) : LOWER_HELPER;
 	case OP_STAC:
 	case OP_CLAC:
 		return lower_ac(t, i->op == OP_STAC);
@@ -323,6 +330,8 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 	case OP_MOV_CR:
 		return lower_mov_cr(t, i);
 	case OP_SYSCALL:
+		if (t->m32)
+			return LOWER_HELPER;
 		return lower_far(t, i, FAR_SYSCALL);
 	case OP_SYSRET:
 		return i->opsize == 8 && ring0(t) ? lower_far(t, i, FAR_SYSRET) : LOWER_HELPER;

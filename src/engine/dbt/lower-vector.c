@@ -120,7 +120,10 @@ static bool shape_of(const struct cpuid_model *m, const struct insn *i, struct s
 	ZydisDecoder d;
 
 	memset(s, 0, sizeof(*s));
-	if (!ZYAN_SUCCESS(ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
+	bool m32 = i->mode == MODE_32;
+
+	if (!ZYAN_SUCCESS(ZydisDecoderInit(&d, m32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64,
+					   m32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64)) ||
 	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, i->bytes, i->len, &z, o)))
 		return false;
 	if (i->op == OP_VPCLMULQDQ && !m->has_pclmul) /* in libzydis's set AVX */

@@ -44,6 +44,7 @@ struct plan {
 	uint32_t ids;
 	unsigned side_exits, count;
 	bool stepwise;
+	unsigned word;
 	struct candidate c[CANDIDATES];
 };
 
@@ -82,6 +83,14 @@ static bool plain_writes(const struct insn *i, uint32_t *w)
 		break;
 	}
 	if (!i->modrm_at) {
+		if (i->op == OP_MOV && i->flags & INSN_MEM) { /* an absolute address */
+			*w = i->form == FORM_REG_RM ? BIT(RAX) : 0;
+			return true;
+		}
+		if (i->op == OP_INC || i->op == OP_DEC) {
+			*w = BIT(i->reg);
+			return true;
+		}
 		if (i->form != FORM_REG_IMM || i->flags & INSN_MEM)
 			return false;
 		*w = BIT(i->flags & INSN_HIGH_REG ? i->reg & 3 : i->reg & 15);
@@ -115,15 +124,15 @@ static bool vector_writes(struct tr *t, unsigned idx, uint32_t *w)
 	return true;
 }
 
-static bool is_push(const struct insn *i)
+static bool is_push(unsigned word, const struct insn *i)
 {
-	return i->op == OP_PUSH && i->opsize == 8 && !(i->flags & INSN_MEM) &&
+	return i->op == OP_PUSH && i->opsize == word && !(i->flags & INSN_MEM) &&
 	       (i->form == FORM_IMM || i->form == FORM_REG || i->form == FORM_RM);
 }
 
-static bool is_pop(const struct insn *i)
+static bool is_pop(unsigned word, const struct insn *i)
 {
-	return i->op == OP_POP && i->opsize == 8 && !(i->flags & INSN_MEM) && (i->form == FORM_REG || i->form == FORM_RM);
+	return i->op == OP_POP && i->opsize == word && !(i->flags & INSN_MEM) && (i->form == FORM_REG || i->form == FORM_RM);
 }
 
 static struct value value_new(struct plan *p)
@@ -148,23 +157,27 @@ static bool shift_value(struct plan *p, unsigned to, struct value from, int64_t 
 /* Copies and constant steps; false: something else. */
 static bool follow_step(struct plan *p, const struct insn *i)
 {
-	if (is_push(i))
-		return shift_value(p, RSP, p->reg[RSP], -8);
-	if (is_pop(i)) {
+	const int word = (int)p->word;
+
+	if (is_push(p->word, i))
+		return shift_value(p, RSP, p->reg[RSP], -word);
+	if (is_pop(p->word, i)) {
 		unsigned to = i->form == FORM_RM ? i->rm : i->reg;
 
-		if (!shift_value(p, RSP, p->reg[RSP], 8))
+		if (!shift_value(p, RSP, p->reg[RSP], word))
 			return false;
 		p->reg[to] = value_new(p);
 		return true;
 	}
-	if (i->opsize != 8 || (i->flags & INSN_MEM && i->op != OP_LEA) || i->class != CLASS_PLAIN)
+	if (i->opsize != p->word || (i->flags & INSN_MEM && i->op != OP_LEA) || i->class != CLASS_PLAIN)
 		return false;
 	if ((i->op == OP_ADD || i->op == OP_SUB) && i->form == FORM_RM_IMM)
-		return shift_value(p, i->rm, p->reg[i->rm], i->op == OP_ADD ? (int64_t)i->imm : -(int64_t)i->imm);
+		return shift_value(p, i->rm, p->reg[i->rm], i->op == OP_ADD ? (int32_t)i->imm : -(int64_t)(int32_t)i->imm);
+	if ((i->op == OP_INC || i->op == OP_DEC) && i->form == FORM_REG) /* one byte, 32-bit code */
+		return shift_value(p, i->reg, p->reg[i->reg], i->op == OP_INC ? 1 : -1);
 	if ((i->op == OP_INC || i->op == OP_DEC) && i->form == FORM_RM)
 		return shift_value(p, i->rm, p->reg[i->rm], i->op == OP_INC ? 1 : -1);
-	if (i->op == OP_LEA && i->addrsize == 8 && i->index == REG_NONE && i->base < 16)
+	if (i->op == OP_LEA && i->addrsize == p->word && i->index == REG_NONE && i->base < 16)
 		return shift_value(p, i->reg, p->reg[i->base], i->disp);
 	if (i->op == OP_MOV && i->modrm_at && i->form == FORM_RM_REG)
 		return shift_value(p, i->rm, p->reg[i->reg], 0);
@@ -226,18 +239,18 @@ static bool access_of(const struct plan *p, struct tr *t, unsigned idx, struct a
 
 	memset(a, 0, sizeof(*a));
 	a->base = p->reg[RSP];
-	a->size = 8;
+	a->size = p->word;
 	a->stack = true;
-	if (is_push(i) || (i->op == OP_CALL && i->opsize == 8 && !(i->flags & INSN_MEM))) {
+	if (is_push(p->word, i) || (i->op == OP_CALL && i->opsize == p->word && !(i->flags & INSN_MEM))) {
 		a->write = true;
-		a->rel = a->base.off - 8;
+		a->rel = a->base.off - (int)p->word;
 		return true;
 	}
-	if (is_pop(i) || (i->op == OP_RET && i->opsize == 8)) {
+	if (is_pop(p->word, i) || (i->op == OP_RET && i->opsize == p->word)) {
 		a->rel = a->base.off;
 		return true;
 	}
-	if (!(i->flags & INSN_MEM) || i->addrsize != 8 || i->seg >= SEG_FS || i->base >= 16 ||
+	if (!(i->flags & INSN_MEM) || i->addrsize != p->word || i->seg >= SEG_FS || i->base >= 16 ||
 	    i->disp > DISP_MAX || i->disp < -DISP_MAX)
 		return false;
 	if (i->index != REG_NONE && (i->index >= 16 || i->flags & INSN_VSIB || (spilled(i->index) && spilled(i->base))))
@@ -348,7 +361,7 @@ bool run_keeps_s1(struct tr *t, unsigned idx)
 	bool vector = i->class == CLASS_VECTOR || i->class == CLASS_X87;
 	struct roles r;
 
-	if (is_push(i) || is_pop(i))
+	if (is_push(t->word, i) || is_pop(t->word, i))
 		return t->run_of[idx] >= 0;
 	if (t->run_of[idx] >= 0)
 		return (i->base < GUEST_HOST_REGS && i->index == REG_NONE) || (!vector && !spilled(i->reg));
@@ -359,10 +372,12 @@ bool run_keeps_s1(struct tr *t, unsigned idx)
 	if (i->class != CLASS_PLAIN || i->flags & (INSN_VEX | INSN_LOCK) || i->opsize == 2)
 		return false;
 	if (i->op == OP_LEA)
-		return !spilled(i->reg) && i->addrsize == 8;
+		return !spilled(i->reg) && i->addrsize == t->word;
 	if (i->flags & INSN_MEM || spilled(i->reg) || spilled(i->rm))
 		return false;
 	if (i->op == OP_CDQE || i->op == OP_CQO || i->op == OP_CDQ || i->op == OP_CWDE || i->op == OP_NOP)
+		return true;
+	if (!i->modrm_at && i->form == FORM_REG && (i->op == OP_INC || i->op == OP_DEC))
 		return true;
 	return i->modrm_at ? alu_roles(i, &r) : i->form == FORM_REG_IMM;
 }
@@ -426,6 +441,7 @@ void plan_runs(struct tr *t)
 	if (t->n < 2)
 		return;
 	p.stepwise = t->stepwise;
+	p.word = t->word;
 	p.ids = p.side_exits = p.count = 0;
 	forget_all(&p);
 	for (unsigned idx = 0; idx < t->n; idx++) {
@@ -434,6 +450,7 @@ void plan_runs(struct tr *t)
 		if (access_of(&p, t, idx, &a)) {
 			t->run_of[idx] = (int8_t)candidate_for(&p, &a);
 			t->run_at[idx] = a.rel;
+			t->run_off[idx] = a.base.off;
 		}
 		follow(&p, t, idx);
 		p.side_exits += t->insn[idx].class == CLASS_BRANCH && t->insn[idx].op != OP_JMP;

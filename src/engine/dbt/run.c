@@ -173,9 +173,14 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 	struct block *b;
 	bool global = false, global2 = true;
 	gpa_t page, page2 = NO_PAGE;
-	int r = fetch(c, c->s.rip, &page, &global);
+	int r;
 
 	*out = NULL;
+	if (unlikely(mode_32bit(mode) && c->s.rip >= LAST_PAGE_32)) {
+		epoch_even(c);
+		return CPU_OK;
+	}
+	r = fetch(c, c->s.rip, &page, &global);
 	if (r) {
 		epoch_even(c);
 		return r;
@@ -268,6 +273,8 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 	struct dbt_counters *n = &dc->counters;
 	uint64_t left;
 
+	if (mode_32bit(b->mode))
+		gpr_narrow(c);
 	if (unlikely(dc->d->watch) && !dc->d->watch->active) {
 		fp_by(c);
 		dc->d->watch->enter(c);

@@ -46,7 +46,7 @@ static const struct insn *insn_of(struct dbt_cpu *dc, const struct block *b, uns
 		bool straddles = b->page2 != NO_PAGE;
 
 		if (insn_decode(&dc->insns[n].insn, straddles ? b->bytes : b->code + at,
-				straddles ? MAX_INSN : 4096 - at, MODE_64) != INSN_OK)
+				straddles ? MAX_INSN : 4096 - at, mode_insns(b->mode)) != INSN_OK)
 			return NULL;
 		interp_bind(&dc->insns[n].insn);
 		dc->insns[n].serial = b->serial;
@@ -67,6 +67,18 @@ static uint64_t resume_at(struct cpu *c, const struct block *b, unsigned idx)
 	return (uint64_t)(uintptr_t)dbt_exec(dbt_cpu(c)->d, b->map[idx].host);
 }
 
+/* After an instruction of 32-bit code. A segment register loaded: does the block's mode still hold? */
+static int settle_32(struct cpu *c, const struct block *b, const struct insn *i, int r)
+{
+	bool loads = (i->op == OP_MOV_SREG && i->form == FORM_REG_RM) || i->op == OP_POP_SREG || (i->op >= OP_LDS && i->op <= OP_LSS);
+
+	if (!x86_64bit(&c->s)) /* an interrupt gate may have led there */
+		gpr_narrow(c);
+	if (!loads || (r != CPU_OK && r != CPU_BOUNDARY))
+		return r;
+	return c->s.shadow || mode_of(c) != b->mode ? CPU_BOUNDARY : CPU_OK;
+}
+
 static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 {
 	struct dbt_cpu *dc = dbt_cpu(c);
@@ -85,6 +97,8 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	if (unlikely(watch))
 		watch->helper(c, b, idx, i);
 	r = interp_exec(c, i);
+	if (mode_32bit(b->mode))
+		r = settle_32(c, b, i, r);
 	h->flags = flags_to_m(c->s.rflags);
 	goes_on = r == CPU_OK && i->class != CLASS_FAR && i->op != OP_HLT && !b->dead && i->class != CLASS_BRANCH;
 	if (unlikely(watch))
@@ -110,11 +124,11 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 }
 
 /* Make the inline check succeed. False: it cannot, or the access faults. */
-static bool fill(struct cpu *c, uint64_t ea, unsigned size, bool write)
+static bool fill(struct cpu *c, uint32_t mode, uint64_t ea, unsigned size, bool write)
 {
 	gpa_t where;
 
-	if ((ea & 0xfff) > 4096 - size || (uint64_t)((int64_t)(ea << 16) >> 16) != ea)
+	if ((mode_32bit(mode) && ea > UINT32_MAX) || (ea & 0xfff) > 4096 - size || (uint64_t)((int64_t)(ea << 16) >> 16) != ea)
 		return false;
 	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where) == CPU_OK;
 }
@@ -213,14 +227,14 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 		const struct run *r = &b->runs[code];
 
 		dc->counters.slow_paths++;
-		if (once || !fill(c, ea, r->span, r->write))
+		if (once || !fill(c, b->mode, ea, r->span, r->write))
 			return slow_run(c, b, idx, ea, r);
 		dc->counters.slow_fills++;
 	} else {
 		dc->counters.slow_paths++;
 		if (once && kind != SLOW_INTERP)
 			return slow_once(c, b, idx);
-		if (kind == SLOW_INTERP || !fill(c, ea, size, kind == SLOW_WRITE))
+		if (kind == SLOW_INTERP || !fill(c, b->mode, ea, size, kind == SLOW_WRITE))
 			return slow_interp(c, b, idx);
 		dc->counters.slow_fills++;
 	}

@@ -112,7 +112,7 @@ void plan_swaps(struct tr *t)
 	struct block *b = t->b;
 
 	b->nswaps = 0;
-	if (may_straddle(b->va) || !loops(t))
+	if (t->m32 || may_straddle(b->va) || !loops(t))
 		return;
 	for (unsigned idx = 0; idx < t->n; idx++) {
 		if (!references(t, idx, uses))

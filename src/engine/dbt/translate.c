@@ -117,7 +117,7 @@ static bool seen(const struct tr *t, unsigned at)
 /* The next instruction's offset in the page, or -1 at the end of the block. */
 static int next_at(const struct tr *t, const struct insn *i, unsigned at, unsigned *side_exits)
 {
-	if (i->op == OP_JMP && i->form == FORM_IMM && i->opsize == 8) {
+	if (i->op == OP_JMP && i->form == FORM_IMM && i->opsize == t->word) {
 		uint64_t target = (t->page_va | at) + i->len + i->imm;
 
 		if ((target & ~0xfffull) == t->page_va && !seen(t, target & 0xfff))
@@ -148,7 +148,7 @@ static void decode(struct tr *t, unsigned at)
 		if (t->n && t->insn[t->n - 1].class == CLASS_BRANCH && block_may_begin(t->page, at) &&
 		    block_find(t->d, t->b->page, NO_PAGE, t->page_va | at, t->mode))
 			break;
-		s = insn_decode_memo(t->d->memo, i, t->code + at, 4096 - at, MODE_64);
+		s = insn_decode_memo(t->d->memo, i, t->code + at, 4096 - at, mode_insns(t->mode));
 		if (s == INSN_TRUNCATED)
 			break;
 		if (s != INSN_OK) {
@@ -171,7 +171,7 @@ static bool decode_straddling(struct tr *t, unsigned at, const uint8_t *second)
 
 	memcpy(b->bytes, t->code + at, room);
 	memcpy(b->bytes + room, second, MAX_INSN - room);
-	if (insn_decode(&t->insn[0], b->bytes, MAX_INSN, MODE_64) != INSN_OK)
+	if (insn_decode(&t->insn[0], b->bytes, MAX_INSN, mode_insns(t->mode)) != INSN_OK)
 		return false;
 	b->shadow = dbt_cache_alloc(t->d, sizeof(*b->shadow));
 	if (!b->shadow)
@@ -201,6 +201,8 @@ static void liveness(struct tr *t)
 
 static enum lowered lower(struct tr *t, const struct insn *i)
 {
+	if (unlikely(t->m32) && lower_unfit(t, i))
+		return i->class == CLASS_BRANCH ? LOWER_LEAVE : LOWER_HELPER;
 	switch (i->class) {
 	case CLASS_PLAIN:
 		if (i->op >= OP_PUSH && i->op <= OP_LEAVE)
@@ -335,7 +337,7 @@ static void lower_all(struct tr *t)
 			lower_helper(t);
 		else if (r == LOWER_LEAVE)
 			lower_leave(t, EXIT_STEP, tr_rip(t));
-		else if (i->flags_written & FLAGS_ARITH && i->op != OP_POPFQ)
+		else if (i->flags_written & FLAGS_ARITH && i->op != OP_POPFQ && i->op != OP_POPFD)
 			t->fl = FL_H;
 		s1_after(t, r, vec_known != t->vec_known || x87_known != t->x87_known);
 	}
@@ -438,11 +440,14 @@ static void tr_begin(struct tr *t, struct dbt *d, struct cpu *c, struct block *b
 	t->c = c;
 	t->b = b;
 	t->mode = mode;
+	t->m32 = mode_32bit(mode);
+	t->word = t->m32 ? 4 : 8;
+	t->wide = t->m32 ? 0 : ENC_W;
 	t->page_va = va & ~0xfffull;
 	t->code = b->code;
 	t->page = page;
 	t->n = t->idx = t->ncold = t->nexits = t->nrelocs = 0;
-	t->fixed = false;
+	t->fixed = t->m32; /* addresses in 32-bit code wrap */
 	t->vec_known = t->x87_known = t->ended = false;
 	t->stepwise = d->stepwise[stepwise_bit(b->page, va) / 64] & BIT(stepwise_bit(b->page, va) % 64);
 	memset(t->shape, 0, sizeof(t->shape));
@@ -507,7 +512,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	uint8_t *at;
 	size_t room;
 
-	if (!code)
+	if (!code || (mode_32bit(mode) && va >= LAST_PAGE_32))
 		return NULL;
 	at = prepare(d, c, ram_page, second ? 2 : 1, &room);
 	if (!at)

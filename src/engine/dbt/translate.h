@@ -66,6 +66,9 @@ struct tr {
 	struct block *b;
 	struct emit e;
 	uint32_t mode;
+	bool m32;         /* 32-bit code */
+	unsigned word;    /* bytes that PUSH, POP, CALL and RET move: 8, 4 */
+	unsigned wide;    /* ENC_W, or 0 in 32-bit code */
 	uint64_t page_va; /* guest-virtual page */
 	unsigned n;       /* instructions decoded */
 	unsigned idx;     /* the one being lowered */
@@ -92,6 +95,8 @@ struct tr {
 	struct run runs[BLOCK_RUNS];
 	int8_t run_of[BLOCK_INSNS];  /* or -1 */
 	int64_t run_at[BLOCK_INSNS]; /* distance from the run's first byte */
+	int32_t run_off[BLOCK_INSNS]; /* how far the base register has been stepped there */
+	int32_t run_checked[BLOCK_RUNS]; /* and where the check was made, last */
 	uint32_t runs_ready;         /* bit: checked above */
 	int s1_run, s1_next;         /* the run whose addend S1 is, -1: none; what this instruction made it */
 	struct insn_map map[BLOCK_INSNS + 1];
@@ -109,6 +114,13 @@ static inline uint64_t tr_rip(const struct tr *t) /* of the instruction being lo
 static inline uint64_t tr_next_rip(const struct tr *t)
 {
 	return tr_rip(t) + t->insn[t->idx].len;
+}
+/* Of a direct branch, at the instruction being lowered. */
+static inline uint64_t tr_target(const struct tr *t, const struct insn *i)
+{
+	uint64_t target = tr_next_rip(t) + i->imm;
+
+	return t->m32 ? (uint32_t)target : target;
 }
 
 /* From here on guest state changes; restores flags into H if the instruction wants them there. */
@@ -136,6 +148,11 @@ bool mem_run_usable(const struct tr *t); /* the access of this instruction is ch
  * has the instruction.
  */
 void mem_span(struct tr *t, unsigned reg, bool counted, unsigned shift, unsigned kind);
+
+/* lower-32.c */
+bool lower_unfit(const struct tr *t, const struct insn *i); /* 32-bit code that the lowerings do not know */
+enum lowered lower_only32(struct tr *t, const struct insn *i); /* without ModRM */
+enum lowered lower_simple(struct tr *t, const struct insn *i);
 
 /* lower-*.c */
 enum lowered lower_alu(struct tr *t, const struct insn *i);

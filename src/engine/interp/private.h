@@ -382,6 +382,12 @@ INLINE int stack_push_value(struct cpu *c, const struct insn *i, unsigned size, 
 	return CPU_OK;
 }
 
+/* A segment register has been loaded: SS ends in a shadow; in 32-bit code the translator may be able to take over. */
+INLINE bool segment_boundary(const struct insn *i, unsigned seg)
+{
+	return seg == SEG_SS || (i->mode == MODE_32 && seg <= SEG_DS);
+}
+
 /* Where a near branch goes: checks, then sets rip. `target` is cut to the operand size first. */
 INLINE int branch_to(struct cpu *c, const struct insn *i, uint64_t target)
 {

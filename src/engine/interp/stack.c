@@ -84,10 +84,9 @@ int stk_pop_sreg(struct cpu *c, const struct insn *i)
 	if (r == CPU_FAULT)
 		return r;
 	stack_pointer_set(c, width, sp + i->opsize);
-	if (i->reg != SEG_SS)
-		return r;
-	c->s.shadow |= SHADOW_MOVSS;
-	return CPU_BOUNDARY;
+	if (i->reg == SEG_SS)
+		c->s.shadow |= SHADOW_MOVSS;
+	return segment_boundary(i, i->reg) ? CPU_BOUNDARY : r;
 }
 
 int stk_pusha(struct cpu *c, const struct insn *i)

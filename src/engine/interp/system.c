@@ -51,10 +51,11 @@ int sys_mov_sreg(struct cpu *c, const struct insn *i)
 	r = load_selector(c, i, &selector);
 	if (!r)
 		r = seg_load(c, (enum x86_seg)i->reg, selector);
-	if (r == CPU_FAULT || i->reg != SEG_SS)
+	if (r == CPU_FAULT)
 		return r;
-	c->s.shadow |= SHADOW_MOVSS;
-	return CPU_BOUNDARY;
+	if (i->reg == SEG_SS)
+		c->s.shadow |= SHADOW_MOVSS;
+	return segment_boundary(i, i->reg) ? CPU_BOUNDARY : r;
 }
 
 /* LDS LES LFS LGS LSS */
@@ -70,7 +71,7 @@ int sys_load_far(struct cpu *c, const struct insn *i)
 	if (r == CPU_FAULT)
 		return r;
 	reg_set(c, i->reg, false, i->opsize, host_load(bytes, i->opsize));
-	return r;
+	return segment_boundary(i, segments[i->op - OP_LDS]) ? CPU_BOUNDARY : r;
 }
 
 int sys_mov_cr(struct cpu *c, const struct insn *i)

@@ -50,12 +50,12 @@ bool code_at(struct verify *v, gva_t rip, struct insn *i)
 		p = code_translate(v, rip + room, &at) ? mem_ram_ptr(v->ref->mem, at) : NULL;
 		if (p)
 			memcpy(bytes + room, p, MAX_INSN - room);
-		else if (insn_decode(i, bytes, room, MODE_64) == INSN_OK)
+		else if (insn_decode(i, bytes, room, insn_mode_of(v)) == INSN_OK)
 			return true;
 		else
 			return false;
 	}
-	return insn_decode(i, bytes, MAX_INSN, MODE_64) == INSN_OK;
+	return insn_decode(i, bytes, MAX_INSN, insn_mode_of(v)) == INSN_OK;
 }
 
 /* Independent of the translator's own liveness on purpose. Looked at breadth first; what is too far ahead counts as read. */
@@ -190,6 +190,15 @@ static bool page_table_entry(const struct verify *v, uint64_t a, uint64_t b)
 	return a & PTE_P && ((a ^ b) == PTE_A || ((v->helped || v->how != WATCH_LEFT) && !((a ^ b) & ~(PTE_A | PTE_D)) && (a & ~b) == (a ^ b)));
 }
 
+/* Of 32 bits, two to a word. */
+static bool small_entries(const struct verify *v, uint64_t a, uint64_t b)
+{
+	uint32_t low = (uint32_t)(a ^ b), high = (uint32_t)((a ^ b) >> 32);
+
+	return !(v->ref->s.cr4 & CR4_PAE) && (!low || page_table_entry(v, (uint32_t)a, (uint32_t)b)) &&
+	       (!high || page_table_entry(v, a >> 32, b >> 32));
+}
+
 static bool compare_page(struct verify *v, uint64_t page)
 {
 	const uint64_t *a = (const uint64_t *)(const void *)(mem_ram_base(v->c->mem) + page * GUEST_PAGE);
@@ -201,7 +210,7 @@ static bool compare_page(struct verify *v, uint64_t page)
 	for (unsigned n = 0; n < GUEST_PAGE / 8; n++) {
 		if (a[n] == b[n])
 			continue;
-		if (!((a[n] ^ b[n]) & ~v->loose) || page_table_entry(v, a[n], b[n])) {
+		if (!((a[n] ^ b[n]) & ~v->loose) || page_table_entry(v, a[n], b[n]) || small_entries(v, a[n], b[n])) {
 			v->counters.words_taken++;
 			b[n] = a[n];
 			continue;

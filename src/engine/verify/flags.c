@@ -88,6 +88,7 @@ bool flags_depend(const struct insn *i, uint64_t flags)
 	case OP_RCR:
 		return flags & FLAG_CF;
 	case OP_PUSHFQ:
+	case OP_PUSHFD:
 	case OP_PUSHF:
 		return false; /* followed: see verify.loose */
 	default:

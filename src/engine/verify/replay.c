@@ -41,7 +41,7 @@ static const uint8_t *page_host(struct verify *v, gpa_t page)
 static const struct insn *decode(struct verify *v, struct decoded *d, const uint8_t *bytes, unsigned room, gpa_t at)
 {
 	d->at = NO_PAGE;
-	if (insn_decode(&d->insn, bytes, room, MODE_64) != INSN_OK)
+	if (insn_decode(&d->insn, bytes, room, insn_mode_of(v)) != INSN_OK)
 		return NULL;
 	interp_bind(&d->insn);
 	d->at = at;
@@ -82,7 +82,7 @@ static const struct insn *fetch(struct verify *v)
 		return NULL;
 	host += at;
 	d = &v->decoded[((page | at) ^ page >> 12) & (DECODED - 1)];
-	if (likely(d->at == (page | at) && d->insn.len <= room && !memcmp(d->insn.bytes, host, d->insn.len)))
+	if (likely(d->at == (page | at) && d->insn.mode == insn_mode_of(v) && d->insn.len <= room && !memcmp(d->insn.bytes, host, d->insn.len)))
 		return &d->insn;
 	if (room == MAX_INSN)
 		return decode(v, d, host, room, page | at);
@@ -153,9 +153,9 @@ static void follow_flags(struct verify *v, const struct insn *i)
 	v->undefined = flags_undefined_after(i, before);
 	if (likely(!before && !v->loose))
 		return;
-	if (i->op == OP_PUSHFQ || i->op == OP_PUSHF || i->class == CLASS_FAR) /* INT, SYSCALL */
+	if (i->op == OP_PUSHFQ || i->op == OP_PUSHFD || i->op == OP_PUSHF || i->class == CLASS_FAR) /* INT, SYSCALL */
 		v->loose |= before;
-	if (i->op == OP_POPFQ || i->op == OP_POPF || i->op == OP_IRETQ || i->op == OP_SYSRET)
+	if (i->op == OP_POPFQ || i->op == OP_POPFD || i->op == OP_POPF || i->op == OP_IRETQ || i->op == OP_IRETD || i->op == OP_SYSRET)
 		v->undefined |= v->loose;
 }
 

@@ -72,6 +72,11 @@ struct verify {
 	struct decoded decoded[DECODED];
 };
 
+static inline enum insn_mode insn_mode_of(const struct verify *v) /* of the code at the reference's rip */
+{
+	return x86_64bit(&v->ref->s) ? MODE_64 : MODE_32;
+}
+
 static inline struct verify *verify_of(struct cpu *c)
 {
 	return dbt_of(c)->watch->opaque;
