@@ -27,6 +27,17 @@ static int parse_mac(uint8_t mac[6], const char *value, struct err *e)
 	return 0;
 }
 
+static int parse_mtu(uint16_t *mtu, const char *value, struct err *e)
+{
+	char *end = NULL;
+	unsigned long v = isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 0;
+
+	if (!end || *end || v < NET_MTU_LEAST || v > NET_MTU_MOST)
+		return err_set(e, EINVAL, "mtu=%.40s is no length of packets: %u to %u", value, NET_MTU_LEAST, NET_MTU_MOST);
+	*mtu = (uint16_t)v;
+	return 0;
+}
+
 static int parse_key(struct net_config *c, const char *key, const char *value, struct err *e)
 {
 	int r;
@@ -41,9 +52,11 @@ static int parse_key(struct net_config *c, const char *key, const char *value, s
 		c->model = *value == 'e' ? NET_E1000 : NET_VIRTIO;
 		return 0;
 	}
+	if (!strcmp(key, "mtu"))
+		return parse_mtu(&c->mtu, value, e);
 	r = c->kind == NET_SWITCH ? net_member_option(&c->hello, key, value, e) : -ENOENT;
 	if (r == -ENOENT)
-		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=%s", key,
+		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=, mtu=%s", key,
 			       c->kind == NET_SWITCH ? ", vlan=, trunk=, address=, limit-in=, limit-out=" : "");
 	return r;
 }
@@ -88,6 +101,8 @@ int net_config_parse(struct net_config *c, const char *text, struct err *e)
 		*value++ = 0;
 		r = parse_key(c, word, value, e);
 	}
+	if (!r && c->model == NET_E1000 && c->mtu > NET_MTU_MOST_E1000)
+		r = err_set(e, EINVAL, "mtu=%u: an e1000 has at most %u", c->mtu, NET_MTU_MOST_E1000);
 	return r;
 }
 

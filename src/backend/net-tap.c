@@ -276,6 +276,26 @@ static int tap_up(const char *name, struct err *e)
 	return 0;
 }
 
+/* The guest is told this MTU, so the host's end has it as well. */
+static int tap_mtu(const char *name, unsigned mtu, struct err *e)
+{
+	struct ifreq r = { 0 };
+	int fd _close_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (!mtu)
+		return 0;
+	memcpy(r.ifr_name, name, MIN(strlen(name), (size_t)IFNAMSIZ - 1));
+	if (fd < 0 || ioctl(fd, SIOCGIFMTU, &r))
+		return err_errno(e, "cannot look at interface %s", name);
+	if (r.ifr_mtu == (int)mtu)
+		return 0;
+	r.ifr_mtu = (int)mtu;
+	if (!ioctl(fd, SIOCSIFMTU, &r))
+		return 0;
+	return err_set(e, errno, "interface %s has another MTU, and it cannot be changed from here (%s); as root: ip link set %s mtu %u", name,
+		       strerror(errno), name, mtu);
+}
+
 static int bridge_add(const char *bridge, const char *name, struct err *e)
 {
 	struct ifreq r = { 0 };
@@ -330,6 +350,8 @@ static struct net_link *tap_make(struct evloop *loop, const struct net_config *c
 		r = t->fd = tap_open(name, made, e);
 		r = r < 0 ? r : 0;
 	}
+	if (!r)
+		r = tap_mtu(made, c->mtu, e);
 	if (!r && bridge)
 		r = bridge_add(bridge, made, e);
 	if (!r)

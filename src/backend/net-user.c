@@ -459,6 +459,7 @@ static int user_slirp(struct user *u, const struct net_config *c, struct err *e)
 	static const uint8_t prefix[8] = { 0xfd, 0x6f, 0x73, 0x70, 0x69, 0x74, 0, 2 };
 	SlirpConfig s = { .version = 4, .in_enabled = true, .in6_enabled = true, .vprefix_len = 64 };
 
+	s.if_mtu = s.if_mru = c->mtu; /* 0: 1500 */
 	u->network.s_addr = 0x0a000200u + (c->index << 8);
 	memcpy(u->prefix, prefix, sizeof(prefix));
 	u->prefix[7] = (uint8_t)(2 + c->index);

@@ -22,6 +22,7 @@ int net_link_init(struct net_link *l, const struct net_link_ops *ops, const stru
 
 	l->ops = ops;
 	l->takes = takes;
+	l->mtu = c->mtu;
 	l->up = true;
 	if (memcmp(c->mac, none, sizeof(none)))
 		memcpy(l->mac, c->mac, sizeof(l->mac));
@@ -64,6 +65,11 @@ const uint8_t *net_mac(const struct net_link *l)
 bool net_up(const struct net_link *l)
 {
 	return __atomic_load_n(&l->up, __ATOMIC_RELAXED);
+}
+
+unsigned net_mtu(const struct net_link *l)
+{
+	return l->mtu;
 }
 
 /* ---- frames */

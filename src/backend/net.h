@@ -28,6 +28,9 @@ struct net_link;
 
 #define NET_HEADER 14u
 #define NET_MTU 1500u
+#define NET_MTU_LEAST 576u
+#define NET_MTU_MOST 65521u      /* libslirp's */
+#define NET_MTU_MOST_E1000 16110u /* 16 KiB with header, tag and check sequence */
 #define NET_PIECES 260u /* of a frame */
 
 enum net_takes {
@@ -68,6 +71,7 @@ void net_sent(struct net_link *l);  /* the end of a batch */
 void net_ready(struct net_link *l); /* buffers again, after receive said NET_BUSY; no lock held */
 const uint8_t *net_mac(const struct net_link *l);
 bool net_up(const struct net_link *l);
+unsigned net_mtu(const struct net_link *l); /* 0: nobody said one */
 
 /* ---- the back-end's side: struct net_link is the first member of its own struct */
 
@@ -85,6 +89,7 @@ struct net_link {
 	const struct net_link_ops *ops;
 	unsigned takes; /* of what the guest sends; fixed */
 	uint8_t mac[6];
+	uint16_t mtu;  /* fixed */
 	char name[32]; /* for messages: "net0" */
 	/* the card's */
 	const struct net_card_ops *card;
@@ -124,6 +129,7 @@ struct net_config {
 	enum net_kind kind;
 	enum net_model model;
 	char argument[64]; /* interface, network */
+	uint16_t mtu;	   /* longest packet; 0: not said, 1500 */
 	uint8_t mac[6];	   /* all zero: derived from the machine's name and the card's number */
 	struct net_hello hello; /* options of a switch's port; the rest of it is filled in by the back-end */
 	/* not parsed: */

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "backend/net-tap.h"
@@ -127,16 +128,16 @@ static const struct switch_port_ops uplink_port = { uplink_send, uplink_hold };
 int uplink_parse(const char *text, struct net_config *c, struct err *e)
 {
 	static const char bridge[] = "bridge:";
-	int r = 0;
+	const char *said = text;
+	struct err why = { 0 };
+	char as_tap[80];
 
-	if (strncmp(text, bridge, strlen(bridge)))
-		r = net_config_parse(c, text, e);
-	else
-		*c = (struct net_config){ .kind = NET_TAP };
-	if (!r && !c->argument[0] && c->kind == NET_TAP)
-		memcpy(c->argument, text + strlen(bridge), MIN(strlen(text + strlen(bridge)), sizeof(c->argument) - 1));
-	if (r || c->kind == NET_SWITCH || (c->kind == NET_TAP && !c->argument[0]))
-		return err_set(e, EINVAL, "'%.60s' is no uplink; write user, tap:INTERFACE or bridge:BRIDGE", text);
+	if (!strncmp(text, bridge, strlen(bridge))) {
+		snprintf(as_tap, sizeof(as_tap), "tap:%.70s", text + strlen(bridge));
+		text = as_tap;
+	}
+	if (net_config_parse(c, text, &why) || c->kind == NET_SWITCH)
+		return err_set(e, EINVAL, "'%.60s' is no uplink (%.60s); write user, tap:INTERFACE or bridge:BRIDGE", said, c->kind == NET_SWITCH ? "another switch" : why.text);
 	return 0;
 }
 

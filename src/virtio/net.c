@@ -570,7 +570,7 @@ struct virtio *virtio_net_create(const struct device_env *env, unsigned instance
 	}
 	n->link = c->link;
 	n->pairs = MAX(1u, MIN(c->pairs, NET_PAIRS));
-	n->config = (struct net_device_config){ .status = NET_S_LINK_UP, .pairs = (uint16_t)n->pairs, .mtu = NET_MTU };
+	n->config = (struct net_device_config){ .status = NET_S_LINK_UP, .pairs = (uint16_t)n->pairs, .mtu = (uint16_t)(net_mtu(c->link) ?: NET_MTU) };
 	memcpy(n->config.mac, net_mac(c->link), 6);
 	setup.nqueues = 2 * n->pairs + 1;
 	setup.features = NET_F_CSUM | NET_F_GUEST_CSUM | NET_F_GUEST_OFFLOADS | NET_F_MAC | NET_F_GUEST_TSO4 | NET_F_GUEST_TSO6 |
@@ -579,6 +579,8 @@ struct virtio *virtio_net_create(const struct device_env *env, unsigned instance
 			 NET_F_CTRL_MAC_ADDR | NET_F_GUEST_USO4 | NET_F_GUEST_USO6 | NET_F_HOST_USO;
 	if (n->pairs > 1)
 		setup.features |= NET_F_MQ;
+	if (net_mtu(c->link)) /* a driver that knows one takes no larger one from its user: only where one was asked for */
+		setup.features |= NET_F_MTU;
 	setup.config = &n->config;
 	setup.config_len = sizeof(n->config);
 	pthread_mutex_init(&n->tx_lock, NULL);

@@ -17,7 +17,8 @@ static void test_config(void **state)
 {
 	static const char *const bad[] = { "", "wire", "user:x", "user,", "user,mac=1", "user,mac=53:54:00:12:34:56", "user,mac",
 					   "user,mac=00:00:00:00:00:00", "user,mac=52:54:00:12:34:56:78", "user,model=ne2000",
-					   "user,colour=red" };
+					   "user,colour=red", "user,mtu=575", "user,mtu=65522", "user,mtu=9k", "user,mtu=",
+					   "user,mtu=16111,model=e1000", "user,model=e1000,mtu=20000" };
 	struct net_config c;
 	struct err e;
 	uint8_t a[6], b[6];
@@ -26,6 +27,8 @@ static void test_config(void **state)
 	assert_int_equal(c.kind, NET_USER);
 	assert_int_equal(net_config_parse(&c, "user,mac=52:54:00:ab:cd:EF,model=virtio", &e), 0);
 	assert_memory_equal(c.mac, "\x52\x54\x00\xab\xcd\xef", 6);
+	assert_int_equal(net_config_parse(&c, "tap:t0,mtu=9000,model=e1000", &e), 0);
+	assert_int_equal(c.mtu, 9000);
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		if (strcmp(bad[i], "user,"))
 			assert_int_not_equal(net_config_parse(&c, bad[i], &e), 0);

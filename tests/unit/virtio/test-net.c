@@ -110,6 +110,26 @@ static enum net_result deliver(const uint8_t *frame, size_t len, const struct ne
 	return r;
 }
 
+/* What the driver is told of packets' length: nothing, unless somebody said one. */
+static void test_mtu(void **state)
+{
+	for (unsigned mtu = 0; mtu <= 9000; mtu += 9000) {
+		struct net_config c = { .mac = { 0x52, 1, 2, 3, 4, 5 }, .mtu = (uint16_t)mtu };
+		struct err e;
+
+		memset(&w, 0, sizeof(w));
+		env = (struct device_env){ .mem = mem_create(RAM_SIZE, &e), .clock = clock_create_manual() };
+		assert_int_equal(mem_map_ram(env.mem, 0, 0, RAM_SIZE, "ram", &e), 0);
+		assert_int_equal(net_link_init(&w.l, &wire_ops, &c, 0, &e), 0);
+		v = virtio_net_create(&env, 0, &(struct virtio_net_config){ .link = &w.l, .pairs = 1 }, &e);
+		assert_int_equal(virtio_mmio_attach(v, BASE, (struct irq_line){ 0 }, &e), 0);
+		out(0x14, 0);
+		assert_int_equal(!!(mem_read(env.mem, BASE + 0x10, 4) & NET_F_MTU), mtu != 0);
+		assert_int_equal(mem_read(env.mem, BASE + 0x100 + 10, 2), mtu ? mtu : 1500);
+		close_card();
+	}
+}
+
 static void test_receive(void **state)
 {
 	static const struct net_wire plain = { .flags = NET_WIRE_VALID };
@@ -286,7 +306,7 @@ static void test_control(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_receive), cmocka_unit_test(test_too_small), cmocka_unit_test(test_send),
+		cmocka_unit_test(test_mtu), cmocka_unit_test(test_receive), cmocka_unit_test(test_too_small), cmocka_unit_test(test_send),
 		cmocka_unit_test(test_control),
 	};
 
