@@ -97,7 +97,7 @@ static int set_count(void *into, const char *v, struct err *e)
 #define END { NULL, NULL, NULL, NULL, 0 }
 
 static const struct option_def create_options[] = {
-	{ "uplink", "user|tap:IF|bridge:IF", "the way out: NAT, or an interface or bridge of the host [none]", set_uplink },
+	{ "uplink", "user|tap:IF|bridge:IF[,mtu=N]", "the way out: NAT, or an interface or bridge of the host [none]", set_uplink },
 	{ "isolate", NULL, "machines do not reach each other, only the uplink", set_isolate },
 	{ "spoofing", NULL, "let machines send from any address (bridges and routers in guests)", set_spoofing },
 	{ "limit-in", "RATE", "most that each machine may send: 100Mbit, 12MB (a second)", set_limit_in },
