@@ -28,9 +28,24 @@ class Screen(Machine):
             if all(w in text for w in words):
                 return text
             if time.monotonic() > end:
-                print(text)
+                self.explain()
                 fail("not on the screen within %d seconds: %s" % (seconds, words), self)
             time.sleep(0.1)
+
+    def explain(self):
+        """Where a guest is that does not come to where it should: its screen, and twice, with a second between, what it does."""
+        print("---- the screen\n%s\n----" % self.text())
+        self.control.socket.settimeout(15)
+        try:
+            print(self.control.ask("ospite-query-machine"))
+            for _ in range(2):
+                print(self.control.ask("ospite-query-stats"))
+                for cpu in self.control.ask("ospite-query-registers"):
+                    print(" ".join("%s=%s" % pair for pair in cpu.items()))
+                time.sleep(1)
+        except (OSError, ValueError) as why:
+            print("the control socket does not answer any more: %s" % why)
+        print("load average: %s" % (os.getloadavg(),))
 
     def keys(self, *names):
         for name in names:
@@ -97,7 +112,7 @@ def case_memtest(work, ospite):
     text = ""
     while not re.search("Pass: +[1-9]", text):  # it goes on with a second, a third pass
         if time.monotonic() > end:
-            print(text)
+            machine.explain()
             fail("memtest86+ does not come through", machine)
         time.sleep(0.1)
         text = machine.text()

@@ -212,6 +212,10 @@ static void test_life(void **state)
 	expect(fd, "{\"return\":{}}"); /* paused already: nothing happens */
 	expect(fd, "\"event\":\"RESUME\"");
 	expect(fd, "{\"return\":{}}");
+	say(fd, "{\"execute\":\"ospite-query-registers\"}"); /* the machine stands still for it, and goes on */
+	expect(fd, "\"event\":\"STOP\"");
+	expect(fd, "\"event\":\"RESUME\"");
+	expect(fd, "\"rflags\":\"0x2\"");
 	say(fd, "{\"execute\":\"system_reset\"}");
 	expect(fd, "{\"return\":{}}");
 	expect(fd, "\"data\":{\"guest\":false,\"reason\":\"host-qmp-system-reset\"}");
