@@ -39,8 +39,13 @@
 #define XLF_KERNEL_64 0x01
 #define XLF_ABOVE_4G 0x02
 
-/* Other fields of boot_params */
+/* Other fields of boot_params; the first is struct screen_info */
 #define BP_SIZE 4096
+#define BP_VIDEO_MODE 0x006
+#define BP_VIDEO_COLUMNS 0x007
+#define BP_VIDEO_LINES 0x00e
+#define BP_VIDEO_IS_VGA 0x00f
+#define BP_VIDEO_POINTS 0x010
 #define BP_ACPI_RSDP 0x070
 #define BP_EXT_RAMDISK 0x0c0
 #define BP_EXT_RAMDISK_SIZE 0x0c4
@@ -213,6 +218,16 @@ static void gdt_fill(uint8_t *gdt, bool code64)
 	put64(gdt + 0x18, 0x00cf93000000ffffull);
 }
 
+/* What the real-mode code would have asked the BIOS about the text mode that vga_text_mode() sets. */
+static void screen_fill(uint8_t *bp)
+{
+	bp[BP_VIDEO_MODE] = 3;
+	bp[BP_VIDEO_COLUMNS] = 80;
+	bp[BP_VIDEO_LINES] = 25;
+	bp[BP_VIDEO_IS_VGA] = 1;
+	put16(bp + BP_VIDEO_POINTS, 16);
+}
+
 static void params_fill(uint8_t *bp, const struct bzimage *b, const struct boot_input *in,
 			uint64_t kernel, uint64_t cmdline, uint64_t initrd, uint64_t initrd_size)
 {
@@ -227,6 +242,8 @@ static void params_fill(uint8_t *bp, const struct bzimage *b, const struct boot_
 	put32(bp + BP_EXT_RAMDISK, (uint32_t)(initrd >> 32));
 	put32(bp + BP_EXT_RAMDISK_SIZE, (uint32_t)(initrd_size >> 32));
 	e820_fill(bp, in->map);
+	if (in->vga)
+		screen_fill(bp);
 }
 
 /* One block below 640 KiB: page tables, boot_params, GDT, command line. */
@@ -234,7 +251,34 @@ static void params_fill(uint8_t *bp, const struct bzimage *b, const struct boot_
 #define BLOCK_GDT (BLOCK_PARAMS + BP_SIZE)
 #define BLOCK_CMDLINE (BLOCK_GDT + GDT_SIZE)
 
-int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, struct err *e)
+/* The kernel itself: packed, or where its unpacker would have put it. `at`: where it begins, *entry: where it is entered. */
+static int plan_body(struct boot_plan *p, const struct bzimage *b, const struct boot_input *in, const struct boot_bytes *unpacked,
+		     struct boot_space *space, uint64_t *at, struct err *e)
+{
+	struct boot_input inner = *in;
+	struct elf_file elf;
+	uint64_t end;
+	int r;
+
+	if (!unpacked) {
+		r = place_kernel(b, in, space, at, e);
+		p->rip = *at + (b->has64 ? 0x200 : 0);
+		return r ? r : boot_plan_add(p, *at, in->data + b->kernel_at, b->kernel_size, 0, e);
+	}
+	inner.data = unpacked->data;
+	inner.size = unpacked->size;
+	r = elf_parse(&elf, inner.data, inner.size, e);
+	if (!r)
+		r = elf_plan_segments(&elf, &inner, p, space, &end, e);
+	if (!r && (elf.is64 != b->has64 || !elf_holds(&elf, elf.entry)))
+		r = err_set(e, ENOEXEC, "has its entry at %#llx, outside of what it loads; build it again",
+			    (unsigned long long)elf.entry);
+	*at = b->pref_address;
+	p->rip = elf.entry;
+	return r;
+}
+
+int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, const struct boot_bytes *unpacked, struct err *e)
 {
 	uint64_t kernel, block, initrd, initrd_size, cmdsize = strlen(in->append) + 1;
 	struct boot_space space;
@@ -247,7 +291,7 @@ int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, struct e
 	boot_space_init(&space, in->map);
 	if (!boot_space_low(&space, BLOCK_CMDLINE + cmdsize, GUEST_PAGE, LOW_MIN, LOW_MAX, &block))
 		return err_set(e, ENOMEM, "leaves no room below 640 KiB for its boot data; shorten --append");
-	r = place_kernel(&b, in, &space, &kernel, e);
+	r = plan_body(p, &b, in, unpacked, &space, &kernel, e);
 	if (!r)
 		r = boot_place_initrd(in, p, &space, MIN(b.initrd_max, PC_LOW_RAM_END), &initrd,
 				      &initrd_size, e);
@@ -262,10 +306,7 @@ int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, struct e
 	memcpy(m + BLOCK_CMDLINE, in->append, cmdsize);
 	p->rsdp_slot = m + BLOCK_PARAMS + BP_ACPI_RSDP;
 	r = boot_plan_add(p, block, m, BLOCK_CMDLINE + cmdsize, 0, e);
-	if (!r)
-		r = boot_plan_add(p, kernel, in->data + b.kernel_at, b.kernel_size, 0, e);
 	p->entry = b.has64 ? ENTRY_LONG : ENTRY_PROTECTED;
-	p->rip = kernel + (b.has64 ? 0x200 : 0);
 	p->rsi = block + BLOCK_PARAMS;
 	p->cr3 = b.has64 ? block : 0;
 	p->gdt = block + BLOCK_GDT;

@@ -59,8 +59,8 @@ static int plan_bzimage(struct boot_plan *p, const struct boot_input *in, struct
 
 	if (r < 0)
 		return r;
-	if (r)
-		return boot_bzimage_plan(p, in, e);
+	if (r || in->vga) /* the PVH entry knows nothing of screens */
+		return boot_bzimage_plan(p, in, r ? NULL : unpacked, e);
 	inner.data = unpacked->data;
 	inner.size = unpacked->size;
 	return boot_pvh_plan(p, &inner, e);
@@ -128,7 +128,7 @@ static int image_open(struct boot_image *b, const struct pc_config *config, cons
 {
 	uint64_t limit = MIN(boot_map_mib(map) << 20, FILE_MAX);
 	struct boot_input in = { .path = config->kernel, .append = config->append ? config->append : "",
-				 .map = map };
+				 .map = map, .vga = config->vga_bios };
 	int r = boot_bytes_read(&b->kernel, "kernel", config->kernel, limit, e);
 
 	if (r)

@@ -68,6 +68,7 @@ struct pc {
 	uint64_t rom_offset; /* RAM offset of the firmware's last 128 KiB, ~0: none */
 	uint8_t acpi[ACPI_SIZE];
 	uint64_t rsdp;
+	uint8_t *font; /* of the display, when there is no firmware to load it; NULL: none */
 };
 
 /* ---- life ---- */
@@ -91,6 +92,7 @@ static void pc_device_destroy(struct device *d)
 	if (pc->lapic_bus)
 		lapic_bus_destroy(pc->lapic_bus);
 	boot_image_close(pc->boot);
+	free(pc->font);
 	for (unsigned i = 0; i < WIRES; i++)
 		pthread_mutex_destroy(&pc->wire[i].lock);
 	free(pc);
@@ -512,6 +514,18 @@ static int pc_timers(struct pc *pc, struct device_env *env, struct err *e)
 
 #define VGA_BIOS_MAX (256u << 10)
 
+/* For pc_reset: the BIOS itself does not run. */
+static void keep_font(struct pc *pc, const struct boot_bytes *rom)
+{
+	const uint8_t *font = vga_find_font(rom->data, rom->size);
+
+	pc->font = font ? malloc(VGA_FONT_SIZE) : NULL;
+	if (pc->font)
+		memcpy(pc->font, font, VGA_FONT_SIZE);
+	else
+		log_msg(LOG_WARN, "display", "no font for pictures of the text screen: install the package seabios");
+}
+
 static int pc_display(struct pc *pc, struct device_env *env, struct err *e)
 {
 	struct vga_config vga = { .env = env, .bus = pc->pci };
@@ -526,6 +540,8 @@ static int pc_display(struct pc *pc, struct device_env *env, struct err *e)
 		return r;
 	if (rom.size)
 		vga.rom = rom.data, vga.rom_size = rom.size;
+	if (!pc->config->firmware)
+		keep_font(pc, &rom);
 	pc->vga = vga_create(&vga, e);
 	boot_bytes_dispose(&rom);
 	return add(pc, pc->vga);
@@ -621,7 +637,7 @@ static int pc_show(struct pc *pc, struct device_env *env, struct err *e)
 	pc->shown.ops = &shown_ops;
 	vm_add_device(pc->vm, &pc->shown);
 	if (!pc->vga)
-		r = err_set(e, EINVAL, "this machine has no screen, as it starts a kernel without firmware");
+		r = err_set(e, EINVAL, "this machine has no display adapter");
 	else
 		r = strcmp(where, "text") ? show_vnc(pc, e) : show_terminal(pc, env, e);
 	return r ? err_prefix(e, "--display %s", where) : 0;
@@ -727,6 +743,8 @@ static void pc_reset(void *opaque)
 	i440fx_open_shadow(pc->host);
 	piix_set_routing(pc->piix, pirq_irq);
 	pci_bus_assign(pc->pci, pirq_irq);
+	if (pc->vga)
+		vga_text_mode(pc->vga, pc->font);
 	r = mem_load(vm->machine.mem, ACPI_BASE, pc->acpi, ACPI_SIZE);
 	if (!r)
 		r = mem_load(vm->machine.mem, SMBIOS_BASE, pc->smbios, sizeof(pc->smbios));

@@ -116,9 +116,11 @@ struct boot_input {
 	const struct boot_module *modules; /* the initrd is the first */
 	unsigned nmodules;
 	const struct boot_map *map;
+	bool vga; /* there is one, in text mode: kernels are told */
 };
 
-int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, struct err *e);
+/* unpacked: the ELF file that is in it, if it is to be entered without its unpacker; NULL: as it is. */
+int boot_bzimage_plan(struct boot_plan *p, const struct boot_input *in, const struct boot_bytes *unpacked, struct err *e);
 int boot_pvh_plan(struct boot_plan *p, const struct boot_input *in, struct err *e);
 int boot_multiboot_plan(struct boot_plan *p, const struct boot_input *in, struct err *e);
 /* Any kind; unpacked receives a bzImage's payload where it is entered directly. */

@@ -494,6 +494,7 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 
 SET_FLAG(set_no_reboot, vm.no_reboot)
 SET_FLAG(set_boot_menu, pc.boot_menu)
+SET_FLAG(set_vga, vga)
 SET_FLAG(set_rng, pc.rng)
 SET_FLAG(set_balloon, pc.balloon)
 SET_FLAG(set_stats, stats)
@@ -528,6 +529,7 @@ const struct option_def run_options[] = {
 	{ "engine", "NAME", "auto, interp, dbt, kvm[,OPTION]: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE },
+	{ "vga", NULL, "a screen for a --kernel, in text mode; --display implies it", set_vga },
 	{ "vnc-password", "FILE", "with the password VNC clients have to give, by TLS", set_vnc_password, OPTION_PATH | OPTION_HERE },
 	{ "vnc-tls", "FILE", "with certificate and key for that [a new one]", set_vnc_tls, OPTION_PATH | OPTION_HERE },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial, OPTION_LIST },
@@ -632,7 +634,7 @@ int run_options_check(struct run_options *o, const char *console, struct err *e)
 		return err_set(e, EINVAL, "--kernel and --firmware exclude each other: give one");
 	if (o->pc.firmware && (o->pc.initrd || o->pc.append || o->pc.nmodules))
 		return err_set(e, EINVAL, "--initrd, --append and --module are for --kernel, not for --firmware");
-	if (o->pc.firmware)
+	if (o->pc.firmware || o->vga || (o->pc.display && strcmp(o->pc.display, "none")))
 		o->pc.vga_bios = usual_vga_bios();
 	if (!o->pc.nserial) /* a screen takes the terminal */
 		o->pc.serial[o->pc.nserial++] = o->pc.display && !strcmp(o->pc.display, "text") ? "null" : console;

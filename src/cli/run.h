@@ -22,6 +22,7 @@ struct run_options {
 	char *disk_text[PC_DISKS], *port_text[PC_PORTS], *vsock_text, *share_text[PC_SHARES];
 	const char *user; /* root's: who runs the machine */
 	bool unconfined;
+	bool vga; /* a display adapter without firmware */
 	bool net_none, append_given, stats, require_kvm, sized;
 	const char *log, *trace, *gdb, *save_to, *restore, *control;
 	const char *root, *folder_name; /* --detach: the machine gets a folder */

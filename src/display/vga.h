@@ -19,4 +19,10 @@ struct vga_config {
 struct device *vga_create(const struct vga_config *config, struct err *e);
 const struct screen *vga_screen(struct device *d);
 
+#define VGA_FONT_SIZE 4096u
+/* The font of 8 x 16 dots in an adapter's BIOS, VGA_FONT_SIZE bytes; NULL: it has none. */
+const uint8_t *vga_find_font(const uint8_t *rom, uint64_t size);
+/* As the BIOS leaves it after mode 3, screen blank. CPUs stopped. font: from above; NULL: pictures stay black, text is text. */
+void vga_text_mode(struct device *d, const uint8_t *font);
+
 #endif

@@ -76,13 +76,27 @@ def cd_image(work, config, **files):
     return work + "/cd.iso"
 
 
+INSTALLER = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+
+
+def case_installer_kernel(work, ospite):
+    """Debian's installer, its kernel started directly: it asks for the language on a text screen that no firmware has set up."""
+    needs("debian-installer-12-netboot-amd64", INSTALLER + "/linux")
+    needs("seabios", "/usr/share/seabios/vgabios-stdvga.bin")
+    machine = Screen(work, ospite, "--memory", "1G", "--vga", "--serial", "null", "--kernel", INSTALLER + "/linux", "--initrd",
+                     INSTALLER + "/initrd.gz", "--append", "nomodeset quiet")
+    machine.until("Select a language", "Galician", "<Go Back>")
+    machine.picture(work, 720, 400)
+    machine.keys("ret")
+    machine.until("Select your location", "United States")
+
+
 def case_installer(work, ospite):
     """Debian's installer from a CD asks for the language, and takes the answer."""
-    folder = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
-    needs("debian-installer-12-netboot-amd64", folder + "/linux")
+    needs("debian-installer-12-netboot-amd64", INSTALLER + "/linux")
     cd = cd_image(work, "set timeout=0\nset gfxpayload=text\nmenuentry installer {\n"
                   "linux /boot/linux nomodeset quiet\ninitrd /boot/initrd.gz\n}\n",
-                  **{"linux": folder + "/linux", "initrd.gz": folder + "/initrd.gz"})
+                  **{"linux": INSTALLER + "/linux", "initrd.gz": INSTALLER + "/initrd.gz"})
     machine = Screen(work, ospite, "--memory", "1G", "--cdrom", cd)
     machine.until("Select a language", "Galician", "<Go Back>")
     machine.picture(work, 720, 400)
@@ -216,7 +230,7 @@ def case_mach(work, ospite):
 
 def case_xen(work, ospite):
     """Xen, by Multiboot 2 from GRUB, and on it Debian's kernel as its first domain, with ring 3 for a kernel's own."""
-    kernel, modules = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux", "/nowhere"
+    kernel, modules = INSTALLER + "/linux", "/nowhere"
     needs("debian-installer-12-netboot-amd64", kernel)
     guestlib.initramfs(work + "/initrd", modules, [], """
 echo "first domain: $(uname -s) on $(cat /sys/hypervisor/type), $(grep -c ^processor /proc/cpuinfo) CPUs"

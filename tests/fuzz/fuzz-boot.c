@@ -69,12 +69,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	in.data = data + 1;
 	in.size = size - 1;
-	switch (data[0]) {
+	in.vga = data[0] & 0x80;
+	switch (data[0] & 0x7f) {
 	case 0:
 		r = boot_plan_kernel(&plan, &in, &unpacked, &e);
 		break;
 	case 1:
-		r = boot_bzimage_plan(&plan, &in, &e);
+		r = boot_bzimage_plan(&plan, &in, NULL, &e);
 		break;
 	case 2:
 		r = boot_pvh_plan(&plan, &in, &e);
@@ -91,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	default:
 		break;
 	}
-	if (!r && data[0] < 4)
+	if (!r && (data[0] & 0x7f) < 4)
 		check_plan(&plan);
 	boot_plan_dispose(&plan);
 	boot_bytes_dispose(&unpacked);

@@ -233,6 +233,27 @@ static void test_bzimage_64(void **state)
 	assert_int_equal(get64(planned(f, f->plan.gdt + 0x10, 8)), 0x00af9b000000ffff);
 }
 
+/* With a text screen: screen_info says so. */
+static void test_bzimage_screen(void **state)
+{
+	struct fixture *f = *state;
+	const uint8_t *bp;
+
+	make_bzimage(f->file, 8192, true);
+	assert_int_equal(plan(f), 0);
+	bp = planned(f, f->plan.rsi, 4096);
+	assert_int_equal(bp[0x07] | bp[0x0e] | bp[0x0f], 0);
+	boot_plan_dispose(&f->plan);
+	f->in.vga = true;
+	assert_int_equal(plan(f), 0);
+	bp = planned(f, f->plan.rsi, 4096);
+	assert_int_equal(bp[0x06], 3);
+	assert_int_equal(bp[0x07], 80);
+	assert_int_equal(bp[0x0e], 25);
+	assert_int_equal(bp[0x0f], 1);
+	assert_int_equal(get16(bp + 0x10), 16);
+}
+
 static void test_bzimage_32(void **state)
 {
 	struct fixture *f = *state;
@@ -343,6 +364,12 @@ static void test_payloads(void **state)
 		assert_int_equal(f->plan.rip, 0x1000100);
 		assert_int_equal(f->unpacked.size, sizeof(elf));
 		assert_memory_equal(f->unpacked.data, elf, sizeof(elf));
+		f->in.vga = true; /* the PVH entry knows no screen: the ELF file's own, with boot_params */
+		assert_int_equal(plan(f), 0);
+		assert_int_equal(f->plan.entry, ENTRY_LONG);
+		assert_int_equal(f->plan.rip, get64(elf + 24));
+		assert_int_equal(planned(f, f->plan.rsi, 4096)[0x0f], 1);
+		f->in.vga = false;
 
 		put32(f->file + 1024 + 0x800 + n, sizeof(elf) - 100); /* more comes out than was told */
 		if (i) /* LZ4 stops at the size; its blocks carry no other check */
@@ -656,6 +683,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_elf_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bzimage_64, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bzimage_32, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bzimage_screen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bzimage_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_initrd_too_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_payloads, setup, teardown),

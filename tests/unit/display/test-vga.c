@@ -231,6 +231,50 @@ static void text(void **state)
 	surface_dispose(&s);
 }
 
+/* What kernels find that are started directly: a blank text screen that shows what is written to it. */
+static void mode_without_bios(void **state)
+{
+	struct rig *r = *state;
+	struct screen_text t = { 0 };
+	struct surface s = { 0 };
+	uint8_t rom[3 * VGA_FONT_SIZE] = { 0 }, *font = rom + 77;
+
+	assert_null(vga_find_font(rom, sizeof(rom)));
+	memset(font + 0xdb * 16, 0xff, 16);
+	memset(font + 0xdf * 16, 0xff, 8);
+	memset(font + 'A' * 16 + 2, 0x81, 1);
+	assert_ptr_equal(vga_find_font(rom, sizeof(rom)), font);
+	assert_ptr_equal(vga_find_font(rom, 77 + VGA_FONT_SIZE), font);
+	assert_null(vga_find_font(rom, 76 + VGA_FONT_SIZE));
+	assert_null(vga_find_font(rom, 16));
+	vbe(r, VBE_WIDTH, 640);
+	vbe(r, VBE_ENABLE, VBE_ENABLED);
+	vga_text_mode(r->vga, font);
+	assert_int_equal(r->v->screen.text(r->v, &t), 0);
+	assert_int_equal(t.columns, 80);
+	assert_int_equal(t.rows, 25);
+	assert_int_equal(t.cursor_column, 0);
+	assert_int_equal(t.cursor_row, 0);
+	for (unsigned i = 0; i < 80 * 25; i++)
+		assert_int_equal(t.cell[i].code, ' ');
+	mem_write(r->env.mem, 0xb8000 + 160, 0x1e41, 2);
+	assert_int_equal(r->v->screen.text(r->v, &t), 0);
+	assert_int_equal(t.cell[80].code, 'A');
+	assert_int_equal(t.cell[80].ink, 0xffff55);
+	assert_int_equal(t.cell[80].paper, 0x0000aa);
+	assert_int_equal(r->v->screen.picture(r->v, &s), 0);
+	assert_int_equal(s.width, 720);
+	assert_int_equal(s.height, 400);
+	assert_int_equal(s.pixel[18 * 720], 0xffff55);
+	assert_int_equal(s.pixel[18 * 720 + 1], 0x0000aa);
+	assert_int_equal(s.pixel[18 * 720 + 7], 0xffff55);
+	vga_text_mode(r->vga, NULL);
+	assert_int_equal(r->v->screen.text(r->v, &t), 0);
+	assert_int_equal(t.cell[80].code, ' ');
+	screen_text_dispose(&t);
+	surface_dispose(&s);
+}
+
 static void planar_mode(struct rig *r)
 {
 	common(r);
@@ -466,7 +510,7 @@ static void random_accesses(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-	const struct CMUnitTest tests[] = { T(text), T(planes), T(packed), T(extension), T(retrace), T(random_accesses) };
+	const struct CMUnitTest tests[] = { T(text), T(mode_without_bios), T(planes), T(packed), T(extension), T(retrace), T(random_accesses) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
