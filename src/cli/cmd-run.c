@@ -529,7 +529,7 @@ const struct option_def run_options[] = {
 	{ "engine", "NAME", "auto, interp, dbt, kvm[,OPTION]: 'ospite engines' [auto]", set_engine },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE },
-	{ "vga", NULL, "a screen for a --kernel, in text mode; --display implies it", set_vga },
+	{ "vga", NULL, "a text screen for --kernel; --display implies it", set_vga },
 	{ "vnc-password", "FILE", "with the password VNC clients have to give, by TLS", set_vnc_password, OPTION_PATH | OPTION_HERE },
 	{ "vnc-tls", "FILE", "with certificate and key for that [a new one]", set_vnc_tls, OPTION_PATH | OPTION_HERE },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial, OPTION_LIST },

@@ -238,6 +238,8 @@ static void test_life(void **state)
 	expect(fd, "\"status\":\"shutdown\"");
 	expect(watcher, "STOP");
 	expect(watcher, "RESUME");
+	expect(watcher, "STOP");
+	expect(watcher, "RESUME");
 	expect(watcher, "RESET");
 	expect(watcher, "RESET");
 	expect(watcher, "SHUTDOWN");
