@@ -20,6 +20,7 @@ int cmd_run(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_net(int argc, char **argv);
+int cmd_template(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_help(int argc, char **argv);

@@ -14,10 +14,12 @@
 #include <unistd.h>
 #include "cli/life.h"
 #include "cli/run.h"
+#include "cli/thin.h"
 
 static bool belongs_to_run(const char *name)
 {
-	static const char *const names[] = { "vm.yaml", "lock", "status", "saved", "console.log", "console.log.1", "log", "temporary", "agent.lock" };
+	static const char *const names[] = { "vm.yaml", "lock", "status", "saved", "console.log", "console.log.1", "log", "temporary", "agent.lock",
+					     "ssh-port", "instance", "seed.iso", "known_hosts" };
 
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
 		if (!strcmp(names[i], name))
@@ -57,39 +59,54 @@ static int copy_data(int from, int to, off_t size)
 	return errno == ENXIO ? fsync(to) : -1;
 }
 
-static int copy_file(int from_folder, int to_folder, const char *name, struct err *e)
+int file_copy(int from_folder, const char *from_name, int to_folder, const char *to_name, struct err *e)
 {
-	int from _close_ = openat(from_folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	int from _close_ = openat(from_folder, from_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
 	int to, r;
 
 	if (from < 0 && errno != ELOOP && errno != ENXIO)
-		return err_errno(e, "cannot read %.200s", name);
+		return err_errno(e, "cannot read %.200s", from_name);
 	if (from < 0 || fstat(from, &st) || !S_ISREG(st.st_mode))
 		return 0; /* a link, a socket: not the machine's */
-	to = openat(to_folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, st.st_mode & 0700);
-	r = to < 0 || copy_data(from, to, st.st_size) ? err_errno(e, "cannot copy %.200s", name) : 0;
+	to = openat(to_folder, to_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (st.st_mode & 0700) | 0600);
+	r = to < 0 || copy_data(from, to, st.st_size) ? err_errno(e, "cannot copy %.200s", from_name) : 0;
 	if (to >= 0)
 		close(to);
 	return r;
 }
 
-static int copy_files(void *opaque, int folder, struct err *e)
+int folder_copy(int from, int to, const struct thin *thin, struct err *e)
 {
-	const struct store_vm *m = opaque;
-	int fd = openat(m->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
-	int r = d ? 0 : err_errno(e, "cannot read the folder of machine %s", m->name);
+	int r = d ? 0 : err_errno(e, "cannot read the folder");
 
 	while (!r && (entry = readdir(d)))
-		if (!belongs_to_run(entry->d_name))
-			r = copy_file(fd, folder, entry->d_name, e);
+		if (!belongs_to_run(entry->d_name) && !(thin && thin_links(thin, entry->d_name)))
+			r = file_copy(fd, entry->d_name, to, entry->d_name, e);
 	if (d)
 		closedir(d);
 	else
 		cleanup_close(&fd);
 	return r;
+}
+
+struct clone {
+	const struct store_vm *from;
+	struct thin thin; /* --thin */
+	bool is_thin;
+};
+
+static int fill(void *opaque, int folder, struct err *e)
+{
+	const struct clone *c = opaque;
+	int r = c->is_thin ? thin_link(&c->thin, c->from->fd, folder, e) : 0;
+
+	if (!r)
+		r = folder_copy(c->from->fd, folder, c->is_thin ? &c->thin : NULL, e);
+	return r || !c->is_thin ? r : thin_make(&c->thin, folder, 0, e);
 }
 
 static bool is_outside(const char *spec)
@@ -118,11 +135,40 @@ static int check_disks(const char *yaml, struct err *e)
 	return r;
 }
 
+/* The machine's disks become bases: from now on it writes to overlays of them, as the clone does. */
+static int freeze(struct clone *c, struct store *s, const char *name, char **yaml, struct err *e)
+{
+	char *next = NULL;
+	int r = thin_plan(&c->thin, *yaml, c->from->fd, e);
+
+	c->is_thin = true;
+	if (!r)
+		r = store_name_check(name, e);
+	if (!r && !faccessat(s->fd, name, F_OK, AT_SYMLINK_NOFOLLOW))
+		r = err_set(e, EEXIST, "there is a machine '%s' already: choose another name", name);
+	if (!r)
+		r = thin_yaml(&c->thin, *yaml, &next, e);
+	if (!r)
+		r = thin_make(&c->thin, c->from->fd, 0, e);
+	if (!r)
+		r = store_write(c->from->fd, "vm.yaml", next, e);
+	if (r) {
+		for (unsigned i = 0; next && i < c->thin.noverlays; i++)
+			unlinkat(c->from->fd, c->thin.overlay[i].name, 0);
+		free(next);
+		return r;
+	}
+	free(*yaml);
+	*yaml = next;
+	return 0;
+}
+
 int life_clone(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
 {
 	char *yaml _free_ = NULL;
 	struct store_status st;
 	struct store_vm m;
+	struct clone clone = { .from = &m };
 	int r = store_vm_open(s, a->words[0], &m, e);
 
 	if (r)
@@ -136,10 +182,11 @@ int life_clone(const struct life_command *c, struct life_args *a, struct store *
 		r = err_set(e, EBUSY, "machine '%s' is suspended: its disks are in use by what is suspended; start and stop it first", m.name);
 	if (!r)
 		r = store_read(m.fd, "vm.yaml", &yaml, e);
-	if (!r && check_disks(yaml, e))
+	if (!r && (a->thin ? freeze(&clone, s, a->words[1], &yaml, e) : check_disks(yaml, e)))
 		r = err_prefix(e, "machine '%s'", m.name);
 	if (!r)
-		r = store_create_filled(s, a->words[1], yaml, copy_files, &m, e);
+		r = store_create_filled(s, a->words[1], yaml, fill, &clone, e);
+	thin_dispose(&clone.thin);
 	store_vm_close(&m);
 	if (!r && !a->quiet)
 		puts(a->words[1]);

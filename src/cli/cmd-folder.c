@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "cli/life.h"
 #include "cli/run.h"
+#include "cli/template.h"
 #include "cli/words.h"
 
 /* ---- create: the options of run, and a name */
@@ -22,11 +23,21 @@ static int create(struct run_options *o, const struct run_words *w, struct err *
 	if (w->name)
 		o->folder_name = w->name;
 	if (!r && !o->folder_name)
-		r = err_set(e, EINVAL, "usage: ospite create NAME [FILE...] [OPTION...]; the options are those of 'ospite run'");
+		r = err_set(e, EINVAL, "usage: ospite create NAME [FILE...|TEMPLATE] [OPTION...]; the options are those of 'ospite run'");
 	if (!r && (o->gdb || o->trace || o->stats || o->save_to || o->restore || o->control || o->log || o->detach || o->remove))
 		r = err_set(e, EINVAL, "--gdb, --trace, --stats, --save-to, --restore, --control, --log, --detach and --rm are not for create");
 	if (!r)
 		r = store_name_check(o->folder_name, e);
+	if (!r && w->template) {
+		r = store_open(&s, o->root, e);
+		if (r)
+			return r;
+		r = template_use(&s, w, o, o->folder_name, e);
+		store_close(&s);
+		if (!r && !o->quiet)
+			puts(o->folder_name);
+		return r;
+	}
 	if (!r)
 		r = run_options_check(o, "console:console", e);
 	if (!r)
@@ -50,7 +61,7 @@ int cmd_create(int argc, char **argv)
 	int r;
 
 	if (options_want_help(argc, argv)) {
-		puts("Usage: ospite create NAME [FILE...] [OPTION...]\n"
+		puts("Usage: ospite create NAME [FILE...|TEMPLATE] [OPTION...]\n"
 		     "Makes the folder of a machine; 'ospite start NAME' starts it. The options are those of\n"
 		     "'ospite run', kept in its vm.yaml: 'ospite config NAME' shows and changes them. The first\n"
 		     "serial port is its console: 'ospite console NAME'. Files are what they are for 'run'.\n"

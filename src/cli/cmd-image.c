@@ -310,7 +310,9 @@ void progress_show(struct progress *p, uint64_t done)
 	for (unsigned i = 0; i < 30; i++)
 		bar[i] = i < part * 30 ? '#' : '.';
 	bar[30] = 0;
-	fprintf(stderr, "\r%s [%s] %3.0f %% %7.1f MB/s", p->what, bar, part * 100, seconds > 0 ? (double)done / 1e6 / seconds : 0);
+	fprintf(stderr, "\r%s [%s] %3.0f %%", p->what, bar, part * 100);
+	if (!p->steps)
+		fprintf(stderr, " %7.1f MB/s", seconds > 0 ? (double)done / 1e6 / seconds : 0);
 	if (part > 0.01 && part < 1)
 		fprintf(stderr, " %4.0f s left ", seconds / part - seconds);
 	else

@@ -7,7 +7,9 @@
 #include <unistd.h>
 #include "base/log.h"
 #include "base/trace.h"
+#include "cli/life.h"
 #include "cli/run.h"
+#include "cli/template.h"
 #include "cli/words.h"
 #include "virtio/devices.h"
 
@@ -42,6 +44,7 @@ SET_STRING(set_restore, restore)
 SET_STRING(set_control, control)
 SET_STRING(set_root, root)
 SET_STRING(set_user, user)
+SET_STRING(set_template, template)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -108,6 +111,11 @@ static int set_memory(void *into, const char *value, struct err *e)
 	((struct run_options *)into)->vm.memory = size & ~(GUEST_PAGE - 1);
 	((struct run_options *)into)->sized = true;
 	return 0;
+}
+
+static int set_disk_size(void *into, const char *value, struct err *e)
+{
+	return parse_size(value, &((struct run_options *)into)->disk_size, e);
 }
 
 static int one_of(const char *value, const char *const *names, unsigned count, const char *all,
@@ -541,6 +549,8 @@ const struct option_def run_options[] = {
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "user", "NAME", "root: as whom it runs, all of it [with a folder: ospite]", set_user },
 	{ "unconfined", NULL, "all system calls and privileges stay: to find faults", set_unconfined },
+	{ "template", "NAME", "what it was made of; templates in use are not removed", set_template },
+	{ "disk-size", "SIZE", "of the first disk of a machine made of a template [10G]", set_disk_size, OPTION_HERE },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
 	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore, OPTION_HERE },
 	{ "control", "PATH", "control socket: QMP for programs, docs/control.md", set_control, OPTION_HERE },
@@ -550,15 +560,15 @@ const struct option_def run_options[] = {
 	{ "gdb", "[ADDR:]PORT", "start paused, wait for gdb there [127.0.0.1]", set_gdb, OPTION_HERE },
 	{ "stats", NULL, "show counters of engine and CPUs at the end", set_stats, OPTION_HERE },
 	{ "detach", NULL, "in the background, with a folder: 'ospite create --help'", set_detach, OPTION_HERE },
-	{ "rm", NULL, "with --detach: remove the machine at its end", set_remove, OPTION_HERE },
-	{ "root", "FOLDER", "with --detach: where machines are", set_root, OPTION_HERE },
+	{ "rm", NULL, "with a folder: remove the machine at its end", set_remove, OPTION_HERE },
+	{ "root", "FOLDER", "with a folder: where machines are", set_root, OPTION_HERE },
 	{ "quiet", NULL, "say nothing that is no error", set_quiet, OPTION_HERE },
 	{ NULL, NULL, NULL, NULL, 0 },
 };
 
 static int show_help(void)
 {
-	puts("Usage: ospite run FILE... [OPTION...]    FILE: .qcow2 .img .raw .iso, kernel");
+	puts("Usage: ospite run FILE...|TEMPLATE [NAME] [OPTION...]  (.qcow2 .img .iso kernel)");
 	options_print(stdout, run_options);
 	puts("Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off,\n"
 	     "reset, leaving; the exit port's; 125 our error, 126 guest crash, 128+N signal N.\n"
@@ -665,41 +675,65 @@ void run_options_dispose(struct run_options *o)
 	free(o->owned);
 }
 
-/* Create and start. */
-static int run_detached(struct run_options *o, int argc, char **argv, struct err *e)
+/* A machine just made: started, or gone again. */
+static int start_new(struct store *s, const char *name, struct err *e)
+{
+	struct store_vm m;
+	int r = store_vm_open(s, name, &m, e);
+
+	if (r)
+		return r;
+	r = store_vm_lock(&m, e);
+	if (!r)
+		r = machine_start(s, &m, e);
+	if (r && store_vm_lock(&m, NULL) == 0)
+		store_vm_remove(s, &m, NULL); /* all or nothing */
+	store_vm_close(&m);
+	return r;
+}
+
+static int show_console(struct store *s, const char *name, struct err *e)
+{
+	struct life_args a = { .words = &name, .nwords = 1 };
+
+	return life_console(life_find("console"), &a, s, e);
+}
+
+/* Create and start; of a template: with its console here unless --detach. */
+static int run_with_folder(struct run_options *o, const struct run_words *w, struct err *e)
 {
 	char *text _free_ = NULL, name[STORE_NAME];
-	struct store_vm m;
 	struct store s;
 	int r;
 
 	if (o->gdb || o->trace || o->stats || o->save_to || o->restore || o->control || o->log)
-		return err_set(e, EINVAL, "--detach keeps its own log, control socket and saved state in its folder: leave --gdb, "
+		return err_set(e, EINVAL, "a machine with a folder keeps its own log, control socket and saved state there: leave --gdb, "
 					  "--trace, --stats, --save-to, --restore, --control and --log out");
-	r = run_config_text(argc, argv, &text, e);
+	r = w->template ? 0 : run_config_text(w->argc, w->argv, &text, e);
 	if (!r)
 		r = store_open(&s, o->root, e);
 	if (r)
 		return r;
 	snprintf(name, sizeof(name), "%s", o->folder_name ? o->folder_name : "");
-	do { /* two may choose the same free name at once */
-		r = o->folder_name ? store_name_check(o->folder_name, e) : store_name_free(&s, name, e);
+	if (o->folder_name)
+		r = store_name_check(o->folder_name, e);
+	while (!r) { /* two may choose the same free name at once */
+		r = o->folder_name ? 0 : store_name_free(&s, name, e);
 		if (!r)
-			r = store_create(&s, o->folder_name ? o->folder_name : name, text, o->remove, e);
-	} while (r == -EEXIST && !o->folder_name);
-	if (!r)
-		r = store_vm_open(&s, name, &m, e);
-	if (!r) {
-		r = store_vm_lock(&m, e);
-		if (!r)
-			r = machine_start(&s, &m, e);
-		if (r && store_vm_lock(&m, NULL) == 0)
-			store_vm_remove(&s, &m, NULL); /* all or nothing */
-		store_vm_close(&m);
+			r = w->template ? template_use(&s, w, o, name, e) : store_create(&s, name, text, o->remove, e);
+		if (r != -EEXIST || o->folder_name)
+			break;
+		r = 0;
 	}
-	store_close(&s);
+	if (!r)
+		r = start_new(&s, name, e);
 	if (!r && !o->quiet)
 		puts(name);
+	if (!r && !o->detach) {
+		fflush(stdout);
+		r = show_console(&s, name, e);
+	}
+	store_close(&s);
 	return r;
 }
 
@@ -715,13 +749,15 @@ static int run(struct run_options *o, const struct run_words *w, struct err *e)
 		return err_set(e, EINVAL, "unexpected '%.60s': --name says another", w->name);
 	if (w->name)
 		set_name(o, w->name, e);
+	if (w->template)
+		return run_with_folder(o, w, e);
 	r = run_options_check(o, "stdio", e);
 	if (!r && o->log && log_open(o->log))
 		r = err_errno(e, "--log %s: cannot open", o->log);
 	if (r)
 		return r;
 	log_set_level(o->log ? LOG_INFO : LOG_WARN);
-	return o->detach ? run_detached(o, w->argc, w->argv, e) : run_process(o, NULL, e);
+	return o->detach ? run_with_folder(o, w, e) : run_process(o, NULL, e);
 }
 
 int cmd_run(int argc, char **argv)

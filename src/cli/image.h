@@ -29,6 +29,7 @@ struct progress {
 	const char *what;
 	uint64_t total, started, shown;
 	bool on, any;
+	bool steps; /* what is counted is not bytes */
 };
 void progress_start(struct progress *p, const char *what, uint64_t total, bool quiet);
 void progress_show(struct progress *p, uint64_t done);

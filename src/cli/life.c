@@ -23,6 +23,7 @@ static LIFE_SET(set_text, text)
 static LIFE_SET(set_eject, eject)
 static LIFE_SET(set_input, input)
 static LIFE_SET(set_direct, direct)
+static LIFE_SET(set_thin, thin)
 
 int life_set_root(void *into, const char *value, struct err *e)
 {
@@ -84,6 +85,9 @@ static const struct option_def wait_options[] = {
 };
 static const struct option_def rm_options[] = {
 	{ "force", NULL, "also if it runs, or has a saved state", life_set_force }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
+static const struct option_def clone_options[] = {
+	{ "thin", NULL, "share the disks: both write to overlays of what is there now", set_thin }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
 };
 static const struct option_def config_options[] = {
 	{ "set", "KEY=VALUE", "change one; repeated keys of lists make the list", set_set, OPTION_LIST },
@@ -148,7 +152,7 @@ const struct life_command life_commands[] = {
 	{ "medium", "NAME [FILE]", "show, change or eject what is in a CD-ROM drive", medium_options, 1, 2, life_medium },
 	{ "engine", "NAME ENGINE", "let a running machine go on under another engine", root_only, 2, 2, life_engine },
 	{ "rename", "OLD NEW", "give a machine that does not run another name", plain, 2, 2, life_rename },
-	{ "clone", "NAME NEW", "make another machine like one that is off", plain, 2, 2, life_clone },
+	{ "clone", "NAME NEW", "make another machine like one that is off", clone_options, 2, 2, life_clone },
 	{ "rm", "NAME...", "remove machines that do not run", rm_options, 1, MANY, NULL, life_rm },
 	{ "config", "NAME", "show or change what a machine is", config_options, 1, 1, life_config },
 	{ "doctor", "", "show what this host offers and lacks, and remedies", info_options, 0, 0 },

@@ -13,7 +13,7 @@
 struct life_args {
 	const char *root;
 	const char *drive, *format;
-	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct;
+	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct, thin;
 	bool rest; /* the second word and what follows is somebody else's command line */
 	uint64_t time, lines; /* UINT64_MAX: not given */
 	const char **set; /* --set KEY=VALUE, in order; values of words and these are argv's */

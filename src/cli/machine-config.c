@@ -83,6 +83,41 @@ int run_config_edit(const char *text, const char *key, const char *const *values
 		      err_set(e, EINVAL, "there is no key '%.60s': the keys are the options of 'ospite run'", key);
 }
 
+struct wanted {
+	unsigned key;
+	char **values;
+	unsigned *n;
+};
+
+static int keep_value(void *opaque, unsigned key, const char *value, struct err *e)
+{
+	struct wanted *w = opaque;
+
+	if (key != w->key || *w->n == CONFIG_LIST)
+		return 0;
+	w->values[*w->n] = strdup(value ? value : "true");
+	return w->values[*w->n] ? (++*w->n, 0) : err_set(e, ENOMEM, "out of memory");
+}
+
+int run_config_values(const char *text, const char *key, char **values, unsigned *n, struct err *e)
+{
+	struct wanted w = { .values = values, .n = n };
+	struct config_key keys[CONFIG_KEYS];
+	unsigned count;
+
+	*n = 0;
+	run_config_keys(keys, &count);
+	while (w.key < count && strcmp(keys[w.key].name, key))
+		w.key++;
+	return config_read(text, "vm.yaml", keys, count, keep_value, &w, e);
+}
+
+void run_config_values_free(char **values, unsigned *n)
+{
+	while (*n)
+		free(values[--*n]);
+}
+
 /* ---- from a command line */
 
 /* Where the path begins in FILE, FILE,... or ...,file=FILE,...; NULL: there is none. */
@@ -166,33 +201,48 @@ static int ignore_word(void *opaque, const char *word, struct err *e)
 	return 0;
 }
 
-int run_config_text(int argc, char **argv, char **text, struct err *e)
+static int merge_key(const struct option_def *d, char **text, int argc, char **argv, struct err *e)
 {
+	struct builder b = { .key = d };
+	unsigned before = 0;
 	char *next;
 	int r = 0;
 
-	*text = strdup("# A machine of ospite. The keys are the options of 'ospite run'; relative paths start in this folder.\n");
+	if (d->flags & OPTION_LIST)
+		r = run_config_values(*text, d->name, b.values, &b.n, e);
+	before = b.n;
+	if (!r)
+		r = options_each(run_options, argc, argv, collect, ignore_word, &b, e);
+	if (!r && b.n > before) {
+		r = run_config_edit(*text, d->name, (const char *const *)b.values, b.n, &next, e);
+		if (!r) {
+			free(*text);
+			*text = next;
+		}
+	}
+	run_config_values_free(b.values, &b.n);
+	return r;
+}
+
+int run_config_merge(const char *base, int argc, char **argv, char **text, struct err *e)
+{
+	int r = 0;
+
+	*text = strdup(base);
 	if (!*text)
 		return err_set(e, ENOMEM, "out of memory");
-	for (const struct option_def *d = run_options; d->name && !r; d++) {
-		struct builder b = { .key = d };
-
-		if (!is_kept(d))
-			continue;
-		r = options_each(run_options, argc, argv, collect, ignore_word, &b, e);
-		if (!r && b.n) {
-			r = run_config_edit(*text, d->name, (const char *const *)b.values, b.n, &next, e);
-			if (!r) {
-				free(*text);
-				*text = next;
-			}
-		}
-		while (b.n)
-			free(b.values[--b.n]);
-	}
+	for (const struct option_def *d = run_options; d->name && !r; d++)
+		if (is_kept(d))
+			r = merge_key(d, text, argc, argv, e);
 	if (r) {
 		free(*text);
 		*text = NULL;
 	}
 	return r;
+}
+
+int run_config_text(int argc, char **argv, char **text, struct err *e)
+{
+	return run_config_merge("# A machine of ospite. The keys are the options of 'ospite run'; relative paths start in this folder.\n",
+				argc, argv, text, e);
 }

@@ -11,6 +11,7 @@ const struct command commands[] = {
 	{ "create", "make a machine, to be started", cmd_create },
 	{ "engines", "list the engines and whether they work on this host", cmd_engines },
 	{ "image", "make, show, convert and repair disk images", cmd_image },
+	{ "template", "make, list and remove what machines are made of", cmd_template },
 	{ "net", "make, list, show and watch networks between machines", cmd_net },
 	{ "completion", "print completion for a shell, or the manual page", cmd_completion },
 	{ "help", "show this, or the help of a command: ospite help run", cmd_help },

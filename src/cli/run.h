@@ -26,6 +26,8 @@ struct run_options {
 	bool net_none, append_given, stats, require_kvm, sized;
 	const char *log, *trace, *gdb, *save_to, *restore, *control;
 	const char *root, *folder_name; /* --detach: the machine gets a folder */
+	const char *template; /* what it is made of */
+	uint64_t disk_size;   /* of its first disk, then */
 	bool detach, remove, quiet;
 	char **owned; /* texts that live as long as this */
 	unsigned nowned;
@@ -47,6 +49,11 @@ void run_config_keys(struct config_key *keys, unsigned *count);
 int run_config_load(struct run_options *o, const char *text, struct err *e);
 /* The text of a vm.yaml for what was given on a command line. */
 int run_config_text(int argc, char **argv, char **text, struct err *e);
+/* The same, laid over another text: lists get longer, what else is given replaces. */
+int run_config_merge(const char *base, int argc, char **argv, char **text, struct err *e);
+/* Copies of the values one key has in a text (CONFIG_LIST at most). */
+int run_config_values(const char *text, const char *key, char **values, unsigned *n, struct err *e);
+void run_config_values_free(char **values, unsigned *n);
 int run_config_edit(const char *text, const char *key, const char *const *values, unsigned n, char **out, struct err *e);
 
 /* ---- the process (run-process.c) */

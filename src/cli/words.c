@@ -189,9 +189,6 @@ int run_words_expand(struct run_words *w, int argc, char **argv, bool create, st
 		r = options_each(run_options, argc, argv, note_option, ignore_word, w, e);
 	if (!r)
 		r = options_each(run_options, argc, argv, ignore_option, take_word, w, e);
-	if (!r && w->template)
-		r = err_set(e, ENOENT, "'%.60s' says by no ending what it is: write ./%.60s for a kernel, or rename it (.qcow2, .img, .raw, .iso)",
-			    w->template, w->template);
 	if (!r && w->template && (w->image || w->kernel))
 		r = err_set(e, EINVAL, "a template and files exclude each other: a disk more is --disk FILE");
 	if (!r && w->kernel && !w->given_append)

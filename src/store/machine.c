@@ -31,8 +31,8 @@ int store_vm_open(struct store *s, const char *name, struct store_vm *m, struct 
 	m->lock = -1;
 	m->fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (m->fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-		return err_set(e, ENOENT, "there is no machine '%s'; 'ospite ps --all' lists them", name);
-	return m->fd < 0 ? err_errno(e, "cannot open machine %s", name) : 0;
+		return err_set(e, ENOENT, "there is no %s '%s'; 'ospite %s' lists them", s->noun, name, s->list);
+	return m->fd < 0 ? err_errno(e, "cannot open %s %s", s->noun, name) : 0;
 }
 
 void store_vm_close(struct store_vm *m)
@@ -225,7 +225,7 @@ static int same_folder(struct store *s, struct store_vm *m, struct err *e)
 	struct stat a, b;
 
 	if (fstat(m->fd, &a) || fstatat(s->fd, m->name, &b, AT_SYMLINK_NOFOLLOW) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
-		return err_set(e, ENOENT, "there is no machine '%s' any more", m->name);
+		return err_set(e, ENOENT, "there is no %s '%s' any more", s->noun, m->name);
 	return 0;
 }
 
@@ -239,10 +239,10 @@ int store_vm_remove_locked(struct store *s, struct store_vm *m, struct err *e)
 	snprintf(temp, sizeof(temp), ".old-%s", m->name);
 	store_remove_tree(s->fd, temp);
 	if (renameat(s->fd, m->name, s->fd, temp))
-		return err_errno(e, "cannot remove machine %s", m->name);
+		return err_errno(e, "cannot remove %s %s", s->noun, m->name);
 	store_remove_tree(s->fd, temp);
 	if (!faccessat(s->fd, temp, F_OK, AT_SYMLINK_NOFOLLOW))
-		return err_set(e, EIO, "machine %s is gone, but not all of its files: see %.200s/%s", m->name, s->path, temp);
+		return err_set(e, EIO, "%s %s is gone, but not all of its files: see %.200s/%s", s->noun, m->name, s->path, temp);
 	return 0;
 }
 

@@ -59,6 +59,8 @@ int store_open_kind(struct store *s, const char *root, const char *kind, struct 
 	int r;
 
 	s->fd = -1;
+	s->noun = "machine";
+	s->list = "ps --all";
 	r = root_choose(root, kind, s->path, sizeof(s->path), e);
 	if (r)
 		return r;
@@ -71,6 +73,21 @@ int store_open_kind(struct store *s, const char *root, const char *kind, struct 
 int store_open(struct store *s, const char *root, struct err *e)
 {
 	return store_open_kind(s, root, "machines", e);
+}
+
+int store_templates_open(struct store *s, const char *root, struct err *e)
+{
+	int r = store_open_kind(s, root, "templates", e);
+
+	s->noun = "template";
+	s->list = "template list";
+	return r;
+}
+
+void store_root(const struct store *s, char root[PATH_MAX])
+{
+	snprintf(root, PATH_MAX, "%s", s->path);
+	*strrchr(root, '/') = 0;
 }
 
 void store_close(struct store *s)
@@ -86,7 +103,7 @@ int store_name_check(const char *name, struct err *e)
 	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
 
 	if (!name[0] || name[n] || !isalnum((unsigned char)name[0]))
-		return err_set(e, EINVAL, "'%.60s' is no name for a machine or network: use letters, digits, '-', '_' and '.'", name);
+		return err_set(e, EINVAL, "'%.60s' is no name for a machine, template or network: use letters, digits, '-', '_' and '.'", name);
 	if (n >= STORE_NAME)
 		return err_set(e, ENAMETOOLONG, "a name has at most %d characters", STORE_NAME - 1);
 	return 0;
@@ -275,9 +292,9 @@ int store_create_filled(struct store *s, const char *name, const char *yaml, int
 	if (!r)
 		r = fill(opaque, folder, e);
 	if (!r && renameat2(s->fd, temp, s->fd, name, RENAME_NOREPLACE))
-		r = errno == EEXIST ? err_set(e, EEXIST, "there is a machine '%s' already: choose another name, or remove it with 'ospite rm %s'",
-					      name, name)
-				    : err_errno(e, "cannot make the folder of machine %s", name);
+		r = errno == EEXIST ? err_set(e, EEXIST, "there is a %s '%s' already: choose another name, or remove it with 'ospite %srm %s'", s->noun,
+					      name, strcmp(s->noun, "machine") ? "template " : "", name)
+				    : err_errno(e, "cannot make the folder of %s %s", s->noun, name);
 	if (r)
 		store_remove_tree(s->fd, temp);
 	else

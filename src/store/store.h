@@ -27,10 +27,16 @@
 struct store {
 	char path[PATH_MAX]; /* ROOT/machines */
 	int fd;
+	const char *noun; /* machine */
+	const char *list; /* the command that lists them */
 };
 
 /* NULL: $OSPITE_ROOT, else /var/lib/ospite for root, the XDG data folder for others. Made if need be. */
 int store_open(struct store *s, const char *root, struct err *e);
+/* Templates: the same kind of folders in ROOT/templates, never run. */
+int store_templates_open(struct store *s, const char *root, struct err *e);
+/* ROOT of this store. */
+void store_root(const struct store *s, char root[PATH_MAX]);
 void store_close(struct store *s);
 /* Letters, digits, '-', '_', '.'; beginning with a letter or digit. */
 int store_name_check(const char *name, struct err *e);

@@ -83,7 +83,7 @@ refuse "unknown option '--kernal'; did you mean --kernel" --kernal zeroes
 refuse "unknown option '--memry=5M'; did you mean --memory" --memry=5M
 refuse "unknown option '--zzzzzzzz'; --help lists" --zzzzzzzz
 refuse "unknown option '-m'" -m 512
-refuse "'zeroes' says by no ending what it is" zeroes
+refuse "there is no template 'zeroes'" zeroes
 refuse "memory needs a value: --memory SIZE" --kernel zeroes --memory
 refuse "no-reboot takes no value" --no-reboot=yes --kernel zeroes
 refuse "engine intrep: does not exist; did you mean interp" --engine intrep --kernel zeroes

@@ -1,0 +1,103 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Templates and thin machines: what shares what, what outlives what, what is refused.
+# usage: images.sh OSPITE ASM-FOLDER
+set -u
+ospite=$(realpath "$1")
+source=$(realpath "$2")
+passed=0
+failed=0
+command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
+work=$(mktemp -d)
+OSPITE_ROOT=$work/root
+export OSPITE_ROOT
+o() { timeout -k 5 60 "$ospite" "$@"; }
+trap 'o kill --all --quiet 2>/dev/null; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
+vm=root/machines
+
+# check WHAT STATUS TEXT COMMAND...: the status, and a text in what it says
+check() {
+	what=$1
+	want=$2
+	text=$3
+	shift 3
+	"$@" >out 2>&1 </dev/null
+	status=$?
+	if [ $status = "$want" ] && { [ -z "$text" ] || grep -qF -- "$text" out; }; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: $what: status $status, expected $want with '$text':"
+		cat out
+	fi
+}
+same() { [ "$(stat -c %i "$1")" = "$(stat -c %i "$2")" ]; }
+content() { # DISK: what a guest sees at 500000
+	rm -f flat.raw
+	o image convert --quiet "$1" flat.raw && dd if=flat.raw bs=1 skip=500000 count=4 status=none
+}
+
+truncate -s 1M d.img
+printf base | dd of=d.img bs=1 seek=500000 conv=notrunc status=none
+check "no templates" 0 NAME o template list
+check "of files" 0 t o template create t ./echo.bin ./d.img --memory 4M --engine interp
+check "copied" 0 "" cmp d.img root/templates/t/d.img
+check "made twice" 125 "already" o template create t ./echo.bin
+check "list" 0 t o template list
+check "list --json" 0 '"machines": ""' o template list --json
+check "an unknown one" 125 "there is no template 'tt'" o run tt
+check "rm an unknown one" 125 "there is no template 'tt'" o template rm tt
+check "a template and a file" 125 "exclude each other" o run t ./echo.bin
+check "create of it" 0 a o create a t --memory 5M --disk-size 2M
+check "its options" 0 "memory: 5M" o config a
+check "its template" 0 "template: t" o config a
+check "its disk" 0 "format=qcow2,file=disk.qcow2,bus=virtio,backing=d.img,backing-format=raw" o config a
+check "its disk's size" 0 '"virtual-size": 2097152' o image info --json $vm/a/disk.qcow2
+check "its base" 0 base content $vm/a/disk.qcow2
+check "shared with the template" 0 "" same $vm/a/d.img root/templates/t/d.img
+check "read-only" 0 444 stat -c %a $vm/a/d.img
+check "run of it" 0 vm1 o run t --detach
+check "one that cannot start" 125 "more.img" o run t b --detach --disk format=raw,file=more.img,readonly
+check "is not there" 1 "" test -e $vm/b
+truncate -s 1M more.img
+check "a disk more" 0 b o run t b --detach --disk format=raw,file=more.img
+check "is kept" 0 "file=$work/more.img" o config b
+check "end it" 0 b o rm --force b
+check "in use" 125 "a, vm1" o template rm t
+check "listed so" 0 "a, vm1" o template list
+check "remove one" 0 vm1 o rm --force vm1
+# thin clones
+check "a thin clone" 0 c o clone --thin a c
+check "to a name that is taken" 125 "already" o clone --thin a c
+check "the old one writes an overlay" 0 "file=disk-1.qcow2,bus=virtio,backing=disk.qcow2,backing-format=qcow2,backing=d.img,backing-format=raw" o config a
+check "the new one too" 0 "file=disk-1.qcow2,bus=virtio,backing=disk.qcow2,backing-format=qcow2,backing=d.img,backing-format=raw" o config c
+check "they share" 0 "" same $vm/a/disk.qcow2 $vm/c/disk.qcow2
+check "but not what is written" 1 "" same $vm/a/disk-1.qcow2 $vm/c/disk-1.qcow2
+check "both start" 0 a o start a c
+check "not while it runs" 125 "stop it first" o clone --thin a d
+check "end them" 0 a o kill a c
+check "a full clone of it" 0 d o clone c d
+check "shares nothing" 1 "" same $vm/d/disk.qcow2 $vm/c/disk.qcow2
+check "its base" 0 base content $vm/d/disk-1.qcow2
+# whatever goes, the others have what they need
+check "the first one goes" 0 a o rm a
+check "the template goes" 125 "c, d" o template rm t
+check "the template goes by force" 0 t o template rm --force t
+check "the clone starts" 0 c o start c
+check "and ends" 0 c o kill c
+check "and has its data" 0 base content $vm/c/disk-1.qcow2
+# of a machine
+check "a template of a machine" 0 u o template create u c
+check "a machine of that" 0 e o create e u
+check "its base" 0 base content $vm/e/disk-2.qcow2
+check "what would be written by both" 0 "" o config c --set "disk=format=raw,file=$work/d.img"
+check "no thin clone of that" 125 "written by both" o clone --thin c f
+check "no template of that" 125 "written by both" o template create v c
+check "nothing of it is left" 0 u o template list --quiet
+[ "$(o template list --quiet)" = u ] || { failed=$((failed + 1)); echo "FAILED: templates: $(o template list --quiet)"; }
+[ "$(ls -A root/templates)" = u ] || { failed=$((failed + 1)); echo "FAILED: left:"; ls -A root/templates; }
+check "bad verb" 125 "did you mean 'template list'" o template lst
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
