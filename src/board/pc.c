@@ -474,6 +474,12 @@ int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e)
 	return 0;
 }
 
+void pc_balloon_on_change(struct pc *pc, void (*fn)(void *opaque, uint64_t given), void *opaque)
+{
+	if (pc->virtio.balloon)
+		virtio_balloon_on_change(pc->virtio.balloon, fn, opaque);
+}
+
 int pc_balloon_get(struct pc *pc, struct virtio_balloon_info *info, struct err *e)
 {
 	if (!pc->virtio.balloon)

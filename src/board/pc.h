@@ -149,6 +149,7 @@ int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e);
 /* The balloon: bytes the guest is to have. -ENODEV: there is none. */
 struct virtio_balloon_info;
 int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e);
+void pc_balloon_on_change(struct pc *pc, void (*fn)(void *opaque, uint64_t given), void *opaque); /* virtio_balloon_on_change */
 int pc_balloon_get(struct pc *pc, struct virtio_balloon_info *info, struct err *e);
 
 /* Physical layout */

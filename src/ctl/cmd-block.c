@@ -215,6 +215,15 @@ int ctl_query_balloon(struct ctl_call *call, struct err *e)
 	return 0;
 }
 
+/* The balloon's lock is held. */
+void ctl_balloon_changed(void *opaque, uint64_t given)
+{
+	struct ctl *c = opaque;
+	uint64_t memory = c->config.vm->config->memory;
+
+	ctl_event(c, "BALLOON_CHANGE", json_pack("{s:I}", "actual", (json_int_t)(memory - MIN(given, memory))));
+}
+
 /* ---- errors that stop the machine */
 
 struct disk_failure {

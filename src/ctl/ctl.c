@@ -440,8 +440,10 @@ int ctl_start(struct ctl *c, struct err *e)
 	int r = evloop_start(c->loop, e);
 
 	c->started = !r;
-	if (!r && c->config.pc)
+	if (!r && c->config.pc) {
 		pc_disks_on_error(c->config.pc, ctl_disk_error, c);
+		pc_balloon_on_change(c->config.pc, ctl_balloon_changed, c);
+	}
 	return r;
 }
 
@@ -453,8 +455,10 @@ void ctl_destroy(struct ctl *c)
 		return;
 	if (c->listener_hook.fn && c->config.vm)
 		vm_unlisten(c->config.vm, &c->listener_hook);
-	if (c->started && c->config.pc)
+	if (c->started && c->config.pc) {
 		pc_disks_on_error(c->config.pc, NULL, NULL);
+		pc_balloon_on_change(c->config.pc, NULL, NULL);
+	}
 	if (c->started)
 		evloop_stop(c->loop);
 	if (c->loop)

@@ -4,7 +4,8 @@
  * takes the host some 100 us a megabyte, so it is the event loop's work. The statistics queue works the other way round: the
  * guest leaves a buffer with numbers, and fills it anew when it gets it back.
  *
- * A queue's state is under its lock; config, info and hw.target under v->lock.
+ * A queue's state is under its lock; config, info and hw.target under v->lock. That the guest has changed what it gives is told at most
+ * once a second: a guest that does nothing else must not drown what else there is to tell.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #define QUEUE_SIZE 128
 #define PAGE_SHIFT 12 /* of the device, whatever the guest's is */
 #define PFNS 256u
+#define TELL_EVERY 1000000000u
 
 enum { Q_INFLATE, Q_DEFLATE, Q_STATS, Q_REPORT, QUEUES };
 
@@ -40,6 +42,11 @@ struct balloon {
 	_Atomic bool posted;
 	struct vq_chain chain, stats; /* the loop's; the one the guest has left with us */
 	bool has_stats;
+	struct timer tell; /* on the event loop */
+	uint64_t told_at;
+	uint32_t told;
+	void (*changed)(void *opaque, uint64_t actual);
+	void *changed_opaque;
 };
 
 static void inflate(struct balloon *b, const struct vq_chain *c)
@@ -168,6 +175,31 @@ static void balloon_config_written(struct virtio *v, unsigned offset, unsigned s
 
 	b->config.num_pages = b->hw.num_pages; /* ours */
 	b->hw.actual = b->config.actual;
+	if (b->changed && b->config.actual != b->told)
+		timer_arm(&b->tell, MAX(clock_now(v->env.clock), b->told_at + TELL_EVERY));
+}
+
+static void balloon_tell(void *opaque)
+{
+	struct balloon *b = opaque;
+
+	pthread_mutex_lock(&b->v.lock);
+	if (b->changed && b->config.actual != b->told) {
+		b->told = b->config.actual;
+		b->told_at = clock_now(b->v.env.clock);
+		b->changed(b->changed_opaque, (uint64_t)b->told << PAGE_SHIFT);
+	}
+	pthread_mutex_unlock(&b->v.lock);
+}
+
+void virtio_balloon_on_change(struct virtio *v, void (*changed)(void *opaque, uint64_t actual), void *opaque)
+{
+	struct balloon *b = container_of(v, struct balloon, v);
+
+	pthread_mutex_lock(&v->lock);
+	b->changed_opaque = opaque;
+	b->changed = changed;
+	pthread_mutex_unlock(&v->lock);
 }
 
 static void stats_back(struct balloon *b)
@@ -186,7 +218,7 @@ static void balloon_reset(struct virtio *v)
 	struct balloon *b = container_of(v, struct balloon, v);
 
 	stats_back(b);
-	b->config.actual = b->hw.actual = 0;
+	b->config.actual = b->hw.actual = b->told = 0;
 }
 
 static void balloon_queue_reset(struct virtio *v, struct virtqueue *vq)
@@ -202,6 +234,7 @@ static void balloon_pause(struct virtio *v)
 
 static void balloon_destroy(struct virtio *v)
 {
+	timer_cancel(&container_of(v, struct balloon, v)->tell);
 	virtio_dispose(v);
 	free(container_of(v, struct balloon, v));
 }
@@ -234,7 +267,7 @@ static void own_loaded(struct device *d)
 	struct balloon *b = container_of(d, struct balloon, own);
 
 	b->config.num_pages = b->hw.num_pages;
-	b->config.actual = b->hw.actual;
+	b->config.actual = b->told = b->hw.actual;
 }
 
 static void own_destroy(struct device *d)
@@ -260,5 +293,6 @@ struct virtio *virtio_balloon_create(const struct device_env *env, unsigned inst
 	virtio_init(&b->v, env, instance, &setup);
 	b->own = (struct device){ .ops = &own_ops, .instance = instance, .hw = &b->hw };
 	b->v.own = &b->own;
+	timer_init(&b->tell, env->clock, balloon_tell, b);
 	return &b->v;
 }

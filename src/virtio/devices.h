@@ -83,6 +83,11 @@ struct virtio_balloon_info {
 	uint64_t stat[16]; /* by the tags of virtio 1.2, 5.5.6.3; as of the last answer */
 };
 void virtio_balloon_set(struct virtio *v, uint64_t bytes); /* any thread */
+/*
+ * When the guest gives more or less than before: on the event loop, v->lock held, at most once a second of the guest's. NULL: no
+ * more.
+ */
+void virtio_balloon_on_change(struct virtio *v, void (*changed)(void *opaque, uint64_t actual), void *opaque);
 void virtio_balloon_get(struct virtio *v, struct virtio_balloon_info *info); /* asks for newer statistics as well */
 
 #endif

@@ -313,6 +313,49 @@ static void test_balloon(void **state)
 	close_all();
 }
 
+static void given(void *opaque, uint64_t bytes)
+{
+	uint64_t *told = opaque;
+
+	told[0]++;
+	told[1] = bytes;
+}
+
+/* However often the guest changes its mind, it is told once a second, and what it came to in the end. */
+static void test_balloon_told(void **state)
+{
+	const uint64_t second = 1000000000;
+	uint64_t told[2] = { 0 };
+	struct err e;
+
+	open_memory();
+	attach(virtio_balloon_create(&env, 1, &e));
+	start(1, 0);
+	virtio_balloon_on_change(v, given, told);
+	clock_resume(env.clock);
+	clock_advance(env.clock, 10 * second);
+	out(0x104, 3);
+	clock_advance(env.clock, 1);
+	assert_int_equal(told[0], 1);
+	assert_int_equal(told[1], 3 * 4096);
+	for (unsigned i = 0; i < 1000; i++) {
+		out(0x104, i % 100);
+		clock_advance(env.clock, second / 4000);
+	}
+	assert_int_equal(told[0], 1);
+	clock_advance(env.clock, second);
+	assert_int_equal(told[0], 2);
+	assert_int_equal(told[1], 99 * 4096);
+	out(0x104, 99);
+	clock_advance(env.clock, 5 * second);
+	assert_int_equal(told[0], 2);
+	out(0x104, 1);
+	virtio_balloon_on_change(v, NULL, NULL);
+	clock_advance(env.clock, 5 * second);
+	assert_int_equal(told[0], 2);
+	close_all();
+}
+
 static void test_rng(void **state)
 {
 	const struct piece p = { AT_DATA, 64, D_WRITE };
@@ -337,7 +380,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_negotiation), cmocka_unit_test(test_disk),    cmocka_unit_test(test_disk_hostile),
-		cmocka_unit_test(test_saved),	    cmocka_unit_test(test_balloon), cmocka_unit_test(test_rng),
+		cmocka_unit_test(test_saved),	    cmocka_unit_test(test_balloon), cmocka_unit_test(test_balloon_told), cmocka_unit_test(test_rng),
 		cmocka_unit_test(test_doorbells),
 	};
 
