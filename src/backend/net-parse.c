@@ -147,9 +147,7 @@ int net_parse_forward(struct net_forward *f, const char *text, struct err *e)
 		memcpy(address, text, len);
 		address[len] = 0;
 	}
-	if (f->v6) /* libslirp accepts there, and passes nothing on */
-		return err_set(e, ENOTSUP, "forwards listen on IPv4 addresses only: write 127.0.0.1 or 0.0.0.0 before the port");
-	if (inet_pton(AF_INET, address, f->host) != 1)
-		return err_set(e, EINVAL, "'%s' is no address of this host: write 127.0.0.1 or 0.0.0.0", address);
+	if (inet_pton(f->v6 ? AF_INET6 : AF_INET, address, f->host) != 1)
+		return err_set(e, EINVAL, "'%s' is no address of this host: write %s", address, f->v6 ? "[::1] or [::]" : "127.0.0.1 or 0.0.0.0");
 	return 0;
 }

@@ -37,6 +37,9 @@
 #define EVENTS 64
 #define MS 1000000u
 #define NEVER UINT64_MAX
+/* Not IPv6: libslirp answers what is longer than the MTU with "packet too big". */
+#define TAKES (NET_TAKES_TSO4 | NET_TAKES_ECN | NET_TAKES_BIG)
+#define TARGET_MS 30000u
 
 struct watched {
 	uint32_t now, wanted; /* epoll events; now: as registered */
@@ -70,6 +73,12 @@ struct user {
 	/* the guest's addresses, as seen in its frames */
 	uint32_t ip4;
 	uint8_t ip6[16];
+	/* where forwards by IPv6 lead to: of the guest's addresses the one it used last when this one was not seen for a while */
+	struct net_forward *forward6;
+	unsigned nforward6;
+	uint8_t target6[16];
+	uint64_t target6_seen; /* ms; 0: never, it is a guess */
+	bool neighbour; /* the guest has said where it is: frames may have waited for that within libslirp */
 	uint8_t frame[NET_WIRE_FRAME];
 };
 
@@ -318,7 +327,92 @@ static void user_tick(void *opaque, uint32_t events)
 	pthread_mutex_unlock(&u->lock);
 }
 
+/* ---- forwards */
+
+static socklen_t forward_host(const struct net_forward *f, struct sockaddr_storage *at)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(f->port) };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(f->port) };
+
+	memcpy(&in.sin_addr, f->host, sizeof(in.sin_addr));
+	memcpy(&in6.sin6_addr, f->host, sizeof(in6.sin6_addr));
+	memcpy(at, f->v6 ? (void *)&in6 : (void *)&in, f->v6 ? sizeof(in6) : sizeof(in));
+	return f->v6 ? sizeof(in6) : sizeof(in);
+}
+
+static int forward_flags(const struct net_forward *f)
+{
+	return (f->udp ? SLIRP_HOSTFWD_UDP : 0) | (f->v6 ? SLIRP_HOSTFWD_V6ONLY : 0);
+}
+
+static void forward6_close(struct user *u, const struct net_forward *f)
+{
+	struct sockaddr_storage host;
+	socklen_t len = forward_host(f, &host);
+
+	slirp_remove_hostxfwd(u->slirp, (struct sockaddr *)&host, len, forward_flags(f));
+}
+
+static int user_forward(struct user *u, const struct net_forward *f, struct err *e)
+{
+	struct sockaddr_in guest = { .sin_family = AF_INET, .sin_port = htons(f->guest_port) };
+	struct sockaddr_in6 guest6 = { .sin6_family = AF_INET6, .sin6_port = htons(f->guest_port) };
+	struct sockaddr_storage host;
+	socklen_t len = forward_host(f, &host);
+	char text[INET6_ADDRSTRLEN];
+
+	guest.sin_addr.s_addr = htonl(u->network.s_addr + 15);
+	memcpy(&guest6.sin6_addr, u->target6, 16);
+	errno = 0;
+	if (!slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&host, len, f->v6 ? (struct sockaddr *)&guest6 : (struct sockaddr *)&guest,
+				f->v6 ? sizeof(guest6) : sizeof(guest), forward_flags(f)))
+		return 0;
+	inet_ntop(f->v6 ? AF_INET6 : AF_INET, f->host, text, sizeof(text));
+	if (errno == EADDRINUSE)
+		return err_set(e, EADDRINUSE, "--port: another program has port %u of %s already; choose another one", f->port, text);
+	if (errno == EACCES)
+		return err_set(e, EACCES, "--port: port %u needs privileges; choose one from 1024 on", f->port);
+	return err_errno(e, "--port: cannot listen on port %u of %s", f->port, text);
+}
+
+/* Until the guest has shown another one: the address most systems make of the card's (RFC 4291, appendix A). */
+static int forwards6_open(struct user *u, const struct net_forward *f, unsigned n, struct err *e)
+{
+	const uint8_t *mac = u->link.mac;
+	const uint8_t low[8] = { mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] };
+
+	memcpy(u->target6, u->prefix, 8);
+	memcpy(u->target6 + 8, low, 8);
+	u->forward6 = calloc(n ? n : 1, sizeof(*f));
+	if (!u->forward6)
+		return err_set(e, ENOMEM, "no memory for forwards");
+	for (unsigned i = 0; i < n; i++)
+		if (f[i].v6)
+			u->forward6[u->nforward6++] = f[i];
+	return 0;
+}
+
 /* ---- frames from the guest */
+
+static void target6_look(struct user *u, const uint8_t address[16])
+{
+	uint64_t now = now_ms();
+	struct err e;
+
+	if (!memcmp(address, u->target6, 16)) {
+		u->target6_seen = now;
+		return;
+	}
+	if (u->target6_seen && now - u->target6_seen < TARGET_MS)
+		return;
+	for (unsigned i = 0; i < u->nforward6; i++)
+		forward6_close(u, &u->forward6[i]);
+	memcpy(u->target6, address, 16);
+	u->target6_seen = now;
+	for (unsigned i = 0; i < u->nforward6; i++)
+		if (user_forward(u, &u->forward6[i], &e))
+			log_msg(LOG_WARN, "net", "%s: %s", u->link.name, e.text);
+}
 
 /* Who it is, by its own word: ARP, IPv4 and IPv6 of our networks. */
 static void learn(struct user *u, const uint8_t *f, size_t len)
@@ -334,7 +428,10 @@ static void learn(struct user *u, const uint8_t *f, size_t len)
 			__atomic_store_n(&u->ip4, v4, __ATOMIC_RELAXED);
 	} else if (len >= 54 && f[12] == 0x86 && f[13] == 0xdd && !memcmp(f + 22, u->prefix, 8) && memcmp(f + 30, own, 7)) {
 		memcpy(u->ip6, f + 22, 16);
+		if (u->nforward6)
+			target6_look(u, f + 22);
 	}
+	u->neighbour |= len >= 42 && ((f[12] == 8 && f[13] == 6) || (len >= 78 && f[12] == 0x86 && f[13] == 0xdd && f[20] == 58 && f[54] == 136));
 }
 
 /* With all its sockets in use the guest gets no more: TCP's SYN, UDP and ICMP are what makes one. */
@@ -379,6 +476,15 @@ static void user_sent(struct net_link *l)
 
 	pthread_mutex_lock(&u->lock);
 	u->active = now_ms();
+	if (u->neighbour) {
+		uint32_t timeout = UINT32_MAX;
+
+		u->neighbour = false;
+		slirp_pollfds_fill(u->slirp, &timeout, poll_want, u);
+		slirp_pollfds_poll(u->slirp, 0, poll_happened, u);
+		for (unsigned fd = 0; fd < u->nfd; fd++)
+			u->fd[fd].wanted = 0;
+	}
 	user_settle(u);
 	pthread_mutex_unlock(&u->lock);
 }
@@ -424,6 +530,7 @@ static void user_destroy(struct net_link *l)
 	cleanup_close(&u->timer);
 	net_merge_dispose(&u->merge);
 	free(u->fd);
+	free(u->forward6);
 	pthread_mutex_destroy(&u->lock);
 	net_link_dispose(&u->link);
 	free(u);
@@ -433,26 +540,6 @@ static const struct net_link_ops ops = {
 	.kind = "user", .send = user_send, .sent = user_sent, .ready = user_ready, .addresses = user_addresses,
 	.destroy = user_destroy,
 };
-
-static int user_forward(struct user *u, const struct net_forward *f, struct err *e)
-{
-	struct sockaddr_in host = { .sin_family = AF_INET, .sin_port = htons(f->port) };
-	struct sockaddr_in guest = { .sin_family = AF_INET, .sin_port = htons(f->guest_port) };
-	char text[INET_ADDRSTRLEN];
-
-	memcpy(&host.sin_addr, f->host, 4);
-	guest.sin_addr.s_addr = htonl(u->network.s_addr + 15);
-	errno = 0;
-	if (!slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&host, sizeof(host), (struct sockaddr *)&guest, sizeof(guest),
-				f->udp ? SLIRP_HOSTFWD_UDP : 0))
-		return 0;
-	inet_ntop(AF_INET, f->host, text, sizeof(text));
-	if (errno == EADDRINUSE)
-		return err_set(e, EADDRINUSE, "--port: another program has port %u of %s already; choose another one", f->port, text);
-	if (errno == EACCES)
-		return err_set(e, EACCES, "--port: port %u needs privileges; choose one from 1024 on", f->port);
-	return err_errno(e, "--port: cannot listen on port %u of %s", f->port, text);
-}
 
 static int user_slirp(struct user *u, const struct net_config *c, struct err *e)
 {
@@ -479,6 +566,8 @@ static int user_slirp(struct user *u, const struct net_config *c, struct err *e)
 	pthread_mutex_unlock(&u->lock);
 	if (!u->slirp)
 		return err_set(e, ENOMEM, "cannot make a user network");
+	if (forwards6_open(u, c->forward, c->nforwards, e))
+		return -1;
 	for (unsigned i = 0; i < c->nforwards; i++)
 		if (user_forward(u, &c->forward[i], e))
 			return -1;
@@ -490,7 +579,7 @@ struct net_link *net_user_open(struct evloop *loop, const struct net_config *c, 
 	struct user *u = calloc(1, sizeof(*u));
 	struct rlimit files = { 0 };
 
-	if (!u || net_link_init(&u->link, &ops, c, NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_ECN | NET_TAKES_BIG, e)) {
+	if (!u || net_link_init(&u->link, &ops, c, TAKES, e)) {
 		if (u)
 			net_link_dispose(&u->link);
 		free(u);

@@ -144,7 +144,7 @@ static enum net_result finish(struct passage *p, unsigned takes, uint8_t *scratc
 	struct iovec one = { scratch, len };
 
 	gather(scratch, iov, n);
-	if (w->gso && !(takes & NET_TAKES_BIG)) {
+	if (w->gso && (!(takes & NET_TAKES_BIG) || net_wire_needs(w) & ~takes & NET_TAKES_CUT)) {
 		if (net_segment(scratch, len, w, scratch + NET_WIRE_FRAME, pass, p))
 			return NET_DONE;
 		if (p->last == NET_BUSY && !p->emitted)

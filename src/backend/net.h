@@ -39,7 +39,8 @@ enum net_takes {
 	NET_TAKES_TSO6 = 4,
 	NET_TAKES_USO = 8,
 	NET_TAKES_ECN = 16,
-	NET_TAKES_BIG = 32, /* uncut, as it is; but checksums are to be complete over the whole of it */
+	NET_TAKES_BIG = 32, /* uncut as it is, of those protocols; but checksums are to be complete over the whole of it */
+	NET_TAKES_CUT = NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_USO,
 };
 
 enum net_result {
@@ -118,7 +119,7 @@ struct net_forward {
 	uint8_t host[16]; /* address to listen on */
 	uint16_t port, guest_port;
 };
-/* "[ADDR:]HOST:GUEST[/udp]"; ADDR, IPv4, is 127.0.0.1 when left out. */
+/* "[ADDR:]HOST:GUEST[/udp]"; ADDR is 127.0.0.1 when left out, IPv6 stands in brackets. */
 int net_parse_forward(struct net_forward *f, const char *text, struct err *e);
 
 enum net_kind { NET_USER, NET_TAP, NET_SWITCH };

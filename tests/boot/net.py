@@ -159,6 +159,9 @@ datagram send 10.0.2.2 %d 5 20000
         before += "(echo -n take; cat /tmp/data) | nc fd6f:7370:6974:2::2 %d\necho sent6\n" % server6.port
     forward, forward_udp = free_port(), free_port(socket.SOCK_DGRAM)
     forwards = ["--port", "%d:80" % forward, "--port", "%d:5353/udp" % forward_udp]
+    if has6:
+        forward6, forward6_udp = free_port(address="::1"), free_port(socket.SOCK_DGRAM, "::1")
+        forwards += ["--port", "[::1]:%d:80" % forward6, "--port", "[::1]:%d:5353/udp" % forward6_udp]
     initramfs(work + "/initrd", modules, MODULES, SCRIPT % {"before": before, "after": "cat; poweroff -f"},
               [("/bin/datagram", program)])
     base = [ospite, "run", "--engine", engine, "--kernel", kernel, "--initrd", work + "/initrd", "--append",
@@ -185,13 +188,20 @@ datagram send 10.0.2.2 %d 5 20000
     def check_forwards():
         if fetch(forward, "data") != data:
             fail("the forward gave something else", m)
+        if has6 and fetch(forward6, "data", "::1") != data:
+            fail("the forward by IPv6 gave something else", m)
+
+    def check_datagrams(family, address, port):
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            s.settimeout(SECONDS)
+            s.connect((address, port))
+            s.send(b"datagram")
+            if s.recv(100) != b"datagram":
+                fail("the UDP forward at %s" % address, m)
     check_forwards()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(SECONDS)
-        s.connect(("127.0.0.1", forward_udp))
-        s.send(b"datagram")
-        if s.recv(100) != b"datagram":
-            fail("the UDP forward", m)
+    check_datagrams(socket.AF_INET, "127.0.0.1", forward_udp)
+    if has6:
+        check_datagrams(socket.AF_INET6, "::1", forward6_udp)
     Control(work + "/control").ask("ospite-suspend")
     m.end()
     m = Machine(work, base + ["--restore", work + "/saved"])

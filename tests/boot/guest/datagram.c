@@ -15,7 +15,7 @@
 
 static int echo(int s, uint16_t port)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in6 at = { .sin6_family = AF_INET6, .sin6_port = htons(port) }; /* and IPv4 */
 	static char data[SIZE_MAX_UDP];
 
 	if (bind(s, (struct sockaddr *)&at, sizeof(at)))
@@ -40,7 +40,7 @@ int main(int argc, char **argv)
 	unsigned count, size, done = 0;
 
 	if (argc == 3 && !strcmp(argv[1], "echo"))
-		return echo(s, (uint16_t)atoi(argv[2]));
+		return echo(socket(AF_INET6, SOCK_DGRAM, 0), (uint16_t)atoi(argv[2]));
 	if (argc != 6)
 		return 2;
 	at.sin_port = htons((uint16_t)atoi(argv[3]));

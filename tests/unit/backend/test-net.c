@@ -56,7 +56,8 @@ static void test_forward(void **state)
 	assert_int_equal(net_parse_forward(&f, "0.0.0.0:53:5353/udp", &e), 0);
 	assert_true(f.udp && f.port == 53 && f.guest_port == 5353);
 	assert_memory_equal(f.host, "\0\0\0\0", 4);
-	assert_int_equal(net_parse_forward(&f, "[::1]:2222:22/tcp", &e), -ENOTSUP);
+	assert_int_equal(net_parse_forward(&f, "[::1]:2222:22/tcp", &e), 0);
+	assert_true(!f.udp && f.v6 && f.port == 2222 && f.guest_port == 22 && f.host[15] == 1);
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
 		assert_int_not_equal(net_parse_forward(&f, bad[i], &e), 0);
 }
@@ -226,7 +227,7 @@ static void test_segments(void **state)
 static void test_uncut(void **state)
 {
 	static uint8_t whole[NET_WIRE_FRAME];
-	struct fake *f = fake_open(NET_TAKES_BIG);
+	struct fake *f = fake_open(NET_TAKES_BIG | NET_TAKES_TSO4);
 	struct net_wire w;
 	size_t len = tcp_frame(whole, false, PAYLOAD, &w);
 	struct iovec iov = { whole, len };
@@ -244,6 +245,10 @@ static void test_uncut(void **state)
 	w.flags |= NET_WIRE_ECN; /* not taken: cut */
 	net_deliver(&f->l, &w, &iov, 1);
 	assert_int_equal(f->frames, 6);
+	len = tcp_frame(whole, true, PAYLOAD, &w); /* another protocol than those taken uncut */
+	iov.iov_len = len;
+	net_send(&f->l, &w, &iov, 1);
+	assert_int_equal(f->frames, 10);
 	fake_close(f);
 }
 
