@@ -182,7 +182,10 @@ static uint64_t slow_run(struct cpu *c, struct block *b, unsigned idx, uint64_t 
 
 		if (n > idx && i && i->class == CLASS_BRANCH) { /* may lead elsewhere: a block of its own */
 			c->s.rip = block_rip(b, n);
-			return leave(c, EXIT_LOOKUP);
+			if (likely(!dbt_cpu(c)->d->watch))
+				return leave(c, EXIT_LOOKUP);
+			resume_at(c, b, n); /* says where we are, also if a stretch began just here */
+			return leave(c, EXIT_KICK);
 		}
 		resume = slow_interp(c, b, n);
 		if (!resume)

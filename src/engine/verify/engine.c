@@ -226,6 +226,8 @@ static bool unrepeatable(const struct insn *i)
 {
 	if (i->class == CLASS_STRING) /* pauses when something asks for the CPU */
 		return true;
+	if (i->class == CLASS_X87 && i->flags & INSN_MEM) /* has its flags before it reaches a device */
+		return true;
 	switch (i->op) {
 	case OP_IN:
 	case OP_OUT:

@@ -4,7 +4,9 @@
  * addresses with page tables that change under it, in machines under engine=verify: at every step translator and
  * interpreter must agree.
  *
- *	verify-random [--seed N] [--count N] [--verbose]
+ *	verify-random [--seed N] [--count N] [--avx512] [--protected] [--verbose]
+ *
+ * --protected: a 32-bit system instead.
  *
  * A case is a function of its seed but for where the clock interrupts it. All registers are pointers or small numbers
  * again after each exception, and a pseudo-random place and mode are chosen to go on. Nothing keeps a case from
@@ -33,6 +35,7 @@
 #define PD2 0x64000ull
 #define GDT_AT 0x65000ull
 #define IDT_AT 0x66000ull
+#define PD32 0x67000ull
 #define ROUNDS 60u /* exceptions until a case has been seen enough of */
 #define KICKS 12u  /* and milliseconds */
 
@@ -83,9 +86,31 @@ __asm__(".pushsection .rodata\n.global stub, stub_end\nstub:\n.intel_syntax nopr
 	"invlpg [rdx]\n mov [0x63000+rax*8], r11\n 6: ret\n"
 	"\n.att_syntax\nstub_end:\n.popsection\n");
 
+/*
+ * The same for a 32-bit system. Interrupts find segments and stack as the code has left them. FS is data of 4 GiB, GS null or
+ * data that begins just below 4 GiB.
+ */
+extern const uint8_t stub32[], stub32_end[];
+__asm__(".pushsection .rodata\n.global stub32, stub32_end\nstub32:\n.code32\n.intel_syntax noprefix\n"
+	"cld\n mov eax, 0x2b\n mov ds, eax\n mov es, eax\n mov eax, 0x10\n mov ss, eax\n mov esp, 0x37f000\n mov eax, 0x3b\n mov fs, eax\n"
+	"dec dword ptr [0x61000]\n jnz 1f\n hlt\n"
+	"1: imul eax, dword ptr [0x61008], 1664525\n add eax, 1013904223\n mov [0x61008], eax\n"
+	"mov ecx, eax\n shr ecx, 27\n and ecx, 1\n imul ecx, ecx, 0x43\n mov gs, ecx\n"
+	"mov ebx, 0x300800\n mov ebp, 0x300100\n mov ecx, eax\n shr ecx, 3\n and ecx, 15\n mov edx, eax\n shr edx, 7\n and edx, 4095\n"
+	"lea esi, [edx+0x200000]\n lea edi, [edx*2+0x40000000]\n"
+	"shr eax, 8\n mov edx, eax\n and eax, 16383\n add eax, 0x200000\n test edx, 0x10000\n jz 2f\n add eax, 0x3fe00000\n"
+	"2: test edx, 0x60000\n jnz 3f\n mov esp, 0x380000\n push 2\n push 8\n push eax\n iretd\n"
+	"3: push 0x2b\n push 0x380000\n push 0x202\n push 0x23\n push eax\n iretd\n"
+	/* entry edx & 7 of the aliases, from ring 0 */
+	".org stub32 + 0x800\n mov eax, cs\n test al, 3\n jnz 6f\n mov eax, edx\n and eax, 7\n mov ecx, edx\n shr ecx, 3\n"
+	"and ecx, 7\n and edx, 0x3000\n or edx, 0x200000\n or edx, ecx\n mov ecx, eax\n shl ecx, 12\n add ecx, 0x40000000\n"
+	"invlpg [ecx]\n mov [0x63000+eax*4], edx\n 6: ret\n"
+	"\n.att_syntax\n.code64\nstub32_end:\n.popsection\n");
+
 struct code {
 	uint8_t b[PAGES * 4096 + 64];
 	unsigned n;
+	bool m32;
 };
 
 static void byte(struct code *c, unsigned v)
@@ -108,16 +133,20 @@ static void modrm(struct rng *r, struct code *c, unsigned map, unsigned opcode, 
 	unsigned reg = ext >= 0 ? (unsigned)ext : below(r, 16), rm = below(r, 16), mode = below(r, 4);
 	unsigned rex = 0x40 | (rng(r) & 8) | (reg >> 3) << 2;
 
+	if (c->m32) {
+		reg &= 7;
+		rm &= 7;
+	}
 	if (reg == 4 && below(r, 8)) /* the stack pointer only now and then */
 		reg = 0;
 	if (mode < 3)
-		rm = pointers[below(r, sizeof(pointers))];
+		rm = pointers[below(r, c->m32 ? 6 : sizeof(pointers))];
 	else if (rm == 4 && below(r, 8))
 		rm = 1;
 	rex |= rm >> 3;
 	if (!below(r, 12))
 		byte(c, prefixes[below(r, sizeof(prefixes))]);
-	if (rex != 0x40 || below(r, 2))
+	if (!c->m32 && (rex != 0x40 || below(r, 2)))
 		byte(c, rex);
 	if (map)
 		byte(c, 0x0f);
@@ -262,6 +291,16 @@ static void mapping(struct rng *r, struct code *c)
 {
 	unsigned k = below(r, ALIASES);
 
+	if (c->m32) {
+		byte(c, 0xba); /* mov edx, imm32; mov eax, STUB + 0x800; call eax */
+		dword(c, (uint32_t)((CODE + below(r, PAGES) * 4096) | k | (below(r, 10) ? P << 3 : 0) | (below(r, 4) ? W << 3 : 0) |
+				    (below(r, 5) ? U << 3 : 0)));
+		byte(c, 0xb8);
+		dword(c, (uint32_t)STUB + 0x800);
+		byte(c, 0xff);
+		byte(c, 0xd0);
+		return;
+	}
 	switch (below(r, 4)) {
 	case 0:
 		/* CR3 again; and nobody keeps the address of the tables: writes there without INVLPG are open */
@@ -316,6 +355,56 @@ static void odd(struct rng *r, struct code *c)
 	}
 	for (unsigned n = 1; n <= some[k][0]; n++)
 		byte(c, some[k][n]);
+}
+
+/* What only 32-bit code has, or has with another meaning. */
+static void only32(struct rng *r, struct code *c)
+{
+	static const uint8_t one[] = { 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x06, 0x1e, 0x0e, 0x16, 0x07, 0x1f, 0xd6, 0xce, 0xc9, 0xf1 };
+	static const uint8_t memory[] = { 0x62, 0x63, 0xc4, 0xc5, 0x82, 0x8c, 0x8e };
+	static const uint16_t selectors[] = { 0x10, 0x2b, 0x2b, 0x3b, 0x43, 0 };
+
+	switch (below(r, 10)) {
+	case 0:
+		byte(c, one[below(r, sizeof(one))]);
+		break;
+	case 1:
+		modrm(r, c, 0, memory[below(r, sizeof(memory))], -1);
+		byte(c, (unsigned)rng(r));
+		break;
+	case 2: /* a segment register, now and then DS or ES */
+		byte(c, 0x66);
+		byte(c, 0xb8);
+		byte(c, selectors[below(r, ARRAY_LEN(selectors))]);
+		byte(c, 0);
+		byte(c, 0x8e);
+		byte(c, 0xc0 | (below(r, 3) ? 4 + below(r, 2) : below(r, 2) ? 0 : 3) << 3);
+		break;
+	case 3: /* by FS, GS, CS */
+		byte(c, below(r, 4) ? 0x64 + below(r, 2) : 0x2e);
+		modrm(r, c, 0, below(r, 2) ? 0x8b : 0x89, -1);
+		break;
+	case 4: /* absolute */
+		if (!below(r, 4))
+			byte(c, below(r, 2) ? 0x66 : 0x64);
+		byte(c, 0xa0 | below(r, 4));
+		dword(c, (below(r, 8) ? (uint32_t)DATA : 0xfffff800) + below(r, 8192));
+		break;
+	case 5: /* near the end of the 4 GiB, and round it */
+		byte(c, 0x8b);
+		byte(c, 0x80 | below(r, 8) << 3 | 6);
+		dword(c, (uint32_t)(below(r, 2) ? DATA - CODE : 0) - below(r, 0x300000));
+		break;
+	case 6: /* mov r, [esp + n] */
+		byte(c, below(r, 2) ? 0x8b : 0x89);
+		byte(c, 0x44 | below(r, 3) << 3);
+		byte(c, 0x24);
+		byte(c, (unsigned)rng(r));
+		break;
+	default:
+		byte(c, 0x40 | (below(r, 8) ? below(r, 4) : below(r, 16)) | below(r, 2) << 3);
+		break;
+	}
 }
 
 /* Registers, or memory by a pointer, for an instruction whose prefix can name base registers 0..7 only; a byte or vectors of indices. */
@@ -394,6 +483,8 @@ static void generate(struct rng *r, struct code *c, const struct cpuid_model *m)
 
 		if (m->has_avx512 && below(r, 2))
 			avx512_valid(r, c, m);
+		else if (c->m32 && !below(r, 5))
+			only32(r, c);
 		else if (k < 38)
 			arithmetic(r, c);
 		else if (k < 52)
@@ -444,10 +535,41 @@ static void tables(struct guest *g)
 	s->sfmask = 0x47700;
 }
 
-static void place(struct guest *g, uint64_t seed)
+static void put32(struct guest *g, uint64_t at, uint32_t v)
+{
+	guest_load(g, at, &v, sizeof(v));
+}
+
+/* 4 MiB pages for the RAM, and the aliases. */
+static void tables32(struct guest *g)
+{
+	static const uint64_t gdt[] = { 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0, 0x00cffb000000ffff, 0x00cff3000000ffff,
+					0, 0x00cff3001000ffff, 0xffcff3fff000ffff };
+	struct x86_state *s = &g->cpus[0].s;
+
+	for (unsigned k = 0; k < ARRAY_LEN(gdt); k++)
+		put64(g, GDT_AT + 8 * k, gdt[k]);
+	for (unsigned k = 0; k < 256; k++)
+		put64(g, IDT_AT + 8 * k, (STUB & 0xffff) | 8ull << 16 | 0xefull << 40 | STUB >> 16 << 48);
+	put32(g, TSS + 4, (uint32_t)STACK - 0x2000);
+	put32(g, TSS + 8, 0x10);
+	for (uint32_t k = 0; k < GUEST_RAM >> 22; k++)
+		put32(g, PD32 + 4 * k, k << 22 | (uint32_t)(P | W | U) | 0x80);
+	for (uint32_t k = 0; k < ALIASES; k++)
+		put32(g, PT + 4 * k, (uint32_t)(CODE + k % PAGES * 4096) | (uint32_t)(P | W | U));
+	put32(g, PD32 + 4 * (ALIAS >> 22), (uint32_t)(PT | P | W | U));
+	s->gdtr = (struct x86_dtable){ GDT_AT, sizeof(gdt) - 1 };
+	s->idtr = (struct x86_dtable){ IDT_AT, 2047 };
+	s->seg[SEG_TR] = (struct x86_segment){ .base = TSS, .limit = 103, .selector = 0x30, .attr = 0x8b };
+	s->cr4 |= CR4_PSE;
+	s->cr3 = PD32;
+	s->cr0 |= CR0_PG | CR0_WP;
+}
+
+static void place(struct guest *g, uint64_t seed, bool m32)
 {
 	struct rng r = { seed };
-	struct code c;
+	struct code c = { .m32 = m32 };
 	struct x86_state *s = &g->cpus[0].s;
 
 	for (uint64_t at = 0; at < GUEST_RAM; at += 4096) {
@@ -456,11 +578,17 @@ static void place(struct guest *g, uint64_t seed)
 		if (memcmp(mem_ram_base(g->machine.mem) + at, zero, 4096))
 			guest_load(g, at, zero, 4096); /* tells of code that is gone */
 	}
-	guest_long(g, 0);
-	tables(g);
+	if (m32) {
+		guest_protected(g, 0);
+		tables32(g);
+		guest_load(g, STUB, stub32, (uint64_t)(stub32_end - stub32));
+	} else {
+		guest_long(g, 0);
+		tables(g);
+		guest_load(g, STUB, stub, (uint64_t)(stub_end - stub));
+	}
 	generate(&r, &c, &g->model);
 	guest_load(g, CODE, c.b, PAGES * 4096);
-	guest_load(g, STUB, stub, (uint64_t)(stub_end - stub));
 	put64(g, VARS, ROUNDS);
 	put64(g, VARS + 8, rng(&r));
 	s->cr0 = (s->cr0 & ~(CR0_EM | CR0_TS)) | CR0_NE | CR0_MP | (below(&r, 4) ? 0 : CR0_AM);
@@ -490,11 +618,11 @@ static void *tick(void *opaque)
 }
 
 /* False: the engines differ. */
-static bool run_case(struct guest *g, uint64_t seed)
+static bool run_case(struct guest *g, uint64_t seed, bool m32)
 {
 	struct cpu *c = &g->cpus[0];
 
-	place(g, seed);
+	place(g, seed, m32);
 	for (unsigned kicks = 0; kicks < KICKS;) {
 		enum cpu_stop why;
 
@@ -523,7 +651,7 @@ static void take_counter(void *opaque, const char *name, uint64_t value)
 int main(int argc, char **argv)
 {
 	uint64_t seed = 1, count = 100, insns = 0, done = 0;
-	bool verbose = false, good = true, avx512 = false;
+	bool verbose = false, good = true, avx512 = false, m32 = false;
 	struct ticker t = { 0 };
 	pthread_t thread;
 	struct guest g;
@@ -534,6 +662,8 @@ int main(int argc, char **argv)
 			verbose = true;
 		else if (!strcmp(argv[k], "--avx512"))
 			avx512 = true;
+		else if (!strcmp(argv[k], "--protected"))
+			m32 = true;
 		else if (!strcmp(argv[k], "--seed") && k + 1 < argc)
 			seed = strtoull(argv[++k], NULL, 0);
 		else if (!strcmp(argv[k], "--count") && k + 1 < argc)
@@ -551,14 +681,15 @@ int main(int argc, char **argv)
 	for (; done < count && good; done++) {
 		if (verbose)
 			fprintf(stderr, "case %llu\n", (unsigned long long)(seed + done));
-		good = run_case(&g, seed + done);
+		good = run_case(&g, seed + done, m32);
 	}
 	atomic_store(&t.end, true);
 	pthread_join(thread, NULL);
 	engine_verify.stats(&g.machine, take_counter, &insns);
 	guest_destroy(&g);
 	if (!good)
-		printf("differs: verify-random --seed %llu --count 1\n", (unsigned long long)(seed + done - 1));
+		printf("differs: verify-random%s --seed %llu --count 1\n", m32 ? " --protected" : "",
+		       (unsigned long long)(seed + done - 1));
 	printf("%llu cases, %llu instructions compared\n", (unsigned long long)done, (unsigned long long)insns);
 	return !good;
 }
