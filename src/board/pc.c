@@ -564,6 +564,13 @@ void pc_key(struct pc *pc, unsigned code, bool down)
 		i8042_key(pc->i8042, code, down);
 }
 
+int pc_keys(struct pc *pc, const struct key_event *stroke, unsigned n)
+{
+	int r = pc->virtio.keyboard ? virtio_input_keys(pc->virtio.keyboard, stroke, n) : -ENODEV;
+
+	return r == -ENODEV || r == -EINVAL ? i8042_keys(pc->i8042, stroke, n) : r;
+}
+
 bool pc_pointer_at(struct pc *pc, unsigned x, unsigned y, int wheel, unsigned buttons)
 {
 	return pc->virtio.tablet && virtio_input_position(pc->virtio.tablet, x, y, wheel, buttons);

@@ -100,6 +100,9 @@ void pc_power_button(struct pc *pc);
 const struct screen *pc_screen(struct pc *pc);
 /* A key of the machine's keyboard, KEY_* of <linux/input-event-codes.h>. Any thread. */
 void pc_key(struct pc *pc, unsigned code, bool down);
+/* All of these or none; errors as of i8042_keys(). */
+struct key_event;
+int pc_keys(struct pc *pc, const struct key_event *stroke, unsigned n);
 
 /*
  * The pointer, any thread. It is at (x, y), of 0 to 0x7fff: false if the machine has no tablet, or its guest no driver for one. Or it

@@ -4,10 +4,14 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "ctl/ctl.h"
 
 #define KEYS_MAX 16
+#define KEYS_WAIT_NS 50000000 /* between tries, while the guest's keyboard is full */
+#define KEYS_WAITS 200
 #define SLOW_MS 60000 /* for what waits for the CPUs */
 
 int life_ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e)
@@ -88,8 +92,15 @@ int life_sendkey(const struct life_command *c, struct life_args *a, struct store
 	for (unsigned i = 1; i < a->nwords && !r; i++) {
 		json_t *keys = keys_of(a->words[i]);
 
-		r = keys ? life_ask(a, s, "send-key", json_pack("{s:o}", "keys", keys), NULL, e) :
-			   err_set(e, EINVAL, "'%.32s' is no key; write ret, a, f1, ctrl-alt-delete", a->words[i]);
+		if (!keys)
+			return err_set(e, EINVAL, "'%.32s' is no key; write ret, a, f1, ctrl-alt-delete", a->words[i]);
+		for (unsigned waits = 0;; waits++) {
+			r = life_ask(a, s, "send-key", json_pack("{s:O}", "keys", keys), NULL, e);
+			if (!r || waits == KEYS_WAITS || !strstr(e->text, CTL_KEYS_FULL))
+				break;
+			nanosleep(&(struct timespec){ .tv_nsec = KEYS_WAIT_NS }, NULL);
+		}
+		json_decref(keys);
 	}
 	return r;
 }

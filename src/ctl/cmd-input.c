@@ -30,11 +30,31 @@ static int key_of(json_t *key, unsigned *code, struct err *e)
 	return err_set(e, EINVAL, "a key is written {\"type\": \"qcode\", \"data\": NAME}");
 }
 
+/* Several are struck all or not at all, so that none is lost in silence. */
+static int strike(struct ctl_call *call, const struct key_event *stroke, unsigned n, struct err *e)
+{
+	int r = pc_keys(call->ctl->config.pc, stroke, n);
+
+	switch (-r) {
+	case 0:
+		return 0;
+	case EAGAIN:
+		return err_set(e, EAGAIN, CTL_KEYS_FULL "; try again");
+	case ENODEV:
+		return err_set(e, ENODEV, "the guest has switched its keyboard off");
+	case E2BIG:
+		return err_set(e, E2BIG, "so many keys at once are more than a keyboard holds");
+	default:
+		return err_set(e, EINVAL, "the machine's keyboard has no such key");
+	}
+}
+
 /* All down in order, then all up in the opposite one; hold-time is accepted and of no use to a keyboard that queues. */
 int ctl_send_key(struct ctl_call *call, struct err *e)
 {
 	json_t *keys = json_object_get(call->arguments, "keys"), *key;
-	unsigned code[KEYS_AT_ONCE], n = 0;
+	struct key_event stroke[2 * KEYS_AT_ONCE];
+	unsigned n = 0;
 	size_t i;
 
 	if (!call->ctl->config.pc)
@@ -43,27 +63,22 @@ int ctl_send_key(struct ctl_call *call, struct err *e)
 		return err_set(e, EINVAL, "'keys' is a list of 1 to %d keys", KEYS_AT_ONCE);
 	json_array_foreach(keys, i, key)
 	{
-		int r = key_of(key, &code[n], e);
+		int r = key_of(key, &stroke[n].code, e);
 
 		if (r)
 			return r;
-		n++;
+		stroke[n++].down = true;
 	}
 	for (unsigned k = 0; k < n; k++)
-		pc_key(call->ctl->config.pc, code[k], true);
-	for (unsigned k = n; k-- > 0;)
-		pc_key(call->ctl->config.pc, code[k], false);
-	return 0;
+		stroke[n + k] = (struct key_event){ stroke[n - 1 - k].code, false };
+	return strike(call, stroke, 2 * n, e);
 }
 
 /* ---- input-send-event */
 
 /* What a list of events comes to; applied when all of it has been understood. */
 struct input_batch {
-	struct {
-		unsigned code;
-		bool down;
-	} key[EVENTS_AT_ONCE];
+	struct key_event key[EVENTS_AT_ONCE];
 	unsigned nkeys, x, y, buttons;
 	int dx, dy, wheel;
 	bool position, pointer;
@@ -142,14 +157,14 @@ int ctl_input_send_event(struct ctl_call *call, struct err *e)
 		if (r)
 			return r;
 	}
+	if (b.nkeys && strike(call, b.key, b.nkeys, e))
+		return -1;
 	/* buttons go to the tablet where there is one, motion always to the mouse */
 	if (b.pointer && (b.dx || b.dy || !pc_pointer_at(c->config.pc, b.x, b.y, b.wheel, b.buttons))) {
 		if (b.position)
 			return err_set(e, ENODEV, "the machine has no tablet (--input tablet), or its guest no driver for it");
 		pc_pointer_moved(c->config.pc, b.dx, b.dy, b.wheel, b.buttons);
 	}
-	for (unsigned k = 0; k < b.nkeys; k++)
-		pc_key(c->config.pc, b.key[k].code, b.key[k].down);
 	c->pointer_x = b.x;
 	c->pointer_y = b.y;
 	c->pointer_buttons = b.buttons;

@@ -19,6 +19,7 @@ struct ctl;
 struct pc;
 struct json_t;
 
+#define CTL_KEYS_FULL "the guest has not taken the keys struck before" /* in the error's text: worth trying again */
 #define CTL_API 1 /* of the commands of our own; raised when one changes incompatibly */
 
 struct ctl_config {

@@ -41,6 +41,12 @@ struct device {
 	struct device *next; /* the board's list, in wiring order */
 };
 
+/* A key going down or up; code: KEY_* of <linux/input-event-codes.h>. */
+struct key_event {
+	unsigned code;
+	bool down;
+};
+
 /* Something to be done while no CPU runs; belongs to the device, which keeps it until it has been done. */
 struct stop_work {
 	void (*fn)(void *opaque);

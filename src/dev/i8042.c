@@ -607,20 +607,46 @@ static unsigned key_bytes(const struct keyboard_hw *kb, unsigned keycode, bool d
 	return n;
 }
 
-bool i8042_key(struct device *d, unsigned keycode, bool down)
+#define KEYS_ROOM (QUEUE - 8) /* room is kept for the answers to commands */
+
+/* Lock held. */
+static int keys_fit(const struct keyboard_hw *kb, const struct key_event *stroke, unsigned n)
+{
+	unsigned total = 0;
+	uint8_t bytes[8];
+
+	for (unsigned i = 0; i < n; i++) {
+		unsigned len = key_bytes(kb, stroke[i].code, stroke[i].down, bytes);
+
+		if (!len && stroke[i].code != KEY_PAUSE) /* which says nothing when it goes up */
+			return -EINVAL;
+		total += len;
+		if (total > KEYS_ROOM)
+			return -E2BIG;
+	}
+	if (!kb->scanning)
+		return -ENODEV;
+	return kb->count + total > KEYS_ROOM ? -EAGAIN : 0;
+}
+
+int i8042_keys(struct device *d, const struct key_event *stroke, unsigned n)
 {
 	struct kbc *k = container_of(d, struct kbc, device);
 	uint8_t bytes[8];
-	unsigned n;
-	bool taken;
+	int r;
 
 	pthread_mutex_lock(&k->lock);
-	n = key_bytes(&k->hw.keyboard, keycode, down, bytes);
-	/* room is kept for the answers to commands */
-	taken = n && k->hw.keyboard.scanning && k->hw.keyboard.count + n <= QUEUE - 8 && keyboard_put(k, bytes, n);
+	r = keys_fit(&k->hw.keyboard, stroke, n);
+	for (unsigned i = 0; !r && i < n; i++)
+		keyboard_put(k, bytes, key_bytes(&k->hw.keyboard, stroke[i].code, stroke[i].down, bytes));
 	refill(k);
 	pthread_mutex_unlock(&k->lock);
-	return taken;
+	return r;
+}
+
+bool i8042_key(struct device *d, unsigned keycode, bool down)
+{
+	return !i8042_keys(d, &(struct key_event){ keycode, down }, 1);
 }
 
 void i8042_mouse(struct device *d, int dx, int dy, int wheel, unsigned buttons)

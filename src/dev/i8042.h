@@ -15,6 +15,11 @@ struct device *i8042_create(struct device_env *env, struct irq_line keyboard, st
  * (keys) or added up (motion). True: taken.
  */
 bool i8042_key(struct device *d, unsigned keycode, bool down);
+/*
+ * All of these or none: 0, -EAGAIN (the guest has not taken those before), -ENODEV (the guest has switched the keyboard
+ * off), -EINVAL (it has no such key), -E2BIG (more than it ever holds).
+ */
+int i8042_keys(struct device *d, const struct key_event *stroke, unsigned n);
 /* Motion, right and down positive; wheel: towards the person positive. buttons: 1 left, 2 right, 4 middle. */
 void i8042_mouse(struct device *d, int dx, int dy, int wheel, unsigned buttons);
 /* The guest's keyboard lights: 1 scroll, 2 num, 4 caps. */

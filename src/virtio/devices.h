@@ -57,11 +57,14 @@ struct virtio *virtio_fs_create(const struct device_env *env, unsigned instance,
 struct virtio *virtio_pmem_create(const struct device_env *env, unsigned instance, uint64_t start, uint64_t size, struct err *e);
 
 /* A keyboard, or a tablet: a pointer with a position. */
+struct key_event;
 enum virtio_input_kind { VIRTIO_KEYBOARD, VIRTIO_TABLET };
 #define VIRTIO_INPUT_RANGE 0x7fffu
 struct virtio *virtio_input_create(const struct device_env *env, unsigned instance, enum virtio_input_kind kind, struct err *e);
 /* Any thread. False: not of that kind, or the guest has no driver for it (yet). code: KEY_* of <linux/input-event-codes.h> */
 bool virtio_input_key(struct virtio *v, unsigned code, bool down);
+/* All of these or none: 0, -ENODEV (no driver), -EAGAIN (no room as yet), -EINVAL (no such key), -E2BIG. */
+int virtio_input_keys(struct virtio *v, const struct key_event *stroke, unsigned n);
 /* x, y: 0 to VIRTIO_INPUT_RANGE; wheel: down positive; buttons: 1 left, 2 right, 4 middle, 8 side, 16 extra, as they are now */
 bool virtio_input_position(struct virtio *v, unsigned x, unsigned y, int wheel, unsigned buttons);
 

@@ -173,17 +173,33 @@ static bool report(struct input *in, const struct event *events, unsigned n)
 	return room;
 }
 
-bool virtio_input_key(struct virtio *v, unsigned code, bool down)
+int virtio_input_keys(struct virtio *v, const struct key_event *stroke, unsigned n)
 {
 	struct input *in = container_of(v, struct input, v);
 	struct virtqueue *vq = &v->queue[Q_EVENT];
+	int r = 0;
 
-	if (in->kind != VIRTIO_KEYBOARD || !code || code > KEYS_LAST || !virtio_running(v))
-		return false;
+	if (in->kind != VIRTIO_KEYBOARD || !virtio_running(v))
+		return -ENODEV;
+	for (unsigned i = 0; i < n; i++)
+		if (!stroke[i].code || stroke[i].code > KEYS_LAST)
+			return -EINVAL;
+	if (2 * n >= EVENTS_MAX)
+		return -E2BIG;
 	pthread_mutex_lock(&vq->lock);
-	report(in, &(struct event){ EV_KEY, (uint16_t)code, down }, 1);
+	if (2 * n >= EVENTS_MAX - in->count) /* each with an EV_SYN */
+		r = -EAGAIN;
+	for (unsigned i = 0; !r && i < n; i++)
+		report(in, &(struct event){ EV_KEY, (uint16_t)stroke[i].code, stroke[i].down }, 1);
 	pthread_mutex_unlock(&vq->lock);
-	return true;
+	return r;
+}
+
+bool virtio_input_key(struct virtio *v, unsigned code, bool down)
+{
+	int r = virtio_input_keys(v, &(struct key_event){ code, down }, 1);
+
+	return r != -ENODEV && r != -EINVAL;
 }
 
 bool virtio_input_position(struct virtio *v, unsigned x, unsigned y, int wheel, unsigned buttons)

@@ -291,6 +291,38 @@ static void run_line(const struct script *s, struct rig *r, const char *line)
 	}
 }
 
+/* Several keys are taken together or not at all. */
+static void test_keys(void **state)
+{
+	static const struct key_event shifted[] = { { 42, true }, { 30, true }, { 30, false }, { 42, false } };
+	struct key_event many[40], none = { 0x2ff, true };
+	struct rig r = { 0 };
+	unsigned struck = 0, got = 0;
+
+	rig_open(&r, 0);
+	r.device = make_i8042(&r);
+	assert_non_null(r.device);
+	for (unsigned i = 0; i < ARRAY_LEN(many); i++)
+		many[i] = (struct key_event){ 30, !(i & 1) };
+	assert_int_equal(i8042_keys(r.device, &none, 1), -EINVAL);
+	assert_int_equal(i8042_keys(r.device, many, ARRAY_LEN(many)), -E2BIG);
+	assert_int_equal(ports_in(r.machine.ports, 0x64, 1) & 1, 0); /* nothing of them has come */
+	while (!i8042_keys(r.device, shifted, ARRAY_LEN(shifted)))
+		assert_true(++struck < 100);
+	assert_true(struck >= 8);
+	assert_int_equal(i8042_keys(r.device, shifted, ARRAY_LEN(shifted)), -EAGAIN);
+	for (; ports_in(r.machine.ports, 0x64, 1) & 1; got++) {
+		static const uint8_t codes[] = { 0x2a, 0x1e, 0x9e, 0xaa };
+
+		assert_int_equal(ports_in(r.machine.ports, 0x60, 1), codes[got % 4]);
+	}
+	assert_int_equal(got, struck * 4);
+	assert_int_equal(i8042_keys(r.device, shifted, ARRAY_LEN(shifted)), 0);
+	ports_out(r.machine.ports, 0x60, 0xf5, 1);
+	assert_int_equal(i8042_keys(r.device, shifted, ARRAY_LEN(shifted)), -ENODEV);
+	rig_close(&r);
+}
+
 static void run_script(const struct script *s, bool reloading)
 {
 	struct rig r = { 0 };
@@ -429,6 +461,7 @@ int main(void)
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_hostile_state),
 		cmocka_unit_test(test_exit_port),
+		cmocka_unit_test(test_keys),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
