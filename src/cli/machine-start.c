@@ -27,9 +27,27 @@ static void tell_ready(void *opaque)
 	*pipe = -1;
 }
 
+/* Every descriptor from 3 on but these. */
+static void close_others(const int *keep, size_t n)
+{
+	for (unsigned from = 3;;) {
+		unsigned next = UINT_MAX;
+
+		for (size_t i = 0; i < n; i++)
+			if (keep[i] >= 0 && (unsigned)keep[i] >= from)
+				next = MIN(next, (unsigned)keep[i]);
+		if (next > from)
+			close_range(from, next - 1, 0);
+		if (next == UINT_MAX)
+			return;
+		from = next + 1;
+	}
+}
+
 /* Nothing of the terminal or of the caller stays open: a pipe of theirs would never end. */
 static int detach(const struct store_vm *m, const struct store *s, int pipe)
 {
+	const int keep[] = { m->fd, m->lock, s->fd, pipe };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int log = openat(m->fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
 
@@ -37,10 +55,7 @@ static int detach(const struct store_vm *m, const struct store *s, int pipe)
 		return -1;
 	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0)
 		return -1;
-	for (int fd = 3; fd < 1024; fd++) {
-		if (fd != m->fd && fd != m->lock && fd != s->fd && fd != pipe)
-			close(fd);
-	}
+	close_others(keep, ARRAY_LEN(keep));
 	umask(077);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGTSTP, SIG_IGN);
