@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "cli/net.h"
 #include "net/serve.h"
+#include "vm/confine.h"
 
 #define TRIES 100 /* a tenth of a second apart: another may be just ending, or just starting */
 
@@ -80,7 +81,8 @@ static int switch_run(const struct serve_config *c, int folder, int *pipe, struc
 		s = serve_create(c, loop, listener, e);
 	else
 		close(listener);
-	r = s ? 0 : -e->code;
+	/* frames are foreign: from here on the process can do little with what they might talk it into */
+	r = !s || confine_early(&(struct confine){ .nothing = true }, e) || confine_late(e) ? -e->code : 0;
 	if (!r && write(*pipe, "", 1) < 0) {
 		/* whoever started us is gone: others may come */
 	}

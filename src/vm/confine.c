@@ -59,6 +59,8 @@ int confine_early(const struct confine *c, struct err *e)
 		return become(c, e); /* no capability outlives that */
 	if (geteuid())
 		return 0;
+	if (c->nothing)
+		keep = 0;
 	if (c->shares)
 		keep |= CAP(CAP_CHOWN) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) | CAP(CAP_SETUID) | CAP(CAP_SETGID);
 	if (syscall(SYS_capget, &head, data))

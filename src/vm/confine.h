@@ -14,6 +14,7 @@ struct confine {
 	uid_t uid; /* to become; 0: stay who we are */
 	gid_t gid;
 	char name[64];
+	bool nothing; /* root keeps no capability at all */
 	bool shares; /* folders are shared with the guest: their files' owners and modes are its to set */
 };
 

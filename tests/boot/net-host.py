@@ -202,6 +202,10 @@ def processes(word):
     return found
 
 
+def switches(word):
+    return [pid for pid in processes(word) if open("/proc/%s/comm" % pid).read() == "ospite-net\n"]
+
+
 def main():
     ospite, package, program, engine = os.path.realpath(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
     seconds = int(sys.argv[5]) if len(sys.argv) > 5 else 2
@@ -267,6 +271,15 @@ def main():
     check_limits(show, seconds, m)
     m.type("")
     m.wait("quiet")
+
+    found = switches(work)
+    if len(found) != 3:
+        fail("switches: %s" % found)
+    for pid in found:
+        with open("/proc/%s/status" % pid) as f:
+            status = dict(line.split(":\t") for line in f.read().splitlines() if ":\t" in line)
+        if int(status["CapEff"], 16) or int(status["CapPrm"], 16) or status["NoNewPrivs"] != "1" or status["Seccomp"] != "2":
+            fail("a switch that is not confined: %s" % status)
 
     # somewhere else, for all the bridges know
     Control(work + "/control").ask("ospite-suspend")

@@ -49,7 +49,7 @@ class Server:
     """Gives `data` to who connects and asks for it, takes what else comes, and remembers its checksum."""
 
     def __init__(self, data, family=socket.AF_INET):
-        self.data, self.sums = data, queue.Queue()
+        self.data, self.sums, self.held = data, queue.Queue(), queue.Queue()
         self.socket = socket.socket(family)
         self.socket.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
         self.socket.listen(64)
@@ -65,6 +65,11 @@ class Server:
             word = s.recv(4, socket.MSG_WAITALL)
             if word == b"give":
                 s.sendall(self.data)
+                return
+            if word == b"hold":
+                self.held.put(s.recv(1))
+                while s.recv(1 << 16):
+                    pass
                 return
             sum = hashlib.sha256()
             while part := s.recv(1 << 16):
@@ -157,12 +162,20 @@ datagram send 10.0.2.2 %d 5 20000
         before += "nslookup -type=a machine.example 10.0.2.3 | grep -A1 Name: | tail -n 1 | sed 's/^/named /'\n"
     if has6:
         before += "(echo -n take; cat /tmp/data) | nc fd6f:7370:6974:2::2 %d\necho sent6\n" % server6.port
+    after = """
+(echo -n hold; while sleep 0.1; do echo x || break; done) | nc 10.0.2.2 %d
+echo "old connection over"
+(echo -n take; cat /tmp/data) | nc 10.0.2.2 %d
+echo "new connection over"
+cat
+poweroff -f
+""" % (server.port, server.port)
     forward, forward_udp = free_port(), free_port(socket.SOCK_DGRAM)
     forwards = ["--port", "%d:80" % forward, "--port", "%d:5353/udp" % forward_udp]
     if has6:
         forward6, forward6_udp = free_port(address="::1"), free_port(socket.SOCK_DGRAM, "::1")
         forwards += ["--port", "[::1]:%d:80" % forward6, "--port", "[::1]:%d:5353/udp" % forward6_udp]
-    initramfs(work + "/initrd", modules, MODULES, SCRIPT % {"before": before, "after": "cat; poweroff -f"},
+    initramfs(work + "/initrd", modules, MODULES, SCRIPT % {"before": before, "after": after},
               [("/bin/datagram", program)])
     base = [ospite, "run", "--engine", engine, "--kernel", kernel, "--initrd", work + "/initrd", "--append",
             "console=ttyS0 quiet panic=-1", "--no-reboot", "--control", work + "/control"] + forwards + more
@@ -202,11 +215,17 @@ datagram send 10.0.2.2 %d 5 20000
     check_datagrams(socket.AF_INET, "127.0.0.1", forward_udp)
     if has6:
         check_datagrams(socket.AF_INET6, "::1", forward6_udp)
+    server.held.get(timeout=SECONDS)
     Control(work + "/control").ask("ospite-suspend")
     m.end()
     m = Machine(work, base + ["--restore", work + "/saved"])
     Control(work + "/control")
     check_forwards()
+    # what went through the NAT is over, and the guest is told; what it begins now goes
+    m.wait("old connection over")
+    m.wait("new connection over")
+    if server.sums.get(timeout=SECONDS) != sum:
+        fail("what the guest sent after it was restored is something else", m)
 
     # killed in the middle of a transfer
     s = socket.create_connection(("127.0.0.1", forward), SECONDS)
