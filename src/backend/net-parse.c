@@ -54,9 +54,23 @@ static int parse_key(struct net_config *c, const char *key, const char *value, s
 	}
 	if (!strcmp(key, "mtu"))
 		return parse_mtu(&c->mtu, value, e);
+	if (!strcmp(key, "id")) {
+		static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+
+		if (!*value || strlen(value) >= sizeof(c->id) || value[strspn(value, allowed)])
+			return err_set(e, EINVAL, "id=%.40s: 1 to %zu letters, digits, '-', '_', '.'", value, sizeof(c->id) - 1);
+		strcpy(c->id, value);
+		return 0;
+	}
+	if (!strcmp(key, "slot")) {
+		c->slot = (unsigned)atoi(value);
+		if (strspn(value, "0123456789") != strlen(value) || strlen(value) > 2 || c->slot < 2 || c->slot > 31)
+			return err_set(e, ERANGE, "slot=%.40s: must be from 2 to 31", value);
+		return 0;
+	}
 	r = c->kind == NET_SWITCH ? net_member_option(&c->hello, key, value, e) : -ENOENT;
 	if (r == -ENOENT)
-		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=, mtu=%s", key,
+		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=, mtu=, id=, slot=%s", key,
 			       c->kind == NET_SWITCH ? ", vlan=, trunk=, address=, limit-in=, limit-out=" : "");
 	return r;
 }
@@ -73,6 +87,12 @@ int net_config_parse(struct net_config *c, const char *text, struct err *e)
 	int r = 0;
 
 	*c = (struct net_config){ 0 };
+	if (!strncmp(text, "removed", 7) && (!text[7] || !strcmp(text + 7, ",model=e1000"))) {
+		c->removed = true;
+		c->kind = NET_TAP; /* not the user network that forwards belong to */
+		c->model = text[7] ? NET_E1000 : NET_VIRTIO;
+		return 0;
+	}
 	while (i < ARRAY_LEN(kinds) && (strlen(kinds[i].name) != len || strncmp(kinds[i].name, text, len)))
 		i++;
 	if (i == ARRAY_LEN(kinds))

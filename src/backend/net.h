@@ -132,6 +132,9 @@ struct net_config {
 	char argument[64]; /* interface, network */
 	uint16_t mtu;	   /* longest packet; 0: not said, 1500 */
 	uint8_t mac[6];	   /* all zero: derived from the machine's name and the card's number */
+	char id[32];	   /* what the control socket calls it; empty: net0, net1, ... */
+	unsigned slot;	   /* of the PCI bus; 0: the next free one */
+	bool removed;	   /* there was one, and its place is kept: a saved machine's */
 	struct net_hello hello; /* options of a switch's port; the rest of it is filled in by the back-end */
 	/* not parsed: */
 	const char *machine; /* its name */

@@ -19,6 +19,8 @@
 #define OP_RETURN 0xa4
 #define OP_IF 0xa0
 #define OP_EXT 0x5b
+#define OP_EXT_REGION 0x80
+#define OP_EXT_FIELD 0x81
 #define OP_EXT_DEVICE 0x82
 
 void aml_bytes(struct aml *a, const void *data, unsigned n)
@@ -154,6 +156,32 @@ unsigned aml_method(struct aml *a, const char *name, unsigned args)
 	aml_name(a, name);
 	aml_byte(a, (uint8_t)args);
 	return mark;
+}
+
+void aml_region_io(struct aml *a, const char *name, uint16_t first, uint8_t count)
+{
+	aml_byte(a, OP_EXT);
+	aml_byte(a, OP_EXT_REGION);
+	aml_name(a, name);
+	aml_byte(a, 1); /* I/O */
+	aml_integer(a, first);
+	aml_integer(a, count);
+}
+
+void aml_field32(struct aml *a, const char *region, const char *const *names, unsigned count)
+{
+	unsigned mark;
+
+	aml_byte(a, OP_EXT);
+	aml_byte(a, OP_EXT_FIELD);
+	mark = aml_begin(a);
+	aml_name(a, region);
+	aml_byte(a, 0x43); /* accesses of 32 bits, the bits not written are zero */
+	for (unsigned i = 0; i < count; i++) {
+		aml_name(a, names[i]);
+		aml_byte(a, 32);
+	}
+	aml_end(a, mark);
 }
 
 unsigned aml_if(struct aml *a, const char *name)

@@ -19,14 +19,15 @@ static const char *address_name(const char *machine, enum net_kind kind, char *t
 	return text;
 }
 
-struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *config, unsigned n, struct evloop *loop, struct err *e)
+struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *config, const struct net_config *card, unsigned n,
+			     struct evloop *loop, struct err *e)
 {
-	struct net_config c = config->net[n];
+	struct net_config c = *card;
 	bool first_user = c.kind == NET_USER;
 	char name[32];
 
 	for (unsigned i = 0; i < n; i++)
-		first_user &= config->net[i].kind != NET_USER;
+		first_user &= !nets->user[i];
 	c.index = n;
 	c.machine = address_name(nets->machine, c.kind, name, sizeof(name));
 	c.join = config->net_join;
@@ -35,32 +36,34 @@ struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *confi
 		c.forward = config->forward;
 		c.nforwards = config->nforwards;
 	}
-	nets->link[n] = net_open(loop, &c, e);
 	nets->model[n] = c.model;
-	nets->count = n + 1;
+	nets->user[n] = c.kind == NET_USER;
+	nets->slot[n] = c.slot;
+	snprintf(nets->id[n], sizeof(nets->id[n]), "%.31s", c.id);
+	nets->count = MAX(nets->count, n + 1);
+	nets->link[n] = c.removed ? NULL : net_open(loop, &c, e);
 	return nets->link[n];
 }
 
 void pc_nets_close(struct pc_nets *nets)
 {
 	for (unsigned i = 0; i < nets->count; i++)
-		net_close(nets->link[i]);
+		net_close(nets->link[i]); /* NULL: removed */
 	nets->count = 0;
 }
 
-struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b, unsigned n, struct err *e)
+struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b, unsigned n, unsigned number, struct err *e)
 {
 	struct virtio_net_config c = { .link = nets->link[n], .pairs = MIN(b->cpus, PAIRS_USUAL) };
 
-	return virtio_net_create(b->env, b->count, &c, e);
+	return virtio_net_create(b->env, number, &c, e);
 }
 
-int pc_net_e1000(struct pc_nets *nets, struct virtio_board *b, unsigned n, struct err *e)
+struct device *pc_net_e1000(struct pc_nets *nets, struct virtio_board *b, unsigned number, unsigned n, int devfn, struct err *e)
 {
-	struct device *d = e1000_create(b->pci, b->env, n, -1, nets->link[n], e);
+	struct device *d = e1000_create(b->pci, b->env, number, devfn, nets->link[n], e);
 
-	if (!d)
-		return -1;
-	b->add(b->opaque, d);
-	return 0;
+	if (d)
+		b->add(b->opaque, d);
+	return d;
 }

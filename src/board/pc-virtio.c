@@ -11,20 +11,33 @@
 #include "pci/pci.h"
 #include "virtio/devices.h"
 
+#define NUMBER_OF_SLOT 64u
 #define QUEUES_USUAL 4u /* more CPUs than that share */
 
-static int attach(struct virtio_board *b, struct virtio *v, bool transitional, int *slot, struct err *e)
+/* at: the slot, 0: the next free one. */
+static int attach_at(struct virtio_board *b, struct virtio *v, bool transitional, unsigned at, int *slot, struct err *e)
 {
 	int r;
 
 	if (!v)
 		return -1;
-	b->count++;
+	b->count += !at;
 	b->add(b->opaque, &v->device);
 	if (v->own)
 		b->add(b->opaque, v->own);
-	r = virtio_pci_attach(b->pci, v, -1, transitional, slot, e);
+	r = virtio_pci_attach(b->pci, v, at ? (int)PCI_DEVFN(at, 0) : -1, transitional, slot, e);
 	return r ? err_prefix(e, "%s", v->name) : 0;
+}
+
+static int attach(struct virtio_board *b, struct virtio *v, bool transitional, int *slot, struct err *e)
+{
+	return attach_at(b, v, transitional, 0, slot, e);
+}
+
+/* Numbers of devices name their states: of those with a slot of their own they do not hang on what else there is. */
+static unsigned number(const struct virtio_board *b, unsigned slot)
+{
+	return slot ? NUMBER_OF_SLOT + slot : b->count;
 }
 
 static int attach_mmio(struct virtio_board *b, struct virtio *v, struct err *e)
@@ -49,24 +62,67 @@ unsigned pc_disks_mmio(const struct pc_config *config)
 	return n;
 }
 
+/* Where something was when the machine was saved, so that what comes after it is where it was. */
+static void leave_out(struct virtio_board *b, bool counted)
+{
+	int slot = pci_bus_free_slot(b->pci);
+
+	if (slot > 0)
+		pci_bus_reserve(b->pci, (unsigned)slot);
+	b->count += counted;
+}
+
+int pc_virtio_disk(struct pc_disks *d, struct virtio_board *b, unsigned n, struct err *e)
+{
+	const struct pc_disk *disk = &d->disk[n];
+	struct virtio_block_config c = { .block = d->drive[n].block, .serial = disk->serial };
+	struct virtio *v;
+	char serial[21];
+
+	if (disk->removed)
+		leave_out(b, true);
+	if (disk->bus == PC_DISK_IDE || disk->bus == PC_DISK_AHCI || disk->removed)
+		return 0;
+	c.queues = disk->queues ? disk->queues : MIN(b->cpus, QUEUES_USUAL);
+	snprintf(serial, sizeof(serial), "disk%u", n);
+	if (!disk->serial[0])
+		c.serial = serial;
+	v = d->drive[n].virtio = virtio_block_create(b->env, number(b, disk->slot), &c, e);
+	if (disk->bus == PC_DISK_MMIO)
+		return attach_mmio(b, v, e);
+	if (attach_at(b, v, true, disk->slot, &d->drive[n].slot, e))
+		return -1;
+	pc_plug_note(b->plug, (unsigned)d->drive[n].slot, false, n, &v->device, v->own);
+	return 0;
+}
+
 static int disks(struct pc_disks *d, struct virtio_board *b, struct err *e)
 {
-	for (unsigned i = 0; i < d->config->ndisks; i++) {
-		const struct pc_disk *disk = &d->config->disk[i];
-		struct virtio_block_config c = { .block = d->drive[i].block, .serial = disk->serial };
-		struct virtio *v;
-		char serial[21];
-
-		if (disk->bus == PC_DISK_IDE || disk->bus == PC_DISK_AHCI)
-			continue;
-		c.queues = disk->queues ? disk->queues : MIN(b->cpus, QUEUES_USUAL);
-		snprintf(serial, sizeof(serial), "disk%u", i);
-		if (!disk->serial[0])
-			c.serial = serial;
-		v = d->drive[i].virtio = virtio_block_create(b->env, b->count, &c, e);
-		if (disk->bus == PC_DISK_MMIO ? attach_mmio(b, v, e) : attach(b, v, true, &d->drive[i].slot, e))
+	for (unsigned i = 0; i < d->count; i++)
+		if (pc_virtio_disk(d, b, i, e))
 			return -1;
+	return 0;
+}
+
+/* Card n, whose back-end is there. */
+int pc_virtio_net(struct virtio_board *b, unsigned n, unsigned slot, struct err *e)
+{
+	int devfn = slot ? (int)PCI_DEVFN(slot, 0) : -1, at = 0;
+	struct virtio *v = NULL;
+	struct device *d;
+
+	if (b->nets->model[n] == NET_E1000) {
+		at = slot ? (int)slot : pci_bus_free_slot(b->pci);
+		d = pc_net_e1000(b->nets, b, slot ? NUMBER_OF_SLOT + slot : n, n, devfn, e);
+		if (!d)
+			return -1;
+	} else {
+		v = pc_net_virtio(b->nets, b, n, number(b, slot), e);
+		if (attach_at(b, v, true, slot, &at, e))
+			return -1;
+		d = &v->device;
 	}
+	pc_plug_note(b->plug, (unsigned)at, true, n, d, v ? v->own : NULL);
 	return 0;
 }
 
@@ -154,10 +210,13 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 			return -1;
 	}
 	for (unsigned i = 0; i < config->nnets; i++) {
-		if (!pc_net_open(b->nets, config, i, b->env->loop, e))
+		const struct net_config *card = &config->net[i];
+
+		if (!pc_net_open(b->nets, config, card, i, b->env->loop, e) && !card->removed)
 			return err_prefix(e, "--net");
-		if (config->net[i].model == NET_E1000 ? pc_net_e1000(b->nets, b, i, e) :
-							attach(b, pc_net_virtio(b->nets, b, i, e), true, NULL, e))
+		if (card->removed)
+			leave_out(b, card->model == NET_VIRTIO);
+		else if (pc_virtio_net(b, i, card->slot, e))
 			return -1;
 	}
 	return 0;

@@ -27,6 +27,7 @@
 #include "backend/block.h"
 #include "virtio/devices.h"
 #include "pci/chipset.h"
+#include "pci/hotplug.h"
 
 #define WIRES 16
 #define UARTS 4
@@ -54,6 +55,7 @@ struct pc {
 	struct pc_disks disks;
 	struct virtio_board virtio;
 	struct pc_nets nets;
+	struct pc_plug plug;
 	struct acpi_config acpi_config;
 	struct smbios_config smbios_config;
 	uint8_t smbios[32 + SMBIOS_SIZE]; /* anchor and tables */
@@ -87,6 +89,7 @@ static void pc_device_destroy(struct device *d)
 		if (pc->virtio.chr[i])
 			chr_close(pc->virtio.chr[i]);
 	}
+	pc_plug_dispose(&pc->plug);
 	pc_nets_close(&pc->nets);
 	pc_disks_close(&pc->disks);
 	if (pc->lapic_bus)
@@ -290,6 +293,11 @@ static void pci_add(void *opaque, struct device *d)
 	vm_add_device(((struct pc *)opaque)->vm, d);
 }
 
+static void pci_remove(void *opaque, struct device *d)
+{
+	vm_remove_device(((struct pc *)opaque)->vm, d);
+}
+
 /* An ISA interrupt as PIRQ n drives it: a source of the wire like any other. */
 static void pci_isa(void *opaque, unsigned irq, unsigned n, int level)
 {
@@ -324,9 +332,30 @@ static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 	c->high_end = MAX(c->high_end, c->high_start);
 }
 
+static void plug_event(void *opaque)
+{
+	acpi_pm_event(((struct pc *)opaque)->acpi_pm, 1); /* _E01 */
+}
+
+static void plug_gone(void *opaque, unsigned slot)
+{
+	struct pc *pc = opaque;
+
+	pc_plug_gone(&pc->plug, &pc->disks, &pc->nets, pc->vm, pc->pci, slot);
+}
+
+static int plug_controller(struct pc *pc, struct device_env *env, struct err *e)
+{
+	struct pci_hotplug_config c = { .event = plug_event, .gone = plug_gone, .opaque = pc };
+
+	pc->plug.controller = pci_hotplug_create(env, &c, e);
+	return add(pc, pc->plug.controller);
+}
+
 static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 {
-	struct pci_bus_config bus = { .env = *env, .msi = pci_msi, .add = pci_add, .opaque = pc };
+	struct pci_bus_config bus = { .env = *env, .msi = pci_msi, .add = pci_add, .remove = pci_remove,
+				      .opaque = pc, .reserved = pc_plug_reserved(pc->config) };
 	struct irq_line ide_irq[2] = { pc_irq(pc, 14, 0), pc_irq(pc, 15, 0) };
 	struct piix_config piix = { .isa = pci_isa, .opaque = pc, .pm_moved = pm_moved, .pm_base = ACPI_PM_PORT };
 
@@ -347,9 +376,11 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 	if ((pc->disks.ide && add(pc, pc->disks.ide)) || pc_disks_ahci(&pc->disks, pc->pci, env, e) ||
 	    (pc->disks.ahci && add(pc, pc->disks.ahci)))
 		return -1;
+	if (plug_controller(pc, env, e))
+		return -1;
 	pc->nets.machine = pc->vm->config->name;
 	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
-					    .nets = &pc->nets, .cpus = pc->vm->machine.ncpus, .pmem_start = pmem_start(pc) };
+					    .nets = &pc->nets, .plug = &pc->plug, .cpus = pc->vm->machine.ncpus, .pmem_start = pmem_start(pc) };
 	if (pc->config->npmems && bus.high_start > BIT(pc->vm->cpuid.phys_bits))
 		return err_set(e, E2BIG, "the guest's CPU has no addresses for files of %llu MiB",
 			       (unsigned long long)(pc->vm->config->files >> 20));
@@ -365,24 +396,24 @@ struct device *pc_keyboard(struct pc *pc)
 
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
 {
-	if (n >= pc->config->ndisks || !pc->config->disk[n].cdrom)
+	if (n >= pc->disks.count || !pc->disks.disk[n].cdrom)
 		return err_set(e, ENODEV, "disk%u is no CD-ROM drive", n);
 	return pc_disks_change(&pc->disks, &pc->disks.drive[n], spec, force, e);
 }
 
 bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out)
 {
-	if (n >= pc->config->ndisks)
+	if (n >= pc->disks.count)
 		return false;
-	*out = (struct pc_disk_view){ .block = pc->disks.drive[n].block, .cdrom = pc->config->disk[n].cdrom,
-				      .bus = pc->config->disk[n].bus };
-	snprintf(out->name, sizeof(out->name), "disk%u", n % PC_DISKS);
+	*out = (struct pc_disk_view){ .block = pc->disks.drive[n].block, .cdrom = pc->disks.disk[n].cdrom,
+				      .present = !pc->disks.drive[n].removed, .bus = pc->disks.disk[n].bus };
+	pc_disk_name(&pc->disks, n, out->name);
 	return true;
 }
 
 int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e)
 {
-	struct pc_drive *drive = n < pc->config->ndisks ? &pc->disks.drive[n] : NULL;
+	struct pc_drive *drive = n < pc->disks.count ? &pc->disks.drive[n] : NULL;
 	bool running = vm_state_now(pc->vm) == VM_RUNNING;
 	struct block_stats stats;
 	int r;
@@ -406,6 +437,48 @@ int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e)
 	return r;
 }
 
+/* ---- cards that come and go */
+
+static struct pc_plug_place plug_place(struct pc *pc)
+{
+	return (struct pc_plug_place){ .plug = &pc->plug, .disks = &pc->disks, .nets = &pc->nets, .virtio = &pc->virtio,
+				       .vm = pc->vm, .config = pc->config };
+}
+
+int pc_plug_disk(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e)
+{
+	struct pc_plug_place at = plug_place(pc);
+
+	return pc_plug_add_disk(&at, spec, out, e);
+}
+
+int pc_plug_net(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e)
+{
+	struct pc_plug_place at = plug_place(pc);
+
+	return pc_plug_add_net(&at, spec, out, e);
+}
+
+int pc_unplug(struct pc *pc, const char *id, struct err *e)
+{
+	struct pc_plug_place at = plug_place(pc);
+
+	return pc_plug_ask(&at, id, e);
+}
+
+void pc_on_gone(struct pc *pc, void (*fn)(void *opaque), void *opaque)
+{
+	pthread_mutex_lock(&pc->plug.lock);
+	pc->plug.fn = fn;
+	pc->plug.opaque = opaque;
+	pthread_mutex_unlock(&pc->plug.lock);
+}
+
+bool pc_reap(struct pc *pc, char id[PC_ID])
+{
+	return pc_plug_free_one(&pc->plug, pc->vm->loop, id);
+}
+
 void pc_disks_on_error(struct pc *pc, void (*fn)(void *opaque, unsigned n, int error, bool write), void *opaque)
 {
 	/* while nobody is called by a lock of the back-end: either it is set before the machine runs, or taken back here */
@@ -413,7 +486,7 @@ void pc_disks_on_error(struct pc *pc, void (*fn)(void *opaque, unsigned n, int e
 		pc->disks.error_fn = fn;
 		pc->disks.error_opaque = opaque;
 	}
-	for (unsigned i = 0; i < pc->config->ndisks; i++) {
+	for (unsigned i = 0; i < pc->disks.count; i++) {
 		if (fn)
 			pc_disk_watch(&pc->disks.drive[i]);
 		else if (pc->disks.drive[i].block)
@@ -427,7 +500,7 @@ bool pc_disks_hold(struct pc *pc)
 {
 	struct block_info info = { 0 };
 
-	for (unsigned i = 0; i < pc->config->ndisks && !info.holds; i++)
+	for (unsigned i = 0; i < pc->disks.count && !info.holds; i++)
 		if (pc->disks.drive[i].block)
 			block_get_info(pc->disks.drive[i].block, &info);
 	return info.holds;
@@ -438,10 +511,11 @@ bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out)
 	static const char *const models[] = { "virtio", "e1000" };
 	struct net_link *l = n < pc->nets.count ? pc->nets.link[n] : NULL;
 
+	*out = (struct pc_net_view){ .present = false };
 	if (!l)
-		return false;
-	*out = (struct pc_net_view){ .kind = l->ops->kind, .model = models[pc->nets.model[n]], .up = net_up(l) };
-	snprintf(out->name, sizeof(out->name), "net%u", n % PC_NETS);
+		return n < pc->nets.count;
+	*out = (struct pc_net_view){ .present = true, .kind = l->ops->kind, .model = models[pc->nets.model[n]], .up = net_up(l) };
+	pc_net_name(&pc->nets, n, out->name);
 	memcpy(out->mac, net_mac(l), sizeof(out->mac));
 	net_addresses(l, out->addresses, sizeof(out->addresses));
 	net_get_stats(l, &out->stats);
@@ -451,10 +525,10 @@ bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out)
 int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e)
 {
 	for (unsigned i = 0; i < pc->nets.count; i++) {
-		char text[16];
+		char text[PC_ID];
 
-		snprintf(text, sizeof(text), "net%u", i);
-		if (!strcmp(text, name)) {
+		pc_net_name(&pc->nets, i, text);
+		if (pc->nets.link[i] && !strcmp(text, name)) {
 			net_set_up(pc->nets.link[i], up);
 			return 0;
 		}
@@ -747,6 +821,7 @@ static void pc_reset(void *opaque)
 	struct err e = { 0 };
 	int r;
 
+	pci_hotplug_machine_reset(pc->plug.controller);
 	if (!pc->boot && pc->config->restoring && !pc->config->firmware)
 		vm_request_end(vm, VM_END_RESET, 0, "the guest reset, and there is no --kernel to start again");
 	if (!pc->boot)
@@ -840,6 +915,7 @@ int pc_create(struct pc **out, struct vm *vm, const struct pc_config *config, st
 		pc->wire[i].pc = pc;
 		pthread_mutex_init(&pc->wire[i].lock, NULL);
 	}
+	pthread_mutex_init(&pc->plug.lock, NULL);
 	vm_add_device(vm, &pc->device);
 	r = pc_memory(pc, vm->config->memory, e);
 	if (!r) /* before anything visible happens (a terminal in raw mode): the files may be no good */

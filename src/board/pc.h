@@ -14,13 +14,23 @@ struct pc_module {
 enum pc_disk_bus { PC_DISK_IDE, PC_DISK_AHCI, PC_DISK_VIRTIO, PC_DISK_MMIO /* virtio without PCI */ };
 
 #define PC_DISKS 16
+#define PC_ID 32
+#define PC_REMOVED "removed" /* a disk or card in whose place nothing is any more */
 struct pc_disk {
 	const char *spec; /* of the back-end, see backend/block.h; NULL: an empty CD-ROM drive */
 	enum pc_disk_bus bus;
 	bool cdrom;
 	unsigned queues;       /* virtio: 0 is one for each CPU, up to 4 */
 	char serial[21];       /* virtio: empty is a default one */
+	char id[PC_ID];	       /* what the control socket calls it; empty: disk0, disk1, ... */
+	unsigned slot;	       /* of the PCI bus (virtio); 0: the next free one */
+	bool removed;	       /* there was one, and its place is kept: a saved machine's */
 };
+/*
+ * "[bus=...,][serial=...,][queues=...,][id=...,][slot=...,]" and the back-end's own in any order, or "removed". `spec` is changed:
+ * the back-end's part stays, and out->spec is it.
+ */
+int pc_disk_parse(struct pc_disk *out, char *spec, struct err *e);
 
 /* What the firmware tries, in this order; each kind once. */
 enum pc_boot_kind { PC_BOOT_NONE, PC_BOOT_DISK, PC_BOOT_CDROM, PC_BOOT_NETWORK };
@@ -122,12 +132,14 @@ int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, st
 /* Disks and CD-ROM drives, in the order of the configuration; only the thread that changes media looks. */
 struct block;
 struct pc_disk_view {
-	char name[8]; /* disk0, disk1, ... */
+	char name[PC_ID]; /* its id, or disk0, disk1, ... */
+	bool present; /* false: it has been removed */
 	struct block *block; /* NULL: no medium */
 	bool cdrom;
 	enum pc_disk_bus bus;
 };
 bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out); /* false: there are no more */
+
 /* Pauses the machine meanwhile. Any thread but a vCPU's. */
 int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e);
 /*
@@ -139,7 +151,8 @@ bool pc_disks_hold(struct pc *pc); /* some disk has such a policy */
 
 /* Network cards, in the order of the configuration. Any thread. */
 struct pc_net_view {
-	char name[8]; /* net0, net1, ... */
+	char name[PC_ID]; /* its id, or net0, net1, ... */
+	bool present; /* false: it has been removed */
 	const char *kind, *model;
 	uint8_t mac[6];
 	bool up;
@@ -148,6 +161,25 @@ struct pc_net_view {
 };
 bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out); /* false: there are no more */
 int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e);
+
+/*
+ * Cards that come and go while the machine is there, paused or not (it is paused meanwhile). One thread at a time, neither a vCPU's
+ * nor the event loop's. What came is at a slot of its own; `text` is how to describe it so that a machine made anew has it
+ * in the same place, with the same name and serial number.
+ */
+struct pc_plugged {
+	char id[PC_ID];
+	unsigned slot;
+	char *text; /* the caller frees it */
+};
+int pc_plug_disk(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e);
+int pc_plug_net(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e);
+/* The guest is asked to let go; pc_reap says when it has (a reset makes it). A disk on virtio, or a network card. */
+int pc_unplug(struct pc *pc, const char *id, struct err *e);
+/* `fn` is called when pc_reap has something to do: with all CPUs stopped, it tells another thread. NULL: nobody is told. */
+void pc_on_gone(struct pc *pc, void (*fn)(void *opaque), void *opaque);
+/* Frees one card that has gone, closing what was behind it, and says which it was; false: there is none. */
+bool pc_reap(struct pc *pc, char id[PC_ID]);
 
 /* The balloon: bytes the guest is to have. -ENODEV: there is none. */
 struct virtio_balloon_info;

@@ -9,6 +9,7 @@
 #ifndef BOARD_PRIVATE_H
 #define BOARD_PRIVATE_H
 
+#include <pthread.h>
 #include "dev/irq.h"
 #include "board/boot.h"
 
@@ -184,10 +185,13 @@ struct pc_drive {
 	int ahci;	     /* port; -1: not there */
 	int slot;	     /* virtio: of the PCI bus; 0: not there */
 	struct virtio *virtio; /* NULL: on IDE */
+	bool removed;
 	struct pc_disks *disks;
 };
 struct pc_disks {
 	const struct pc_config *config;
+	struct pc_disk disk[PC_DISKS]; /* of the configuration, and those that came later */
+	unsigned count;
 	void (*error_fn)(void *opaque, unsigned n, int error, bool write); /* pc_disks_on_error */
 	void *error_opaque;
 	struct pc_drive drive[PC_DISKS];
@@ -212,10 +216,29 @@ int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec
 #define VIRTIO_MMIO_IRQ(n) (5u + (n)) /* 5, 6, 7 */
 unsigned pc_disks_mmio(const struct pc_config *config); /* how many there are */
 
+/* ---- cards that come and go (pc-plug.c) */
+
+#define PC_SLOTS 32
+struct pc_gone;
+struct pc_plug {
+	struct pc_card {
+		bool is_net;
+		unsigned n; /* of the list of disks or cards */
+		struct device *device, *own; /* NULL: nothing here that could go */
+	} card[PC_SLOTS];
+	struct device *controller;
+	pthread_mutex_t lock; /* covers what follows */
+	struct pc_gone *gone; /* and not yet freed */
+	void (*fn)(void *opaque);
+	void *opaque;
+};
 /* Network cards (pc-net.c): back-ends, opened in order. */
 struct pc_nets {
 	struct net_link *link[PC_NETS];
 	enum net_model model[PC_NETS];
+	char id[PC_NETS][PC_ID];
+	unsigned slot[PC_NETS];
+	bool user[PC_NETS]; /* a user network */
 	unsigned count;
 	const char *machine; /* its name: cards' addresses come from it */
 };
@@ -229,19 +252,48 @@ struct virtio_board {
 	void (*leave)(void *opaque); /* a terminal's Ctrl-A X */
 	struct irq_line irq[VIRTIO_MMIO_MAX];
 	unsigned mmio; /* so far */
-	unsigned cpus, count; /* count: devices so far */
+	unsigned cpus, count; /* count: devices so far; those with a slot of their own have it in their number instead */
 	uint64_t pmem_start; /* where files are mapped, one after another */
 	struct chr *chr[PC_PORTS];
 	struct virtio *balloon, *tablet, *keyboard; /* NULL: none */
 	struct pc_nets *nets;
+	struct pc_plug *plug;
 };
-struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *config, unsigned n, struct evloop *loop, struct err *e);
+struct net_link *pc_net_open(struct pc_nets *nets, const struct pc_config *config, const struct net_config *card, unsigned n,
+			     struct evloop *loop, struct err *e);
+struct device *pc_net_e1000(struct pc_nets *nets, struct virtio_board *b, unsigned number, unsigned n, int devfn, struct err *e);
+struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b, unsigned n, unsigned number, struct err *e);
+/* One device, at the slot given (0: the next free one), on the machine's list. */
+int pc_virtio_net(struct virtio_board *b, unsigned n, unsigned slot, struct err *e);
+int pc_virtio_disk(struct pc_disks *d, struct virtio_board *b, unsigned n, struct err *e);
+int pc_id_check(const char *id, struct err *e);
+int pc_drive_open(struct pc_disks *d, unsigned n, struct err *e);
 void pc_nets_close(struct pc_nets *nets); /* after the devices are gone */
-int pc_net_e1000(struct pc_nets *nets, struct virtio_board *b, unsigned n, struct err *e);
-struct virtio *pc_net_virtio(struct pc_nets *nets, const struct virtio_board *b, unsigned n, struct err *e);
 int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e);
 /* OpenFirmware paths of what can be started, in the order asked for. */
 void pc_disks_boot_order(const struct pc_disks *d, char *text, size_t size);
+
+void pc_plug_note(struct pc_plug *p, unsigned slot, bool is_net, unsigned n, struct device *device, struct device *own);
+uint32_t pc_plug_reserved(const struct pc_config *config); /* slots that are somebody's */
+void pc_plug_dispose(struct pc_plug *p); /* what has gone is freed; the machine's event loop has stopped */
+struct vm;
+struct pc_plug_place {
+	struct pc_plug *plug;
+	struct pc_disks *disks;
+	struct pc_nets *nets;
+	struct virtio_board *virtio;
+	struct vm *vm;
+	const struct pc_config *config;
+};
+struct pc_plugged;
+int pc_plug_add_disk(struct pc_plug_place *at, const char *spec, struct pc_plugged *out, struct err *e);
+int pc_plug_add_net(struct pc_plug_place *at, const char *spec, struct pc_plugged *out, struct err *e);
+int pc_plug_ask(struct pc_plug_place *at, const char *id, struct err *e);
+bool pc_plug_free_one(struct pc_plug *p, struct evloop *loop, char id[PC_ID]);
+/* All CPUs are stopped: what is in the slot leaves the machine. */
+void pc_plug_gone(struct pc_plug *p, struct pc_disks *d, struct pc_nets *nets, struct vm *vm, struct pci_bus *bus, unsigned slot);
+void pc_disk_name(const struct pc_disks *d, unsigned n, char name[PC_ID]);
+void pc_net_name(const struct pc_nets *nets, unsigned n, char name[PC_ID]);
 
 struct acpi_config;
 struct smbios_config;
@@ -328,6 +380,8 @@ void aml_name_eisaid(struct aml *a, const char *name, const char *id);
 unsigned aml_scope(struct aml *a, const char *name);  /* end with aml_end */
 unsigned aml_device(struct aml *a, const char *name); /* end with aml_end */
 unsigned aml_method(struct aml *a, const char *name, unsigned args); /* end with aml_end */
+void aml_region_io(struct aml *a, const char *name, uint16_t first, uint8_t count);
+void aml_field32(struct aml *a, const char *region, const char *const *names, unsigned count); /* of 32 bits each, one after another */
 unsigned aml_if(struct aml *a, const char *name); /* the name's value is not zero; end with aml_end */
 void aml_return_name(struct aml *a, const char *name);
 unsigned aml_name_package(struct aml *a, const char *name, uint8_t elements); /* end with aml_end */

@@ -18,7 +18,7 @@
 
 static bool belongs_to_run(const char *name)
 {
-	static const char *const names[] = { "vm.yaml", "lock", "status", "saved", "console.log", "console.log.1", "log", "temporary", "agent.lock",
+	static const char *const names[] = { "vm.yaml", "running.yaml", "lock", "status", "saved", "console.log", "console.log.1", "log", "temporary", "agent.lock",
 					     "ssh-port", "instance", "seed.iso", "known_hosts" };
 
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++)

@@ -95,18 +95,6 @@ int life_rename(const struct life_command *c, struct life_args *a, struct store 
 
 /* ---- config */
 
-/* Would it start, as far as its configuration goes? */
-static int check(const char *text, struct err *e)
-{
-	struct run_options o;
-	int r;
-
-	run_options_init(&o);
-	r = run_config_load(&o, text, e);
-	run_options_dispose(&o);
-	return r;
-}
-
 static bool same_key(const char *set, const char *other)
 {
 	size_t n = strcspn(set, "=");
@@ -171,7 +159,7 @@ static int edit_by_hand(struct store_vm *m, char **text, struct err *e)
 		r = err_set(e, ECANCELED, "the editor (%.100s) failed; nothing is changed", editor);
 	if (!r)
 		r = store_read(-1, name, &now, e);
-	if (!r && check(now, e)) {
+	if (!r && run_config_check(now, e)) {
 		err_prefix(e, "nothing is changed (your text is in %s)", name);
 		free(now);
 		return -e->code;
@@ -203,7 +191,7 @@ int life_config(const struct life_command *c, struct life_args *a, struct store 
 		if (!r)
 			r = edit_all(a, &text, e);
 		if (!r)
-			r = check(text, e);
+			r = run_config_check(text, e);
 		if (!r)
 			r = store_vm_status(&m, &st, e);
 		if (!r)

@@ -150,7 +150,9 @@ int life_suspend(const struct life_command *c, struct life_args *a, struct store
 
 	if (r)
 		return r;
-	r = ctl_call_command(p, "ospite-suspend", NULL, NULL, SAVE_MS, e);
+	r = life_follow(m, p, e);
+	if (!r)
+		r = ctl_call_command(p, "ospite-suspend", NULL, NULL, SAVE_MS, e);
 	ctl_disconnect(p);
 	if (r)
 		return err_prefix(e, "machine '%s'", m->name);

@@ -201,57 +201,6 @@ static const char *usual_vga_bios(void)
 	return "";
 }
 
-/* Take "KEY=..." out of a disk's description: ours, not the back-end's. The value in `value`; false: not there. */
-static bool disk_key(char *spec, const char *key, char *value, size_t size)
-{
-	size_t len = strlen(key);
-
-	for (char *at = spec; *at;) {
-		char *end = strchrnul(at, ',');
-
-		while (*end && end[1] == ',') /* doubled: within the value */
-			end = strchrnul(end + 2, ',');
-		if (!strncmp(at, key, len) && at[len] == '=') {
-			snprintf(value, size, "%.*s", (int)(end - at - (ptrdiff_t)len - 1), at + len + 1);
-			if (*end)
-				memmove(at, end + 1, strlen(end));
-			else
-				*(at > spec ? at - 1 : at) = 0;
-			return true;
-		}
-		at = *end ? end + 1 : end;
-	}
-	return false;
-}
-
-static int disk_keys(struct pc_disk *d, char *spec, struct err *e)
-{
-	char value[64];
-	uint64_t n;
-
-	if (disk_key(spec, "bus", value, sizeof(value))) {
-		if (!strcmp(value, "virtio"))
-			d->bus = PC_DISK_VIRTIO;
-		else if (!strcmp(value, "mmio"))
-			d->bus = PC_DISK_MMIO;
-		else if (!strcmp(value, "ahci"))
-			d->bus = PC_DISK_AHCI;
-		else if (strcmp(value, "ide"))
-			return err_set(e, EINVAL, "bus=%s does not exist; there are ide, ahci, virtio and mmio", value);
-	}
-	if (disk_key(spec, "serial", value, sizeof(value))) {
-		if (strlen(value) >= sizeof(d->serial) || d->bus == PC_DISK_IDE)
-			return err_set(e, EINVAL, "serial=%s: 20 characters at most, not for bus=ide", value);
-		strcpy(d->serial, value);
-	}
-	if (disk_key(spec, "queues", value, sizeof(value))) {
-		if (parse_number(value, 1, 16, &n, e))
-			return err_prefix(e, "queues=%s", value);
-		d->queues = (unsigned)n;
-	}
-	return 0;
-}
-
 static int disk_add(struct run_options *o, const char *value, bool cdrom, struct err *e)
 {
 	struct pc_disk *d = &o->pc.disk[o->pc.ndisks];
@@ -263,9 +212,9 @@ static int disk_add(struct run_options *o, const char *value, bool cdrom, struct
 	if (!spec)
 		return err_set(e, ENOMEM, "out of memory");
 	o->disk_text[o->pc.ndisks] = spec;
-	*d = (struct pc_disk){ .spec = spec, .cdrom = cdrom };
-	if (disk_keys(d, spec, e))
+	if (pc_disk_parse(d, spec, e))
 		return -1;
+	d->cdrom = cdrom;
 	if (cdrom && d->bus != PC_DISK_IDE && d->bus != PC_DISK_AHCI)
 		return err_set(e, EINVAL, "a CD-ROM drive is on bus=ide or bus=ahci; a read-only image is --disk file=...,readonly,bus=virtio");
 	if (!*spec)
@@ -613,7 +562,7 @@ static int firmware_find(struct pc_config *pc, struct err *e)
 static bool has_user_net(const struct run_options *o)
 {
 	for (unsigned i = 0; i < o->pc.nnets; i++)
-		if (o->pc.net[i].kind == NET_USER)
+		if (o->pc.net[i].kind == NET_USER || o->pc.net[i].removed)
 			return true;
 	return false;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "cli/life.h"
 
 #define LIFE_SET(fn, field)                                                                        \
@@ -71,6 +72,23 @@ static int set_unset(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+static int add_change(struct life_args *a, enum life_set kind, const char *value, struct err *e)
+{
+	a->change[a->nchange++] = (struct life_change){ kind, value };
+	return *value ? 0 : err_set(e, EINVAL, "needs a value");
+}
+#define LIFE_CHANGE(fn, kind)                                                                      \
+	static int fn(void *into, const char *value, struct err *e)                                \
+	{                                                                                          \
+		return add_change(into, kind, value, e);                                           \
+	}
+LIFE_CHANGE(change_memory, LIFE_SET_MEMORY)
+LIFE_CHANGE(change_disk, LIFE_SET_DISK)
+LIFE_CHANGE(change_net, LIFE_SET_NET)
+LIFE_CHANGE(change_remove, LIFE_SET_REMOVE)
+LIFE_CHANGE(change_limit, LIFE_SET_LIMIT)
+LIFE_CHANGE(change_link, LIFE_SET_LINK)
+
 #define TIME_OPTION(help) { "time", "SECONDS", help, life_set_time }
 
 static const struct option_def plain[] = { LIFE_ROOT, LIFE_QUIET, LIFE_END };
@@ -94,6 +112,15 @@ static const struct option_def config_options[] = {
 	{ "unset", "KEY", "back to what it is by default", set_unset, OPTION_LIST },
 	{ "edit", NULL, "in $EDITOR, checked before it counts", set_edit },
 	LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
+static const struct option_def set_options[] = {
+	{ "memory", "SIZE", "what the guest is to have: by its balloon when it runs", change_memory },
+	{ "disk", "SPEC", "another disk, as for 'ospite run'; on virtio when it runs", change_disk, OPTION_LIST | OPTION_PATH },
+	{ "net", "KIND", "another network card, as for 'ospite run'", change_net, OPTION_LIST },
+	{ "remove", "ID", "a disk or network card: disk1, net0, or its id=", change_remove, OPTION_LIST },
+	{ "limit", "DISK,bps=N,...", "bytes and iops a second, also bps-read=, ...; 0: none", change_limit, OPTION_LIST },
+	{ "link", "CARD=up|down", "plug a network card's cable, or unplug it", change_link, OPTION_LIST },
+	TIME_OPTION("the guest has to let go of what is removed [30]"), LIFE_ROOT, LIFE_QUIET, LIFE_END,
 };
 static const struct option_def logs_options[] = {
 	{ "follow", NULL, "go on with what comes, until the machine ends", life_set_follow },
@@ -155,6 +182,7 @@ const struct life_command life_commands[] = {
 	{ "clone", "NAME NEW", "make another machine like one that is off", clone_options, 2, 2, life_clone },
 	{ "rm", "NAME...", "remove machines that do not run", rm_options, 1, MANY, NULL, life_rm },
 	{ "config", "NAME", "show or change what a machine is", config_options, 1, 1, life_config },
+	{ "set", "NAME", "change a machine, at once if it runs: memory, disks, cards", set_options, 1, 1, life_set },
 	{ "doctor", "", "show what this host offers and lacks, and remedies", info_options, 0, 0 },
 	{ "ctl", "NAME COMMAND [KEY=VALUE...]", "send a command to a machine's control socket; 'ctl list' lists them", root_only, 1, MANY,
 	  life_ctl },
@@ -266,8 +294,9 @@ int cmd_life(int argc, char **argv)
 {
 	const struct life_command *c = life_find(argv[0]);
 	const char **room = calloc((size_t)argc * 3, sizeof(char *));
+	struct life_change *changes _free_ = calloc((size_t)argc, sizeof(*changes));
 	struct life_args a = { .time = UINT64_MAX, .lines = UINT64_MAX, .words = room, .set = room + argc,
-			       .unset = room + 2 * argc };
+			       .unset = room + 2 * argc, .change = changes };
 	struct err e = { 0 };
 	int r;
 
@@ -276,7 +305,7 @@ int cmd_life(int argc, char **argv)
 		free(room);
 		return life_help(c);
 	}
-	r = room ? 0 : err_set(&e, ENOMEM, "out of memory");
+	r = room && changes ? 0 : err_set(&e, ENOMEM, "out of memory");
 	if (!r)
 		r = options_parse_words(c->options, &a, argc, argv, take_word, &e);
 	if (!r && a.nwords < c->min && !(a.all && !a.nwords))
@@ -287,6 +316,14 @@ int cmd_life(int argc, char **argv)
 		r = life_do(c, &a, &e);
 	free(room);
 	return r < 0 ? cli_fail("%s", e.text) : c->rest ? r : r ? EXIT_OURS : 0;
+}
+
+int64_t life_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 /* ---- the way to a running machine */

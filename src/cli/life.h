@@ -10,6 +10,12 @@
 
 #define ANSWER_MS 5000 /* how long a running machine may take to answer */
 
+enum life_set { LIFE_SET_MEMORY, LIFE_SET_DISK, LIFE_SET_NET, LIFE_SET_REMOVE, LIFE_SET_LIMIT, LIFE_SET_LINK };
+struct life_change { /* of 'ospite set' */
+	enum life_set kind;
+	const char *value;
+};
+
 struct life_args {
 	const char *root;
 	const char *drive, *format;
@@ -19,6 +25,8 @@ struct life_args {
 	const char **set; /* --set KEY=VALUE, in order; values of words and these are argv's */
 	const char **unset;
 	unsigned nset, nunset;
+	struct life_change *change; /* in order */
+	unsigned nchange;
 	const char **words;
 	unsigned nwords;
 };
@@ -83,6 +91,7 @@ int life_simple(const struct life_command *c, struct life_args *a, struct store 
 int life_suspend(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
 int life_wait(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
 int life_rm(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
+int life_set(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_rename(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_config(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_console(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
@@ -99,6 +108,10 @@ int life_clone(const struct life_command *c, struct life_args *a, struct store *
 int life_doctor(const struct life_command *c, struct life_args *a, struct err *e); /* needs no store */
 int life_exec(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_cp(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+
+/* running.yaml as the machine is at the moment, before it is suspended (cmd-set.c). */
+int life_follow(struct store_vm *m, struct ctl_peer *p, struct err *e);
+int64_t life_now_ms(void); /* of a clock that does not jump */
 
 /* Kills what runs m, if anything still does, and waits for it. */
 int life_end_process(struct store_vm *m, struct err *e);

@@ -66,6 +66,17 @@ int run_config_load(struct run_options *o, const char *text, struct err *e)
 	return r;
 }
 
+int run_config_check(const char *text, struct err *e)
+{
+	struct run_options o;
+	int r;
+
+	run_options_init(&o);
+	r = run_config_load(&o, text, e);
+	run_options_dispose(&o);
+	return r;
+}
+
 int run_config_edit(const char *text, const char *key, const char *const *values, unsigned n, char **out, struct err *e)
 {
 	struct config_key keys[CONFIG_KEYS];
@@ -147,7 +158,7 @@ static char *path_copy(const char *path)
 }
 
 /* A word without '/' that is no file here may be a word (bios, none), or a file to be made in the machine's folder. */
-static char *absolute(const char *value)
+char *run_config_absolute(const char *value)
 {
 	const char *path = path_in(value);
 	char *cwd, *out = NULL;
@@ -187,7 +198,7 @@ static int collect(void *opaque, const struct option_def *def, const char *value
 		return 0;
 	if (b->n == CONFIG_LIST)
 		return err_set(e, E2BIG, "is given too often");
-	copy = !value ? strdup("true") : def->flags & OPTION_PATH ? absolute(value) : strdup(value);
+	copy = !value ? strdup("true") : def->flags & OPTION_PATH ? run_config_absolute(value) : strdup(value);
 	if (!copy)
 		return err_set(e, ENOMEM, "out of memory");
 	if (!(def->flags & OPTION_LIST) && b->n) /* the last one counts */

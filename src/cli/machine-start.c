@@ -126,6 +126,24 @@ static void add_agent_port(struct pc_config *pc)
 		pc->port[pc->nports++] = (struct pc_port){ .name = AGENT_PORT, .where = "socket:agent" };
 }
 
+/*
+ * A new run is made from vm.yaml, and keeps a copy of that for those who change it while it runs; what was suspended is made from
+ * its copy (see cmd-set.c).
+ */
+static int read_text(struct store_vm *m, bool suspended, char **text, struct err *e)
+{
+	int r;
+
+	if (suspended && !store_read(m->fd, "running.yaml", text, NULL)) {
+		if (**text)
+			return 0;
+		free(*text); /* not written to its end when the host went down */
+		*text = NULL;
+	}
+	r = store_read(m->fd, "vm.yaml", text, e);
+	return r || suspended ? r : store_write_quick(m->fd, "running.yaml", *text, e);
+}
+
 int machine_start(struct store *s, struct store_vm *m, struct err *e)
 {
 	char *text _free_ = NULL;
@@ -133,11 +151,12 @@ int machine_start(struct store *s, struct store_vm *m, struct err *e)
 	struct run_options o;
 	int pipes[2] = { -1, -1 };
 	pid_t pid;
-	int r = store_read(m->fd, "vm.yaml", &text, e);
+	int r;
 
 	run_options_init(&o);
+	r = store_vm_status(m, &st, e);
 	if (!r)
-		r = store_vm_status(m, &st, e);
+		r = read_text(m, st.state == STORE_SUSPENDED, &text, e);
 	if (!r)
 		r = run_config_load(&o, text, e);
 	add_agent_port(&o.pc);

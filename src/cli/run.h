@@ -54,6 +54,10 @@ int run_config_merge(const char *base, int argc, char **argv, char **text, struc
 /* Copies of the values one key has in a text (CONFIG_LIST at most). */
 int run_config_values(const char *text, const char *key, char **values, unsigned *n, struct err *e);
 void run_config_values_free(char **values, unsigned *n);
+/* Would it start, as far as its configuration goes? */
+int run_config_check(const char *text, struct err *e);
+/* A value of OPTION_PATH as it is kept: the path in it is absolute if it is a file here. To be freed. */
+char *run_config_absolute(const char *value);
 int run_config_edit(const char *text, const char *key, const char *const *values, unsigned n, char **out, struct err *e);
 
 /* ---- the process (run-process.c) */

@@ -21,7 +21,7 @@ int ctl_disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n, s
 	if (!name)
 		return err_set(e, EINVAL, "say which disk: \"device\" is disk0, disk1, ... in the order they were given");
 	for (*n = 0; pc && pc_disk_view(pc, *n, d); ++*n)
-		if (!strcmp(d->name, name))
+		if (d->present && !strcmp(d->name, name))
 			return 0;
 	return err_set(e, ENODEV, "there is no disk '%.40s'; query-block lists them", name);
 }
@@ -76,7 +76,11 @@ int ctl_query_block(struct ctl_call *call, struct err *e)
 	call->result = json_array();
 	for (unsigned n = 0; c->config.pc && pc_disk_view(c->config.pc, n, &d); n++) {
 		struct block_stats stats = { 0 };
-		json_t *one = json_pack("{s:s,s:s,s:b,s:b,s:s}", "device", d.name, "type", "unknown", "locked", 0, "removable",
+		json_t *one;
+
+		if (!d.present)
+			continue;
+		one = json_pack("{s:s,s:s,s:b,s:b,s:s}", "device", d.name, "type", "unknown", "locked", 0, "removable",
 					d.cdrom, "ospite-bus", bus[d.bus]);
 
 		if (d.block) {
@@ -240,7 +244,7 @@ static void disk_failed(void *opaque)
 	struct ctl *c = f->ctl;
 	struct pc_disk_view d;
 
-	if (f->n < CTL_DISKS && pc_disk_view(c->config.pc, f->n, &d)) {
+	if (f->n < CTL_DISKS && pc_disk_view(c->config.pc, f->n, &d) && d.present) {
 		c->disk_error[f->n] = f->error;
 		c->io_error = true;
 		ctl_event(c, "BLOCK_IO_ERROR",

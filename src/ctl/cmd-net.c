@@ -15,6 +15,8 @@ int ctl_ospite_query_networks(struct ctl_call *call, struct err *e)
 		const struct net_stats *s = &v.stats;
 		char mac[18];
 
+		if (!v.present)
+			continue;
 		snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", v.mac[0], v.mac[1], v.mac[2], v.mac[3], v.mac[4], v.mac[5]);
 		json_array_append_new(call->result,
 				      json_pack("{s:s,s:s,s:s,s:s,s:b,s:s,s:I,s:I,s:I,s:I,s:I,s:I}", "name", v.name, "kind", v.kind,

@@ -443,6 +443,7 @@ int ctl_start(struct ctl *c, struct err *e)
 	if (!r && c->config.pc) {
 		pc_disks_on_error(c->config.pc, ctl_disk_error, c);
 		pc_balloon_on_change(c->config.pc, ctl_balloon_changed, c);
+		pc_on_gone(c->config.pc, ctl_device_gone, c);
 	}
 	return r;
 }
@@ -458,6 +459,7 @@ void ctl_destroy(struct ctl *c)
 	if (c->started && c->config.pc) {
 		pc_disks_on_error(c->config.pc, NULL, NULL);
 		pc_balloon_on_change(c->config.pc, NULL, NULL);
+		pc_on_gone(c->config.pc, NULL, NULL);
 	}
 	if (c->started)
 		evloop_stop(c->loop);

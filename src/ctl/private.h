@@ -117,6 +117,7 @@ struct pc_disk_view;
 /* The disk that "id" or "device" names, with its number; it may have no medium. */
 int ctl_disk_named(struct ctl_call *call, struct pc_disk_view *d, unsigned *n, struct err *e);
 void ctl_balloon_changed(void *opaque, uint64_t given);
+void ctl_device_gone(void *opaque); /* cmd-plug.c */
 void ctl_disk_error(void *opaque, unsigned n, int error, bool write);
 
 #endif

@@ -166,6 +166,16 @@ void acpi_pm_power_button(struct device *d)
 	pthread_mutex_unlock(&p->lock);
 }
 
+void acpi_pm_event(struct device *d, unsigned n)
+{
+	struct pm *p = container_of(d, struct pm, device);
+
+	pthread_mutex_lock(&p->lock);
+	p->hw.gpe_status |= (uint16_t)BIT(n & 15);
+	update(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* ---- the device */
 
 static int pm_check(const void *opaque, struct err *e)

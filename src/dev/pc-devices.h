@@ -42,6 +42,7 @@ struct power_ops {
 struct device *acpi_pm_create(struct device_env *env, struct irq_line sci,
 			      const struct power_ops *power, struct err *e);
 void acpi_pm_power_button(struct device *pm);
+void acpi_pm_event(struct device *pm, unsigned n); /* general-purpose event n, 0 to 15, has come; any thread */
 /* Its ports are at base from now on (0: nowhere). All CPUs are stopped. */
 void acpi_pm_move(struct device *pm, uint16_t base);
 

@@ -171,7 +171,7 @@ static const struct device_ops slot_ops = {
 static int free_slot(const struct pci_bus *b)
 {
 	for (unsigned slot = 2; slot < 32; slot++) {
-		bool taken = false;
+		bool taken = b->config.reserved & BIT(slot);
 
 		for (unsigned f = 0; f < 8; f++)
 			taken |= b->function[PCI_DEVFN(slot, f)] != NULL;
@@ -179,6 +179,18 @@ static int free_slot(const struct pci_bus *b)
 			return (int)PCI_DEVFN(slot, 0);
 	}
 	return -1;
+}
+
+int pci_bus_free_slot(const struct pci_bus *b)
+{
+	int devfn = free_slot(b);
+
+	return devfn < 0 ? -1 : devfn >> 3;
+}
+
+void pci_bus_reserve(struct pci_bus *b, unsigned slot)
+{
+	b->config.reserved |= (uint32_t)BIT(slot & 31);
 }
 
 static void name_bars(struct pci_function *f)
@@ -206,6 +218,7 @@ int pci_attach(struct pci_bus *b, struct pci_function *f, int devfn, struct err 
 	s->f = f;
 	s->device = (struct device){ .ops = &slot_ops, .instance = (unsigned)devfn, .hw = &f->hw };
 	f->bus = b;
+	f->slot = &s->device;
 	f->devfn = (unsigned)devfn;
 	/* a slot of several functions says so in its first */
 	if (devfn & 7 && b->function[devfn & ~7]) {
@@ -219,6 +232,21 @@ int pci_attach(struct pci_bus *b, struct pci_function *f, int devfn, struct err 
 	pthread_mutex_unlock(&b->lock);
 	b->config.add(b->config.opaque, &s->device);
 	return 0;
+}
+
+void pci_detach(struct pci_function *f)
+{
+	struct pci_bus *b = f->bus;
+	struct device *d = f->slot;
+
+	pthread_mutex_lock(&b->lock);
+	pci_function_reset(f); /* no BAR shows after that, no wire is driven */
+	b->function[f->devfn] = NULL;
+	f->slot = NULL;
+	f->bus = NULL; /* it may outlive the bus */
+	pthread_mutex_unlock(&b->lock);
+	b->config.remove(b->config.opaque, d);
+	slot_destroy(d);
 }
 
 struct pci_function *pci_bus_function(struct pci_bus *b, unsigned devfn)

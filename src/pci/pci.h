@@ -92,6 +92,7 @@ struct pci_function {
 	char msix_name[40];
 	uint8_t initial[256]; /* after reset */
 	pthread_mutex_t lock; /* the vector table and pending bits */
+	struct device *slot; /* its saved state, on the machine's list; NULL: not attached */
 	bool driving; /* the wire, at the moment; under the bus's lock for wires */
 };
 
@@ -118,6 +119,8 @@ void pci_set_register(struct pci_function *f, unsigned offset, unsigned size, ui
  * stays the model's, which frees it (pci_function_dispose first) whenever the machine is taken down.
  */
 int pci_attach(struct pci_bus *bus, struct pci_function *f, int devfn, struct err *e);
+/* Off the bus, with CPUs stopped: it is reset and shows nowhere any more, its saved state is off the machine's list. */
+void pci_detach(struct pci_function *f);
 void pci_function_dispose(struct pci_function *f);
 
 /* Interrupts. With MSI-X or MSI enabled by the guest the message is sent, otherwise nothing (msi) or the wire moves (intx). */
@@ -143,6 +146,8 @@ struct pci_bus_config {
 	struct device_env env;
 	void (*msi)(void *opaque, uint64_t address, uint32_t data);
 	void (*add)(void *opaque, struct device *d); /* to the machine's list */
+	void (*remove)(void *opaque, struct device *d); /* from it; NULL: nothing is ever detached */
+	uint32_t reserved; /* slots that are only given to who asks for them */
 	void *opaque;
 	/* Accesses to 0xcf8..0xcfb that are not the address register's: the reset register's. May be NULL. */
 	const struct io_ops *other_ops;
@@ -166,6 +171,9 @@ static inline unsigned pci_pirq(unsigned slot, unsigned pin)
  * kernels that start without firmware; all CPUs are stopped.
  */
 void pci_bus_assign(struct pci_bus *b, const uint8_t irq[4]);
+/* The slot that devfn -1 would give now; -1: there is none. */
+int pci_bus_free_slot(const struct pci_bus *b);
+void pci_bus_reserve(struct pci_bus *b, unsigned slot); /* devfn -1 does not give it */
 struct pci_function *pci_bus_function(struct pci_bus *b, unsigned devfn); /* NULL: nothing there */
 /* Configuration accesses as the guest's: MMCONFIG, tests. size 1, 2, 4, within a double word. */
 uint32_t pci_config_read(struct pci_bus *b, unsigned devfn, unsigned offset, unsigned size);

@@ -53,7 +53,7 @@ int store_read(int folder, const char *name, char **text, struct err *e)
 	return r;
 }
 
-static int write_all(int fd, const char *text)
+static int write_all(int fd, const char *text, bool sync)
 {
 	size_t len = strlen(text);
 
@@ -67,10 +67,10 @@ static int write_all(int fd, const char *text)
 		text += n;
 		len -= (size_t)n;
 	}
-	return fsync(fd);
+	return sync ? fsync(fd) : 0;
 }
 
-int store_write(int folder, const char *name, const char *text, struct err *e)
+static int write_file(int folder, const char *name, const char *text, bool sync, struct err *e)
 {
 	char temp[64];
 	int fd, r = 0;
@@ -79,7 +79,7 @@ int store_write(int folder, const char *name, const char *text, struct err *e)
 	fd = openat(folder, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_errno(e, "cannot write %s", name);
-	if (write_all(fd, text))
+	if (write_all(fd, text, sync))
 		r = err_errno(e, "cannot write %s", name);
 	if (close(fd) && !r)
 		r = err_errno(e, "cannot write %s", name);
@@ -88,4 +88,14 @@ int store_write(int folder, const char *name, const char *text, struct err *e)
 	if (r)
 		unlinkat(folder, temp, 0);
 	return r;
+}
+
+int store_write(int folder, const char *name, const char *text, struct err *e)
+{
+	return write_file(folder, name, text, true, e);
+}
+
+int store_write_quick(int folder, const char *name, const char *text, struct err *e)
+{
+	return write_file(folder, name, text, false, e);
 }

@@ -89,5 +89,7 @@ int store_vm_rename(struct store *s, struct store_vm *m, const char *to, struct 
 int store_read(int folder, const char *name, char **text, struct err *e);
 /* Replaced as a whole, on disk when this returns. */
 int store_write(int folder, const char *name, const char *text, struct err *e);
+/* The same, but it may be empty or not there after the host has gone down. */
+int store_write_quick(int folder, const char *name, const char *text, struct err *e);
 
 #endif

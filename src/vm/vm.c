@@ -598,6 +598,16 @@ void vm_add_device(struct vm *vm, struct device *d)
 	*at = d;
 }
 
+void vm_remove_device(struct vm *vm, struct device *d)
+{
+	struct device **at = &vm->devices;
+
+	while (*at && *at != d)
+		at = &(*at)->next;
+	if (*at)
+		*at = d->next;
+}
+
 struct device_env vm_device_env(struct vm *vm)
 {
 	return (struct device_env){ .mem = vm->machine.mem, .ports = vm->machine.ports, .clock = vm->clock,

@@ -116,6 +116,7 @@ struct vm {
 int vm_create(struct vm **out, const struct vm_config *config, struct err *e);
 void vm_destroy(struct vm *vm); /* any state; joins threads, destroys devices in reverse order */
 void vm_add_device(struct vm *vm, struct device *d);
+void vm_remove_device(struct vm *vm, struct device *d); /* no CPU runs and nobody saves: vm_hold, or a stop_work */
 struct device_env vm_device_env(struct vm *vm);
 /* What struct device_env offers to devices as env_stopped(). Any thread, also a vCPU's own in the middle of an access. */
 void vm_when_stopped(struct vm *vm, struct stop_work *w);
