@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "cli/seed.h"
 
 static void add_time(json_t *row, const char *key, int64_t at)
 {
@@ -17,6 +18,17 @@ static void add_time(json_t *row, const char *key, int64_t at)
 
 	if (at > 0 && gmtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
 		json_object_set_new(row, key, json_string(text));
+}
+
+/* Where its ssh is, for other programs than 'ospite ssh'. */
+static void add_ssh(json_t *row, struct store_vm *m)
+{
+	char *text _free_ = NULL;
+
+	if (store_read(m->fd, SEED_PORT, &text, NULL))
+		return;
+	text[strcspn(text, "\n")] = 0;
+	json_object_set_new(row, "ssh", json_sprintf("127.0.0.1:%.5s", text));
 }
 
 json_t *life_describe(struct store_vm *m)
@@ -33,6 +45,7 @@ json_t *life_describe(struct store_vm *m)
 	}
 	json_object_set_new(row, "state", json_string(life_state(m, &st)));
 	if (st.state == STORE_RUNNING) {
+		add_ssh(row, m);
 		if (st.pid)
 			json_object_set_new(row, "pid", json_integer(st.pid));
 		if (!ctl_connect(&p, m->fd, "control", ANSWER_MS, &e)) {

@@ -9,6 +9,7 @@
 #include "base/trace.h"
 #include "cli/life.h"
 #include "cli/run.h"
+#include "cli/seed.h"
 #include "cli/template.h"
 #include "cli/words.h"
 #include "virtio/devices.h"
@@ -45,6 +46,7 @@ SET_STRING(set_control, control)
 SET_STRING(set_root, root)
 SET_STRING(set_user, user)
 SET_STRING(set_template, template)
+SET_STRING(set_user_data, user_data)
 
 static int set_append(void *into, const char *value, struct err *e)
 {
@@ -116,6 +118,24 @@ static int set_memory(void *into, const char *value, struct err *e)
 static int set_disk_size(void *into, const char *value, struct err *e)
 {
 	return parse_size(value, &((struct run_options *)into)->disk_size, e);
+}
+
+static int set_ssh_key(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+
+	if (o->nssh_keys == SSH_KEYS)
+		return err_set(e, E2BIG, "there can be %d files of keys", SSH_KEYS);
+	o->ssh_key[o->nssh_keys++] = value;
+	return *value ? 0 : err_set(e, EINVAL, "needs a file");
+}
+
+static int set_hostname(void *into, const char *value, struct err *e)
+{
+	size_t n = strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.");
+
+	((struct run_options *)into)->hostname = value;
+	return n && n < 254 && !value[n] && *value != '-' && *value != '.' ? 0 : err_set(e, EINVAL, "is no host name: letters, digits, '-' and '.'");
 }
 
 static int one_of(const char *value, const char *const *names, unsigned count, const char *all,
@@ -453,6 +473,7 @@ SET_FLAG(set_no_reboot, vm.no_reboot)
 SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_vga, vga)
 SET_FLAG(set_rng, pc.rng)
+SET_FLAG(set_seed, seed)
 SET_FLAG(set_balloon, pc.balloon)
 SET_FLAG(set_stats, stats)
 SET_FLAG(set_no_agent, pc.no_agent)
@@ -498,6 +519,10 @@ const struct option_def run_options[] = {
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "user", "NAME", "root: as whom it runs, all of it [with a folder: ospite]", set_user },
 	{ "unconfined", NULL, "all system calls and privileges stay: to find faults", set_unconfined },
+	{ "hostname", "NAME", "first boot (NoCloud): the guest's name [the machine's]", set_hostname },
+	{ "ssh-key", "FILE", "first boot: public keys that may log in", set_ssh_key, OPTION_LIST | OPTION_PATH },
+	{ "user-data", "FILE", "first boot: for the guest's cloud-init", set_user_data, OPTION_PATH },
+	{ "seed", NULL, "first-boot data without any of these; for 'ospite ssh'", set_seed },
 	{ "template", "NAME", "what it was made of; templates in use are not removed", set_template },
 	{ "disk-size", "SIZE", "of the first disk of a machine made of a template [10G]", set_disk_size, OPTION_HERE },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
@@ -706,7 +731,10 @@ static int run(struct run_options *o, const struct run_words *w, struct err *e)
 	if (r)
 		return r;
 	log_set_level(o->log ? LOG_INFO : LOG_WARN);
-	return o->detach ? run_with_folder(o, w, e) : run_process(o, NULL, e);
+	if (o->detach)
+		return run_with_folder(o, w, e);
+	r = seed_prepare_alone(o, e);
+	return r ? r : run_process(o, NULL, e);
 }
 
 int cmd_run(int argc, char **argv)

@@ -25,7 +25,8 @@ const char debian_yaml[] =
 	"disk:\n"
 	"  - format=raw,file=disk.img,bus=virtio\n"
 	"rng: true\n"
-	"balloon: true\n";
+	"balloon: true\n"
+	"seed: true\n";
 
 static bool is_step(const char *line)
 {

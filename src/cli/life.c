@@ -54,6 +54,12 @@ static int set_format(void *into, const char *value, struct err *e)
 	return *value ? 0 : err_set(e, EINVAL, "needs a value");
 }
 
+static int set_user(void *into, const char *value, struct err *e)
+{
+	((struct life_args *)into)->user = value;
+	return *value && *value != '-' ? 0 : err_set(e, EINVAL, "is no user's name");
+}
+
 static int set_set(void *into, const char *value, struct err *e)
 {
 	struct life_args *a = into;
@@ -150,6 +156,9 @@ static const struct option_def exec_options[] = {
 	AGENT_TIME, LIFE_ROOT, LIFE_END,
 };
 static const struct option_def cp_options[] = { AGENT_TIME, LIFE_QUIET, LIFE_ROOT, LIFE_END };
+static const struct option_def ssh_options[] = {
+	{ "user", "NAME", "as whom [root]", set_user }, TIME_OPTION("to wait for the guest to be ready [120]"), LIFE_ROOT, LIFE_END,
+};
 static const struct option_def root_only[] = { LIFE_ROOT, LIFE_END };
 
 #define MANY 4096
@@ -169,6 +178,7 @@ const struct life_command life_commands[] = {
 	{ "exec", "NAME [--] COMMAND [ARGUMENT...]", "run a program in a machine (by its guest agent)", exec_options, 2, MANY, life_exec,
 	  NULL, false, true },
 	{ "cp", "SOURCE TARGET", "copy files and folders; NAME:PATH is in a machine (by agent)", cp_options, 2, 2, life_cp },
+	{ "ssh", "NAME [--] [COMMAND...]", "log in to a machine by ssh, or run a command there", ssh_options, 1, MANY, life_ssh, NULL, false, true },
 	{ "logs", "NAME", "show what a machine wrote to its console", logs_options, 1, 1, life_logs },
 	{ "events", "[NAME...]", "show what happens to machines, as it happens", events_options, 0, MANY, life_events },
 	{ "wait", "NAME...", "wait until machines end; print their status", wait_options, 1, MANY, NULL, life_wait },

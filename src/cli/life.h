@@ -18,7 +18,7 @@ struct life_change { /* of 'ospite set' */
 
 struct life_args {
 	const char *root;
-	const char *drive, *format;
+	const char *drive, *format, *user;
 	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct, thin;
 	bool rest; /* the second word and what follows is somebody else's command line */
 	uint64_t time, lines; /* UINT64_MAX: not given */
@@ -107,6 +107,7 @@ int life_ctl(const struct life_command *c, struct life_args *a, struct store *s,
 int life_clone(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_doctor(const struct life_command *c, struct life_args *a, struct err *e); /* needs no store */
 int life_exec(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_ssh(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_cp(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 
 /* running.yaml as the machine is at the moment, before it is suspended (cmd-set.c). */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "base/log.h"
 #include "cli/run.h"
+#include "cli/seed.h"
 #include "ctl/agent.h"
 
 static void tell_ready(void *opaque)
@@ -160,6 +161,8 @@ int machine_start(struct store *s, struct store_vm *m, struct err *e)
 	if (!r)
 		r = run_config_load(&o, text, e);
 	add_agent_port(&o.pc);
+	if (!r)
+		r = seed_prepare(&o, s, m, e);
 	if (!r && st.state == STORE_SUSPENDED)
 		o.restore = "saved";
 	if (!r && pipe2(pipes, O_CLOEXEC))

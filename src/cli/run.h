@@ -13,6 +13,7 @@
 #include "vm/vm.h"
 
 #define MODULES_MAX 32
+#define SSH_KEYS 16
 
 struct run_options {
 	struct vm_config vm;
@@ -28,6 +29,10 @@ struct run_options {
 	const char *root, *folder_name; /* --detach: the machine gets a folder */
 	const char *template; /* what it is made of */
 	uint64_t disk_size;   /* of its first disk, then */
+	/* First-boot data (cli/seed.h). */
+	bool seed;
+	const char *hostname, *user_data, *ssh_key[SSH_KEYS];
+	unsigned nssh_keys;
 	bool detach, remove, quiet;
 	char **owned; /* texts that live as long as this */
 	unsigned nowned;

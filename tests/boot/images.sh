@@ -98,6 +98,39 @@ check "no template of that" 125 "written by both" o template create v c
 check "nothing of it is left" 0 u o template list --quiet
 [ "$(o template list --quiet)" = u ] || { failed=$((failed + 1)); echo "FAILED: templates: $(o template list --quiet)"; }
 [ "$(ls -A root/templates)" = u ] || { failed=$((failed + 1)); echo "FAILED: left:"; ls -A root/templates; }
+# first-boot data
+echo "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPm3E2RSb6fyDIGRIY3VQ8jupVvJLSNbl5uQOg0Flm7s me" >me.pub
+printf '#cloud-config\nruncmd: [reboot]\n' >user.yaml
+mkdir share
+check "with first-boot data" 0 s_1 o run --detach ./echo.bin s_1 --memory 4M --engine interp --ssh-key me.pub --user-data user.yaml --share share:tag
+seed=$vm/s_1/seed.iso
+check "the machine's name as a host's" 0 "local-hostname: s-1" grep -a local-hostname $seed
+check "the key" 0 "IPm3E2RSb6fyDIGRIY3VQ8jupVvJLSNbl5uQOg0Flm7s me" grep -a -A2 public-keys: $seed
+check "the user's data" 0 "runcmd: [reboot]" grep -a runcmd $seed
+check "shared folders" 0 "  - tag" grep -a -A1 ospite-shares $seed
+check "an instance" 0 "instance-id: ospite-" grep -a instance-id $seed
+check "the kernel is not told to do without" 1 "" grep -q cloud-init $vm/s_1/vm.yaml
+check "a port for ssh" 0 "127.0.0.1:" o info s_1
+check "nobody answers there" 125 "does not answer" o ssh --time 0 s_1
+check "its end" 0 s_1 o kill s_1
+check "ssh to one that is off" 125 "is inactive" o ssh s_1
+cp $seed first.iso
+check "again" 0 s_1 o start s_1
+check "the same instance" 0 "" cmp first.iso $seed
+check "its end" 0 s_1 o kill s_1
+check "a clone" 0 s2 o clone s_1 s2
+check "the clone starts" 0 s2 o start s2
+check "with its own name" 0 "local-hostname: s2" grep -a local-hostname $vm/s2/seed.iso
+[ "$(grep -a instance-id $seed)" != "$(grep -a instance-id $vm/s2/seed.iso)" ] || { failed=$((failed + 1)); echo "FAILED: a clone is the same instance"; }
+check "its end" 0 s2 o kill s2
+echo "-----BEGIN OPENSSH PRIVATE KEY-----" >secret
+check "a private key" 125 "secret is a private key" o run --detach ./echo.bin --memory 4M --ssh-key secret
+printf 'ssh-rsa AAAA x\nrm -rf /\n' >bad.pub
+check "no key" 125 "no public key" o run --detach ./echo.bin --memory 4M --ssh-key bad.pub
+check "no file" 125 "none.yaml" o run ./echo.bin --memory 4M --user-data none.yaml
+check "a bad host name" 125 "is no host name" o create s3 ./echo.bin --hostname 'a b'
+check "ssh without first-boot data" 0 s4 o run --detach ./echo.bin s4 --memory 4M
+check "is refused" 125 "has no way for ssh" o ssh s4
 check "bad verb" 125 "did you mean 'template list'" o template lst
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
