@@ -34,16 +34,30 @@ struct ioapic {
 	pthread_mutex_t lock;
 };
 
-static void pin_deliver(struct ioapic *a, unsigned pin)
+static struct lapic_msg pin_message(const struct ioapic *a, unsigned pin)
 {
 	uint64_t e = a->hw.entry[pin];
-	struct lapic_msg m = {
+
+	return (struct lapic_msg){
 		.dest = (uint32_t)(e >> 56),
 		.logical = e & 0x800,
 		.vector = (uint8_t)e,
 		.delivery = (e >> 8) & 7,
 		.level = e & ENTRY_LEVEL,
 	};
+}
+
+static void pin_publish(struct ioapic *a, unsigned pin)
+{
+	struct lapic_msg m = pin_message(a, pin);
+
+	lapic_bus_route(a->bus, pin, &m);
+}
+
+static void pin_deliver(struct ioapic *a, unsigned pin)
+{
+	uint64_t e = a->hw.entry[pin];
+	struct lapic_msg m = pin_message(a, pin);
 
 	if (e & ENTRY_MASKED || (e & ENTRY_LEVEL && e & ENTRY_REMOTE_IRR))
 		return;
@@ -111,6 +125,7 @@ static void entry_write(struct ioapic *a, unsigned pin, unsigned high, uint32_t 
 	if (!(e & ENTRY_LEVEL)) /* how Linux ends a level interrupt of parts without the EOI register */
 		e &= ~ENTRY_REMOTE_IRR;
 	a->hw.entry[pin] = e;
+	pin_publish(a, pin);
 	if (e & ENTRY_LEVEL && a->hw.lines & BIT(pin))
 		pin_deliver(a, pin);
 }
@@ -185,7 +200,19 @@ static void ioapic_reset(struct device *d, enum reset_kind kind)
 	pthread_mutex_lock(&a->lock);
 	for (unsigned i = 0; i < PINS; i++)
 		a->hw.entry[i] = ENTRY_MASKED;
+	for (unsigned i = 0; i < PINS; i++)
+		pin_publish(a, i);
 	a->hw.select = a->hw.id = 0;
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void ioapic_loaded(struct device *d)
+{
+	struct ioapic *a = container_of(d, struct ioapic, device);
+
+	pthread_mutex_lock(&a->lock);
+	for (unsigned i = 0; i < PINS; i++)
+		pin_publish(a, i);
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -200,6 +227,7 @@ static void ioapic_destroy(struct device *d)
 static const struct device_ops ioapic_ops = {
 	.state = &ioapic_state,
 	.reset = ioapic_reset,
+	.loaded = ioapic_loaded,
 	.destroy = ioapic_destroy,
 };
 

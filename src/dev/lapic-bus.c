@@ -134,7 +134,10 @@ static bool deliver_lowest(struct lapic_bus *b, const struct lapic_msg *m)
 bool lapic_deliver(struct lapic_bus *b, const struct lapic_msg *m)
 {
 	bool any = false;
+	int r;
 
+	if (unlikely(atomic_load(&b->machine->apic_host)) && (r = lapic_host_deliver(b, m)) >= 0)
+		return r;
 	if (m->delivery == DELIVER_LOWEST)
 		return deliver_lowest(b, m);
 	if (m->delivery == DELIVER_EXTINT || m->delivery == 3)
@@ -220,6 +223,10 @@ void lapic_bus_pic_changed(struct lapic_bus *b, int level)
 		struct lapic *l = b->lapic[i];
 		uint32_t lint0 = l ? atomic_load(&l->lint0) : LVT_MASKED;
 
+		if (l && lapic_host(l)) { /* knows whose LINT0 is open */
+			cpu_notify(l->cpu, ATT_IRQ);
+			continue;
+		}
 		if (lint0 & LVT_MASKED)
 			continue;
 		if (LVT_MODE(lint0) == DELIVER_EXTINT)

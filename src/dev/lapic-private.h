@@ -90,6 +90,12 @@ void lapic_error(struct lapic *l, uint32_t bit);
 uint32_t lapic_read(struct lapic *l, unsigned reg); /* reg: offset >> 4 */
 void lapic_write(struct lapic *l, unsigned reg, uint32_t value);
 void lapic_reset_registers(struct lapic *l);
+void lapic_merge(struct lapic *l); /* what was posted into IRR */
+uint32_t lapic_lvt_mask(unsigned i); /* bits that an LVT entry can have */
+static inline const struct apic_host *lapic_host(const struct lapic *l)
+{
+	return atomic_load(&l->bus->machine->apic_host);
+}
 
 /* lapic-bus.c */
 void lapic_post(struct lapic *l, uint8_t vector, bool level); /* any thread */
@@ -98,12 +104,24 @@ void lapic_send(struct lapic *l, uint32_t icr, uint32_t dest);
 bool lapic_extint(const struct lapic *l); /* the 8259 wants this CPU */
 int lapic_map(struct lapic_bus *b, struct err *e);
 
+/* lapic-host.c */
+int lapic_host_deliver(struct lapic_bus *b, const struct lapic_msg *m); /* -1: ours are the real ones after all */
+void lapic_export(void *ctx, struct apic_regs *r);
+void lapic_import(void *ctx, const struct apic_regs *r);
+void lapic_released(void *ctx);
+bool lapic_take_posted(void *ctx, uint64_t vectors[4], uint64_t level[4]);
+void lapic_host_eoi(void *ctx, uint8_t vector);
+bool lapic_pic_pending(void *ctx);
+int lapic_pic_take(void *ctx);
+
 /* lapic-timer.c */
 void lapic_timer_init(struct lapic *l);
 void lapic_timer_dispose(struct lapic *l);
 void lapic_timer_poll(struct lapic *l);   /* expired? */
 void lapic_timer_update(struct lapic *l); /* a register it hangs on has changed */
 uint32_t lapic_timer_count(struct lapic *l);
+void lapic_timer_rest(struct lapic *l); /* somebody else keeps the time */
+uint64_t lapic_timer_ticks(const struct lapic *l, uint32_t count); /* ns of so many ticks */
 void lapic_timer_set_count(struct lapic *l, uint32_t value);
 void lapic_timer_set_lvt(struct lapic *l, uint32_t value);
 void lapic_timer_set_divide(struct lapic *l, uint32_t value);

@@ -40,6 +40,19 @@ static uint64_t period(const struct lapic *l)
 	return (uint64_t)l->hw.timer_init << shift[(div & 3) | (div >> 1 & 4)];
 }
 
+uint64_t lapic_timer_ticks(const struct lapic *l, uint32_t count)
+{
+	return l->hw.timer_init ? period(l) / l->hw.timer_init * count : 0;
+}
+
+void lapic_timer_rest(struct lapic *l)
+{
+	l->deadline = TIMER_NEVER;
+	l->tsc_offset = l->cpu->s.tsc_offset;
+	if (!l->attached)
+		timer_cancel(&l->timer);
+}
+
 /* Virtual ns at which the guest's TSC will have reached the deadline. */
 static uint64_t tsc_expiry(const struct lapic *l)
 {

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "dev/lapic-private.h"
+#include "engine/engine.h"
 
 #define VERSION 0x50014u /* integrated, LVT entries 0..5 */
 #define VECTOR_EXTINT 0x100 /* irq_pending: the 8259 has one, whose vector only acknowledging tells */
@@ -31,6 +32,11 @@ static const uint32_t lvt_writable[LVT_COUNT] = {
 	[LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
 	[LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff, [LVT_ERROR] = 0x100ff,
 };
+
+uint32_t lapic_lvt_mask(unsigned i)
+{
+	return lvt_writable[i] | LVT_MASKED;
+}
 
 /* ---- vectors and priorities */
 
@@ -66,7 +72,7 @@ static uint32_t ppr(const struct lapic *l)
 }
 
 /* Vector bits are set after their trigger mode, so what we take out of `posted` has its mode in posted_level. */
-static void merge_posted(struct lapic *l)
+void lapic_merge(struct lapic *l)
 {
 	for (unsigned i = 0; i < 4; i++) {
 		uint64_t p;
@@ -88,7 +94,7 @@ static int deliverable(struct lapic *l)
 
 	if (!(l->hw.svr & SVR_ENABLE) || !lapic_enabled(l))
 		return -1;
-	merge_posted(l);
+	lapic_merge(l);
 	v = highest(l->hw.irr);
 	return v >= 0 && ((uint32_t)v & 0xf0) > (ppr(l) & 0xf0) ? v : -1;
 }
@@ -145,7 +151,7 @@ static uint32_t x2apic_ldr(const struct lapic *l)
 
 static uint32_t read_map(struct lapic *l, unsigned reg)
 {
-	merge_posted(l);
+	lapic_merge(l);
 	if (reg < REG_TMR)
 		return map_word(l->hw.isr, reg - REG_ISR);
 	if (reg < REG_IRR)
@@ -244,7 +250,7 @@ void lapic_write(struct lapic *l, unsigned reg, uint32_t value)
 		write_svr(l, value);
 		break;
 	case REG_ESR:
-		merge_posted(l);
+		lapic_merge(l);
 		l->hw.esr = l->hw.esr_pending;
 		l->hw.esr_pending = 0;
 		break;
@@ -424,6 +430,8 @@ static int bus_irq_pending(void *ctx)
 {
 	struct lapic *l = ctx;
 
+	if (lapic_host(l)) /* a copy of them delivers nothing */
+		return -1;
 	lapic_timer_poll(l);
 	if (lapic_extint(l))
 		return VECTOR_EXTINT;
@@ -458,7 +466,12 @@ static void bus_cr8_write(void *ctx, uint64_t v)
 /* INIT leaves the base register, and with it the mode, alone. */
 static void bus_init(void *ctx)
 {
-	lapic_reset_registers(ctx);
+	struct lapic *l = ctx;
+	const struct apic_host *host = lapic_host(l);
+
+	lapic_reset_registers(l);
+	if (host)
+		host->changed(host->opaque, l->cpu);
 }
 
 const struct cpu_bus lapic_cpu_bus = {
@@ -469,6 +482,13 @@ const struct cpu_bus lapic_cpu_bus = {
 	.msr_read = bus_msr_read,
 	.msr_write = bus_msr_write,
 	.init = bus_init,
+	.apic_export = lapic_export,
+	.apic_import = lapic_import,
+	.apic_released = lapic_released,
+	.apic_take_posted = lapic_take_posted,
+	.apic_eoi = lapic_host_eoi,
+	.pic_pending = lapic_pic_pending,
+	.pic_take = lapic_pic_take,
 };
 
 /* ---- the device */
@@ -525,14 +545,22 @@ static void lapic_reset(struct device *d, enum reset_kind kind)
 		l->hw.lvt[LVT_LINT0] = DELIVER_EXTINT << 8;
 		lapic_publish(l);
 	}
+	if (lapic_host(l))
+		lapic_host(l)->changed(lapic_host(l)->opaque, l->cpu);
 }
 
 static void lapic_saving(struct device *d)
 {
 	struct lapic *l = container_of(d, struct lapic, device);
 
+	if (lapic_host(l)) { /* a fresh copy, with what is on its way to the host */
+		l->cpu->machine->engine->state_get(l->cpu);
+		for (unsigned i = 0; i < 4; i++)
+			l->hw.irr[i] |= atomic_load(&l->posted[i]);
+		return;
+	}
 	lapic_timer_poll(l);
-	merge_posted(l);
+	lapic_merge(l);
 }
 
 static void lapic_loaded(struct device *d)
@@ -545,6 +573,8 @@ static void lapic_loaded(struct device *d)
 	lapic_publish(l);
 	lapic_timer_update(l);
 	atomic_fetch_or(&l->cpu->attention, ATT_IRQ); /* something may be waiting */
+	if (lapic_host(l))
+		lapic_host(l)->changed(lapic_host(l)->opaque, l->cpu);
 }
 
 static void lapic_destroy(struct device *d)

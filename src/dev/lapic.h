@@ -33,6 +33,9 @@ struct lapic_msg {
 bool lapic_deliver(struct lapic_bus *b, const struct lapic_msg *msg);
 bool lapic_deliver_msi(struct lapic_bus *b, uint64_t address, uint32_t data);
 
+/* What a pin of the IOAPIC sends, for who has to know before it does. */
+void lapic_bus_route(struct lapic_bus *b, unsigned pin, const struct lapic_msg *m);
+
 /* struct cpu_bus callbacks; ctx is the struct lapic. */
 extern const struct cpu_bus lapic_cpu_bus;
 

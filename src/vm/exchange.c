@@ -17,7 +17,6 @@
 #include <string.h>
 #include "base/log.h"
 #include "base/trace.h"
-#include "vm/measure.h"
 #include "vm/private.h"
 
 struct exchange {
@@ -210,7 +209,7 @@ int vm_change_engine(struct vm *vm, const char *name, struct err *e)
 		return r ? r : err_set(e, EINVAL, "which engine? 'ospite engines' lists them");
 	if (x.to->probe(&why))
 		return err_set(e, ENOTSUP, "engine %s cannot be used: %.300s", x.to->name, why.text);
-	x.to_accelerated = measure_accelerated(x.to);
+	x.to_accelerated = vm_accelerated(vm, x.to);
 	ran = vm_state_now(vm) == VM_RUNNING;
 	r = vm_pause(vm, e);
 	if (!r)

@@ -10,6 +10,9 @@ bool vm_park(struct vcpu *v);
 void vm_debug_stop(struct vcpu *v);
 void vm_vcpu_ready(struct vcpu *v, const struct err *e); /* e: cannot run */
 
+/* Would this engine run the guest by hardware? Measured once. */
+bool vm_accelerated(struct vm *vm, const struct engine_ops *engine);
+
 /* exchange.c; lock held, given up meanwhile. True if this thread had a step to do. */
 bool exchange_attend(struct vcpu *v);
 

@@ -433,6 +433,15 @@ int vm_start(struct vm *vm, struct err *e)
 
 /* ---- making and breaking */
 
+bool vm_accelerated(struct vm *vm, const struct engine_ops *engine)
+{
+	if (strcmp(engine->name, "kvm"))
+		return false;
+	if (!vm->kvm_accelerated)
+		vm->kvm_accelerated = measure_accelerated(engine) ? 1 : -1;
+	return vm->kvm_accelerated > 0;
+}
+
 /* "auto" takes the fastest that works here. */
 static int vm_choose_engine(struct vm *vm, struct err *e)
 {
@@ -456,7 +465,7 @@ static int vm_choose_engine(struct vm *vm, struct err *e)
 		vm->machine.engine = NULL;
 		return err_prefix(e, "engine %s cannot be used", name);
 	}
-	vm->machine.accelerated = measure_accelerated(vm->machine.engine);
+	vm->machine.accelerated = vm_accelerated(vm, vm->machine.engine);
 	return 0;
 }
 

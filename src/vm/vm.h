@@ -95,6 +95,7 @@ struct vm {
 	enum vm_end end;
 	int exit_status;
 	char end_reason[200];
+	int kvm_accelerated; /* measured: 1, or -1: not; 0: not yet */
 	char engine_why[300]; /* why this engine and no other */
 	struct err start_error;
 

@@ -49,6 +49,13 @@ enum cpu_stop {
 	STOP_ERROR,    /* the engine itself failed: cpu->error says what */
 };
 
+/* A local APIC as architecture has it: word[i] is the register at offset 16 * i of its page. */
+struct apic_regs {
+	uint64_t base, deadline; /* MSRs 0x1b, 0x6e0 */
+	bool timer_frozen; /* import: the timer is not to be taken over, because the machine's time stands still and the host's did not */
+	uint32_t word[64];
+};
+
 /* What the core asks of the machine around it. ctx is cpu->ctx. Called on the CPU's own thread. */
 struct cpu_bus {
 	/* Highest-priority interrupt deliverable now (PIC or APIC, TPR applied), -1 if none. */
@@ -61,6 +68,17 @@ struct cpu_bus {
 	int (*msr_read)(void *ctx, uint32_t index, uint64_t *value);
 	int (*msr_write)(void *ctx, uint32_t index, uint64_t value);
 	void (*init)(void *ctx); /* INIT has been taken: reset the interrupt controller; may be NULL */
+	/*
+	 * For an engine that has local APICs of its own, all or none of them: registers to it and (a copy) from it; ours are the real
+	 * ones again; vectors that were posted to ours, true if any; a level interrupt has ended; the 8259s.
+	 */
+	void (*apic_export)(void *ctx, struct apic_regs *r);
+	void (*apic_import)(void *ctx, const struct apic_regs *r);
+	void (*apic_released)(void *ctx);
+	bool (*apic_take_posted)(void *ctx, uint64_t vectors[4], uint64_t level[4]);
+	void (*apic_eoi)(void *ctx, uint8_t vector);
+	bool (*pic_pending)(void *ctx);
+	int (*pic_take)(void *ctx);
 };
 
 /* What was asked of the engine beside its name. AUTO: as the engine finds best. */
@@ -75,6 +93,23 @@ static inline bool engine_wants(enum engine_choice c, bool best)
 	return c == ENGINE_AUTO ? best : c == ENGINE_ON;
 }
 
+/*
+ * Local APICs that are the engine's instead of ours. It sets machine->apic_host once it has all CPUs, and takes it back before it
+ * gives one up; then it waits until apic_senders is zero. Callbacks come from any thread.
+ */
+struct apic_host {
+	void *opaque;
+	int (*msi)(void *opaque, uint64_t address, uint32_t data); /* 1: accepted, 0: by nobody */
+	void (*changed)(void *opaque, struct cpu *c); /* our copy was reset or loaded, and is to be taken over; all CPUs are stopped */
+	void (*routes_changed)(void *opaque);         /* machine->apic_route was */
+};
+struct apic_route { /* the message of an IOAPIC pin: the ends of level interrupts are told (apic_eoi) */
+	uint64_t address;
+	uint32_t data;
+	bool level; /* false: edges, or nothing */
+};
+#define APIC_ROUTES 24
+
 /* The machine, as its engine sees it. Owned by vm. */
 #define MAX_CPUS 64
 struct machine {
@@ -85,6 +120,9 @@ struct machine {
 	bool cpuid_promised; /* a guest has seen it: an engine that cannot hold it is refused, nothing is taken away */
 	const struct engine_ops *engine;
 	void *engine_data; /* the engine's own, from vm_attach */
+	const struct apic_host *_Atomic apic_host; /* NULL: local APICs are ours */
+	_Atomic unsigned apic_senders;
+	struct apic_route apic_route[APIC_ROUTES];
 	struct engine_options engine_options; /* constant while an engine is attached */
 	bool accelerated; /* measured: hardware runs the guest */
 	struct cpu *cpus[MAX_CPUS];

@@ -247,7 +247,7 @@ static long alternate(struct vm **vm, struct options *o)
 			fprintf(stderr, "exchange: change %lu, to %s: %s\n", n + 1, next, e.text);
 			return -1;
 		}
-		if (strcmp((*vm)->machine.engine->name, next))
+		if (strncmp((*vm)->machine.engine->name, next, strcspn(next, ",")))
 			return -1;
 		gate_count(&o->gate, false);
 		n++;

@@ -72,6 +72,7 @@ static void kvm_vm_detach(struct machine *m)
 	if (vm->dev_fd >= 0)
 		close(vm->dev_fd);
 	pthread_mutex_destroy(&vm->ring_lock);
+	pthread_mutex_destroy(&vm->lapic_lock);
 	free(vm->msrs);
 	free(vm);
 	m->engine_data = NULL;
@@ -88,6 +89,7 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 	 */
 	static uint8_t deny[1];
 	const uint32_t r = KVM_MSR_FILTER_READ, w = KVM_MSR_FILTER_WRITE;
+	/* the first two are the kernel's when it has the local APICs */
 	struct kvm_msr_filter filter = {
 		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
 		.ranges = {
@@ -116,6 +118,13 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 		return err_errno(e, "KVM_SET_TSS_ADDR");
 	if (ioctl(vm->fd, KVM_ENABLE_CAP, &msr_exits) < 0)
 		return err_errno(e, "KVM_CAP_X86_USER_SPACE_MSR");
+	rc = kvm_lapic_attach(vm, e);
+	if (rc)
+		return rc;
+	if (vm->split) {
+		memmove(filter.ranges, filter.ranges + 2, sizeof(filter.ranges) - 2 * sizeof(filter.ranges[0]));
+		memset(filter.ranges + KVM_MSR_FILTER_MAX_RANGES - 2, 0, 2 * sizeof(filter.ranges[0]));
+	}
 	if (ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
 		return err_errno(e, "KVM_X86_SET_MSR_FILTER");
 	rc = kvm_cpuid_attach(vm, e);
@@ -132,6 +141,8 @@ static int kvm_vm_attach(struct machine *m, struct err *e)
 	vm->machine = m;
 	vm->fd = -1;
 	pthread_mutex_init(&vm->ring_lock, NULL);
+	pthread_mutex_init(&vm->lapic_lock, NULL);
+
 	vm->dev_fd = kvm_open(e);
 	m->engine_data = vm;
 	r = vm->dev_fd < 0 ? vm->dev_fd : kvm_vm_setup(vm, e);
@@ -148,6 +159,8 @@ static void kvm_cpu_destroy(struct cpu *c)
 
 	if (!k)
 		return;
+	if (k->fd >= 0)
+		kvm_lapic_cpu_leaves(c);
 	if (k->run)
 		munmap(k->run, (size_t)k->vm->run_size);
 	if (k->fd >= 0)
@@ -183,6 +196,8 @@ static int kvm_cpu_create(struct cpu *c, struct err *e)
 	kvm_tsc_probe(k);
 	r = kvm_cpuid_set(c, e);
 	if (!r)
+		r = kvm_lapic_cpu_created(c, e);
+	if (!r)
 		return 0;
 fail:
 	kvm_cpu_destroy(c);
@@ -208,7 +223,9 @@ static void kvm_state_get(struct cpu *c)
 	struct kvm_cpu *k = c->engine_data;
 	struct err e;
 
-	if (k && !k->in_struct && kvm_state_store(c, &e) == 0)
+	if (k && k->in_struct)
+		kvm_lapic_fetch(c); /* interrupts come to it also while the CPU is stopped */
+	else if (k && kvm_state_store(c, &e) == 0)
 		k->in_struct = true;
 }
 
@@ -250,6 +267,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 		sum.exits_hlt += k->exits_hlt;
 		sum.exits_window += k->exits_window;
 		sum.exits_signal += k->exits_signal;
+		sum.exits_eoi += k->exits_eoi;
 		sum.coalesced += k->coalesced;
 	}
 	line(opaque, "entries", sum.entries);
@@ -259,6 +277,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 	line(opaque, "exits: halt", sum.exits_hlt);
 	line(opaque, "exits: interrupt window", sum.exits_window);
 	line(opaque, "exits: kicked", sum.exits_signal);
+	line(opaque, "exits: ends of level interrupts", sum.exits_eoi);
 	line(opaque, "writes gathered", sum.coalesced);
 	line(opaque, "doorbells", ((struct kvm_vm *)m->engine_data)->nbells);
 }

@@ -29,6 +29,11 @@ struct kvm_vm {
 	pthread_mutex_t ring_lock; /* whoever takes from the ring */
 	unsigned nzones;
 	struct kvm_coalesced_mmio_zone zone[KVM_ZONES];
+	bool split; /* local APICs are KVM's: lapic.c */
+	struct apic_host apic_host;
+	pthread_mutex_t lapic_lock;
+	unsigned created; /* vCPUs */
+	_Atomic bool lapics_dirty; /* some CPU's lapic_dirty is set */
 	bool has_bells, bells_any_size;
 	unsigned nbells;
 	struct kvm_ioeventfd bell[KVM_BELLS];
@@ -46,10 +51,12 @@ struct kvm_cpu {
 	struct kvm_run *run;
 	struct kvm_coalesced_mmio_ring *ring; /* NULL: there is none */
 	bool in_struct; /* cpu->s is the truth and has to be loaded before the next entry */
+	uint32_t mp_state; /* KVM's, when the state was stored */
+	bool lapic_dirty; /* ours is to be taken over; changed with all CPUs stopped, or under lapic_lock */
 	bool tsc_stale;  /* the guest's counter has been set since KVM was told */
 	int64_t tsc_offset; /* to the host's, as KVM was told last */
 	uint64_t cr8; /* at the last entry */
-	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, entries, coalesced;
+	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, exits_eoi, entries, coalesced;
 };
 
 /* slots.c: memory slots kept in step with the address map */
@@ -74,6 +81,17 @@ int kvm_debug_set(struct cpu *c, struct err *e);
 /* coalesce.c: writes that KVM gathers */
 void kvm_coalesced_update(struct kvm_vm *vm);
 void kvm_coalesced_flush(struct kvm_cpu *k);
+
+/* lapic.c: local APICs in KVM */
+int kvm_lapic_attach(struct kvm_vm *vm, struct err *e); /* before there are CPUs */
+int kvm_lapic_cpu_created(struct cpu *c, struct err *e);
+void kvm_lapic_cpu_leaves(struct cpu *c);
+void kvm_lapic_fetch(struct cpu *c); /* a copy into ours */
+int kvm_lapics_load(struct kvm_vm *vm, struct err *e);
+void kvm_lapic_deadline_again(struct kvm_cpu *k);
+uint32_t kvm_mp_state(const struct cpu *c);
+int kvm_mp_state_store(struct cpu *c, struct err *e);
+int kvm_lapic_inject(struct cpu *c, uint32_t attention);
 
 /* doorbell.c: writes that KVM answers by an eventfd */
 void kvm_doorbells_probe(struct kvm_vm *vm);

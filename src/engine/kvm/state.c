@@ -346,6 +346,8 @@ int kvm_tsc_load(struct cpu *c, struct err *e)
 		return err_errno(e, "setting the TSC of vCPU %u", c->id);
 	k->tsc_offset = offset;
 	k->tsc_stale = false;
+	if (k->vm->split && !k->lapic_dirty)
+		kvm_lapic_deadline_again(k);
 	return 0;
 }
 
@@ -358,12 +360,13 @@ int kvm_state_load(struct cpu *c, struct err *e)
 	struct kvm_xsave xsave;
 	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0] = { .xcr = 0, .value = s->xcr0 } };
 	struct kvm_debugregs dr = { .db = { s->dr[0], s->dr[1], s->dr[2], s->dr[3] }, .dr6 = s->dr[6], .dr7 = s->dr[7] };
+	struct kvm_mp_state mp = { .mp_state = kvm_mp_state(c) };
 	struct kvm_vcpu_events ev = { .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW };
 
 	if (ioctl(k->fd, KVM_GET_SREGS, &sregs) < 0) /* for apic_base, which is not ours to change */
 		return err_errno(e, "KVM_GET_SREGS");
 	regs_out(s, &regs);
-	sregs_out(s, &sregs, c->bus ? c->bus->cr8_read(c->ctx) : 0);
+	sregs_out(s, &sregs, k->vm->split ? sregs.cr8 : c->bus ? c->bus->cr8_read(c->ctx) : 0);
 	xsave_out(k->vm, s, &xsave);
 	ev.interrupt.shadow = s->shadow & SHADOW_MOVSS ? KVM_X86_SHADOW_INT_MOV_SS :
 			      s->shadow & SHADOW_STI   ? KVM_X86_SHADOW_INT_STI :
@@ -381,6 +384,9 @@ int kvm_state_load(struct cpu *c, struct err *e)
 		return err_errno(e, "KVM_SET_DEBUGREGS");
 	if (ioctl(k->fd, KVM_SET_VCPU_EVENTS, &ev) < 0)
 		return err_errno(e, "KVM_SET_VCPU_EVENTS");
+	if (k->vm->split && ioctl(k->fd, KVM_SET_MP_STATE, &mp) < 0)
+		return err_errno(e, "KVM_SET_MP_STATE");
+	k->mp_state = mp.mp_state;
 	return msrs_load(k, c, e);
 }
 
@@ -413,8 +419,10 @@ int kvm_state_store(struct cpu *c, struct err *e)
 	struct kvm_xcrs xcrs;
 	struct kvm_debugregs dr;
 	struct kvm_vcpu_events ev;
-	int r;
+	int r = k->vm->split ? kvm_mp_state_store(c, e) : 0;
 
+	if (r)
+		return r;
 	if (ioctl(k->fd, KVM_GET_REGS, &regs) < 0 || ioctl(k->fd, KVM_GET_SREGS, &sregs) < 0 ||
 	    ioctl(k->fd, KVM_GET_XSAVE, &xsave) < 0 || ioctl(k->fd, KVM_GET_XCRS, &xcrs) < 0 ||
 	    ioctl(k->fd, KVM_GET_DEBUGREGS, &dr) < 0 || ioctl(k->fd, KVM_GET_VCPU_EVENTS, &ev) < 0)
@@ -434,7 +442,9 @@ int kvm_state_store(struct cpu *c, struct err *e)
 									 SHADOW_NONE;
 	c->s.nmi_mask = ev.nmi.masked;
 	r = msrs_store(k, c, e);
-	if (!r)
-		event_finish(c, &ev);
-	return r;
+	if (r)
+		return r;
+	event_finish(c, &ev);
+	kvm_lapic_fetch(c);
+	return 0;
 }

@@ -2,7 +2,7 @@
 /*
  * The run loop of a vCPU under KVM. Ports, memory-mapped devices and device MSRs are served here on the vCPU's own
  * thread; halts, shutdowns and requests go back to the caller. The local APIC is ours (dev/lapic.c), so interrupts are
- * injected one at a time, when the guest can take them.
+ * injected one at a time, when the guest can take them; or it is KVM's (lapic.c), and then halts are KVM's too.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -69,7 +69,7 @@ static void serve_msr(struct cpu *c, struct kvm_run *run)
 	uint64_t v = run->msr.data;
 	int r;
 
-	if (run->msr.reason == KVM_MSR_EXIT_REASON_INVAL && run->msr.index >> 8 != 0x8)
+	if (run->msr.reason == KVM_MSR_EXIT_REASON_INVAL && (k->vm->split || run->msr.index >> 8 != 0x8))
 		r = CPU_FAULT;
 	else if (run->exit_reason == KVM_EXIT_X86_RDMSR)
 		r = msr_read(c, run->msr.index, &v);
@@ -109,6 +109,8 @@ static int inject(struct cpu *c)
 
 	if ((att & ATT_NMI) && ioctl(k->fd, KVM_NMI) < 0)
 		return -errno;
+	if (k->vm->split)
+		return kvm_lapic_inject(c, att);
 	k->run->request_interrupt_window = 0;
 	k->run->cr8 = k->cr8 = c->bus->cr8_read(c->ctx);
 	if (c->bus->irq_pending(c->ctx) < 0)
@@ -193,6 +195,10 @@ static enum cpu_stop serve(struct cpu *c)
 		return STOP_NONE;
 	case KVM_EXIT_SET_TPR:
 		return STOP_NONE;
+	case KVM_EXIT_IOAPIC_EOI:
+		k->exits_eoi++;
+		c->bus->apic_eoi(c->ctx, run->eoi.vector);
+		return STOP_NONE;
 	case KVM_EXIT_HLT:
 		k->exits_hlt++;
 		return halt(c);
@@ -249,7 +255,7 @@ static enum cpu_stop attend(struct cpu *c)
 		return attend_idle(c);
 	if (att & (ATT_FLUSH | ATT_SMI)) /* nothing of ours is to be flushed */
 		atomic_fetch_and(&c->attention, ~(uint32_t)(ATT_FLUSH | ATT_SMI));
-	if (c->s.activity == ACTIVITY_RUN)
+	if (c->s.activity == ACTIVITY_RUN || (k->vm->split && c->s.activity != ACTIVITY_SHUTDOWN))
 		return STOP_NONE;
 	if (c->s.activity == ACTIVITY_HLT && !k->in_struct) {
 		if (halt_ends(c, att))
@@ -276,7 +282,7 @@ static bool enter(struct cpu *c, int *result)
 	atomic_store(&c->run_state, CPU_READY);
 	__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
 	kvm_coalesced_flush(k);
-	if (k->run->cr8 != k->cr8)
+	if (!k->vm->split && k->run->cr8 != k->cr8)
 		c->bus->cr8_write(c->ctx, k->run->cr8);
 	return true;
 }
@@ -284,8 +290,10 @@ static bool enter(struct cpu *c, int *result)
 static int state_to_kvm(struct cpu *c, struct err *e)
 {
 	struct kvm_cpu *k = c->engine_data;
-	int r = kvm_tsc_load(c, e);
+	int r = k->vm->split ? kvm_lapics_load(k->vm, e) : 0;
 
+	if (!r)
+		r = kvm_tsc_load(c, e);
 	if (r || !k->in_struct)
 		return r;
 	r = kvm_state_load(c, e);
@@ -294,7 +302,7 @@ static int state_to_kvm(struct cpu *c, struct err *e)
 	k->in_struct = false;
 	/* run's copies of IF and readiness are of an earlier exit */
 	k->run->if_flag = !!(c->s.rflags & FLAG_IF);
-	k->run->ready_for_interrupt_injection = (c->s.rflags & FLAG_IF) && !c->s.shadow;
+	k->run->ready_for_interrupt_injection = !k->vm->split && (c->s.rflags & FLAG_IF) && !c->s.shadow;
 	k->run->exit_reason = KVM_EXIT_INTR;
 	return 0;
 }
@@ -312,7 +320,7 @@ enum cpu_stop kvm_cpu_run(struct cpu *c)
 
 		if (why != STOP_NONE)
 			return why;
-		if (c->s.activity != ACTIVITY_RUN)
+		if (c->s.activity != ACTIVITY_RUN && !k->vm->split)
 			continue;
 		if (state_to_kvm(c, &e)) {
 			log_msg(LOG_ERROR, "kvm", "%s", e.text);

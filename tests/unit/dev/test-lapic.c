@@ -467,9 +467,117 @@ static void test_posting(void **state)
 	apics_close(a);
 }
 
+struct heard {
+	uint64_t address;
+	uint32_t data;
+	unsigned messages, changes, routes;
+};
+static int host_msi(void *opaque, uint64_t address, uint32_t data)
+{
+	struct heard *h = opaque;
+
+	h->address = address;
+	h->data = data;
+	h->messages++;
+	return 1;
+}
+static void host_changed(void *opaque, struct cpu *c)
+{
+	((struct heard *)opaque)->changes++;
+}
+static void host_routes(void *opaque)
+{
+	((struct heard *)opaque)->routes++;
+}
+
+/* Registers go to a host and come back unchanged, vectors pending and in service and the timer's rest too. */
+static void test_export(void **state)
+{
+	struct apics *a = apics_open(true);
+	struct apic_regs out, back;
+
+	send(a, 0, 0x45);
+	assert_int_equal(take(a, 0), 0x45);
+	send(a, 0, 0x62);
+	assert_true(lapic_deliver(a->bus, &(struct lapic_msg){ .dest = 0, .vector = 0x31, .level = true }));
+	assert_int_equal(wr(a, 0, 0x808, 0x20), 0);
+	assert_int_equal(wr(a, 0, 0x83e, 3), 0); /* by 16 */
+	assert_int_equal(wr(a, 0, 0x832, 0x20050), 0);
+	assert_int_equal(wr(a, 0, 0x838, 1000), 0);
+	clock_advance(a->rig.machine.clock, 4000);
+	cb->apic_export(a->lapic[0], &out);
+	assert_int_equal(out.base, 0xfee00000 | 0xd00);
+	assert_int_equal(out.word[0x02], 0);
+	assert_int_equal(out.word[0x08], 0x20);
+	assert_int_equal(out.word[0x10 + 2], 1u << 5);
+	assert_int_equal(out.word[0x20 + 3], 1u << 2);
+	assert_int_equal(out.word[0x20 + 1], 1u << 17);
+	assert_int_equal(out.word[0x18 + 1], 1u << 17);
+	assert_int_equal(out.word[0x38], 1000);
+	assert_int_equal(out.word[0x39], 750);
+	cb->apic_import(a->lapic[1], &(struct apic_regs){ .base = out.base & ~0x100ull }); /* the other's are overwritten first */
+	cb->apic_import(a->lapic[0], &out);
+	cb->apic_export(a->lapic[0], &back);
+	assert_memory_equal(&out, &back, sizeof(out));
+	cb->apic_released(a->lapic[0]);
+	clock_advance(a->rig.machine.clock, 13000);
+	assert_int_equal(take(a, 0), 0x62);
+	cb->apic_import(a->lapic[0], &out);
+	out.word[0x32] = 0x50; /* one-shot, and over: it may not have been heard, so it comes */
+	out.word[0x39] = 0;
+	memset(&out.word[0x10], 0, 24 * 4);
+	cb->apic_import(a->lapic[0], &out);
+	cb->apic_released(a->lapic[0]);
+	assert_int_equal(take(a, 0), 0x50);
+	apics_close(a);
+}
+
+/* While a host has them: messages, resets and routes are told to it; what is posted to ours is handed over; nothing is delivered. */
+static void test_host(void **state)
+{
+	struct apics *a = apics_open(true);
+	struct heard h = { 0 };
+	struct apic_host host = { &h, host_msi, host_changed, host_routes };
+	uint64_t vectors[4], level[4];
+
+	send(a, 1, 0x51); /* before */
+	assert_true(lapic_deliver(a->bus, &(struct lapic_msg){ .dest = 1, .vector = 0x90, .level = true }));
+	atomic_store(&a->rig.machine.apic_host, &host);
+	assert_int_equal(take(a, 1), -1);
+	send(a, 0x102, 0x77);
+	assert_int_equal(h.messages, 1);
+	assert_true(h.address == 0x100fee02000);
+	assert_int_equal(h.data, 0x77);
+	assert_true(lapic_deliver(a->bus, &(struct lapic_msg){ .dest = 3, .vector = 0x78, .delivery = 1, .logical = true, .level = true }));
+	assert_true(h.address == 0xfee0300c);
+	assert_int_equal(h.data, 0xc178);
+	assert_true(cb->apic_take_posted(a->lapic[1], vectors, level));
+	assert_true(vectors[1] == BIT(0x11) && level[1] == 0);
+	assert_true(vectors[2] == BIT(0x10) && level[2] == BIT(0x10));
+	assert_false(cb->apic_take_posted(a->lapic[1], vectors, level));
+	/* a level-triggered pin: its message is known before it is sent */
+	mem_write(a->rig.env.mem, 0xfec00000, 0x10 + 2 * 5 + 1, 4);
+	mem_write(a->rig.env.mem, 0xfec00010, 1u << 24, 4);
+	mem_write(a->rig.env.mem, 0xfec00000, 0x10 + 2 * 5, 4);
+	mem_write(a->rig.env.mem, 0xfec00010, 0x8061, 4);
+	assert_int_equal(h.routes, 1);
+	assert_true(a->rig.machine.apic_route[5].level);
+	assert_true(a->rig.machine.apic_route[5].address == 0xfee01000);
+	assert_int_equal(a->rig.machine.apic_route[5].data, 0xc061);
+	mem_write(a->rig.env.mem, 0xfec00010, 0x18061, 4); /* masked: no matter */
+	assert_int_equal(h.routes, 1);
+	mem_write(a->rig.env.mem, 0xfec00010, 0x61, 4);
+	assert_int_equal(h.routes, 2);
+	lapic_device(a->lapic[0])->ops->reset(lapic_device(a->lapic[0]), RESET_WARM);
+	assert_int_equal(h.changes, 1);
+	atomic_store(&a->rig.machine.apic_host, NULL);
+	apics_close(a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_export), cmocka_unit_test(test_host),
 		cmocka_unit_test(test_priorities), cmocka_unit_test(test_destinations),
 		cmocka_unit_test(test_xapic),	   cmocka_unit_test(test_x2apic_faults),
 		cmocka_unit_test(test_ipis),	   cmocka_unit_test(test_timer),
