@@ -222,5 +222,13 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc)
 		return;
 	lapic_timer_poll(l);
 	l->hw.tsc_deadline = tsc;
-	lapic_timer_update(l);
+	l->tsc_offset = l->cpu->s.tsc_offset;
+	l->deadline = expiry(l);
+	if (l->deadline) {
+		host_arm(l);
+		return;
+	}
+	/* passed: a host timer's signal would say so two system calls and 20 us later */
+	fire(l, clock_now(l->bus->clock));
+	cpu_notify(l->cpu, ATT_IRQ);
 }

@@ -193,6 +193,7 @@ struct dbt_cpu {
 	} ids[JC_IDS];
 	uint64_t ids_clock;
 	uint16_t jc_ids;
+	bool calling;    /* our thread is in C that looks at hot->kick before it goes on: what notifies us need not be a signal */
 	bool tsc_slow;   /* the clock is not the host's TSC: no RDTSC inline */
 	bool indirect;   /* the jump cache is to learn where rip leads */
 	uint32_t wanted; /* WANT_*: by other threads */

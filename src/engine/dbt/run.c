@@ -87,7 +87,9 @@ static int boundary(struct cpu *c)
 			if (!waiting || !(c->s.rflags & FLAG_IF))
 				return CPU_OK;
 		}
+		dbt_cpu(c)->calling = true;
 		r = event_attend(c);
+		dbt_cpu(c)->calling = false;
 		h->irq_check = 1; /* as long as nobody has looked */
 		if (r != CPU_BOUNDARY)
 			return r;

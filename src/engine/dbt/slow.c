@@ -96,7 +96,9 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
 	if (unlikely(watch))
 		watch->helper(c, b, idx, i);
+	dc->calling = true;
 	r = interp_exec(c, i);
+	dc->calling = false;
 	if (mode_32bit(b->mode))
 		r = settle_32(c, b, i, r);
 	h->flags = flags_to_m(c->s.rflags);
