@@ -5,6 +5,7 @@
 #include "base/huge.h"
 
 #define HUGE ((size_t)2 << 20)
+#define TAIL (HUGE / 2) /* of the last huge page at least so much must be used, or it is made of small ones */
 
 static size_t whole(size_t size)
 {
@@ -25,7 +26,7 @@ void *huge_alloc(size_t size)
 	if (lead)
 		munmap(p, lead);
 	munmap(p + lead + len, HUGE - lead);
-	madvise(p + lead, len, MADV_HUGEPAGE); /* only advice */
+	madvise(p + lead, size % HUGE < TAIL ? size & ~(HUGE - 1) : len, MADV_HUGEPAGE); /* only advice */
 	return p + lead;
 }
 

@@ -32,6 +32,11 @@ struct engine_ops {
 	void (*state_set)(struct cpu *c);
 	/* Could it run on with cpu->s? -errno and the reason when not. NULL: always. On the CPU's thread, while it is stopped. */
 	int (*state_check)(struct cpu *c, struct err *e);
+	/*
+	 * The CPU is halted; called on its thread before it waits. Gives when to be asked again (CLOCK_MONOTONIC, ns), UINT64_MAX: with
+	 * the next halt. NULL: nothing to be done.
+	 */
+	uint64_t (*idle)(struct cpu *c);
 	/* cpu->debug was changed (CPU stopped). */
 	void (*debug_set)(struct cpu *c);
 	/* One line a counter, for --stats. */

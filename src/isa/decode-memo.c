@@ -63,9 +63,19 @@ struct entry {
 	struct insn insn;
 };
 
+/* Entries lie in the order in which they were met, so that a program with few kinds needs little memory. */
 struct insn_memo {
+	uint16_t place[1u << MEMO_BITS]; /* by hash: an entry's number + 1 */
+	unsigned used;
 	struct entry entry[1u << MEMO_BITS];
 };
+
+static struct entry *entry_new(struct insn_memo *m, uint16_t *place)
+{
+	if (!*place)
+		*place = (uint16_t)++m->used; /* as many as there are places */
+	return &m->entry[*place - 1];
+}
 
 struct insn_memo *insn_memo_create(void)
 {
@@ -75,6 +85,11 @@ struct insn_memo *insn_memo_create(void)
 void insn_memo_destroy(struct insn_memo *m)
 {
 	huge_free(m, sizeof(*m));
+}
+
+size_t insn_memo_size(void)
+{
+	return sizeof(struct insn_memo);
 }
 
 /* Where the parts of an instruction are. */
@@ -226,6 +241,7 @@ enum insn_status insn_decode_memo(struct insn_memo *m, struct insn *out, const u
 	unsigned len, imm_at;
 	struct entry *e;
 	struct layout l;
+	uint16_t *place;
 	uint8_t imm;
 
 	if (available < 15 || mode == MODE_16 || !layout_of(bytes, mode, &l))
@@ -235,11 +251,12 @@ enum insn_status insn_decode_memo(struct insn_memo *m, struct insn *out, const u
 	imm_at = l.disp_at + l.disp_len;
 	len = imm_at + l.imm_len;
 	imm = l.imm_in_key ? bytes[imm_at] : 0;
-	e = &m->entry[((key ^ (uint64_t)imm << 24 ^ mode) * 0x9e3779b97f4a7c15ull) >> (64 - MEMO_BITS)];
-	if (unlikely(e->key != key || e->imm != imm || e->mode != mode || e->insn.len != len)) {
+	place = &m->place[((key ^ (uint64_t)imm << 24 ^ mode) * 0x9e3779b97f4a7c15ull) >> (64 - MEMO_BITS)];
+	e = &m->entry[*place ? *place - 1 : 0];
+	if (unlikely(!*place || e->key != key || e->imm != imm || e->mode != mode || e->insn.len != len)) {
 		status = insn_decode(out, bytes, available, mode);
 		if (status == INSN_OK)
-			*e = (struct entry){ .key = key, .imm = imm, .mode = (uint8_t)mode, .insn = *out };
+			*entry_new(m, place) = (struct entry){ .key = key, .imm = imm, .mode = (uint8_t)mode, .insn = *out };
 		return status;
 	}
 	if (unlikely(e->state == ENTRY_NEW))

@@ -138,6 +138,7 @@ enum insn_status insn_decode(struct insn *out, const uint8_t *bytes, size_t avai
 struct insn_memo;
 struct insn_memo *insn_memo_create(void); /* NULL: no memory */
 void insn_memo_destroy(struct insn_memo *m);
+size_t insn_memo_size(void); /* who fills it with zeros empties it */
 enum insn_status insn_decode_memo(struct insn_memo *m, struct insn *out, const uint8_t *bytes, size_t available,
 				  enum insn_mode mode);
 /* Intel syntax, for traces and debuggers. */

@@ -48,6 +48,15 @@ static uint32_t vcpu_wakers(const struct cpu *c)
 	return ~(uint32_t)(c->s.nmi_mask ? ATT_NMI : 0);
 }
 
+/* Waits, and lets the engine use the time. True when the deadline has passed. */
+static bool vcpu_wait_idle(struct vcpu *v, uint64_t deadline)
+{
+	const struct engine_ops *engine = v->vm->machine.engine;
+	uint64_t again = engine->idle ? engine->idle(&v->cpu) : UINT64_MAX;
+
+	return !vcpu_wait(&v->cpu, MIN(deadline, again)) && deadline <= again;
+}
+
 static void vcpu_halt(struct vcpu *v)
 {
 	struct cpu *c = &v->cpu;
@@ -61,7 +70,7 @@ static void vcpu_halt(struct vcpu *v)
 	v->halts++;
 	atomic_store(&c->run_state, CPU_HALTED);
 	while (!(atomic_load(&c->attention) & wakers) && atomic_load(&c->run_state) == CPU_HALTED && !timer)
-		timer = !vcpu_wait(c, deadline);
+		timer = vcpu_wait_idle(v, deadline);
 	atomic_store(&c->run_state, CPU_READY);
 	if (timer) { /* the local APIC finds its timer due when it is asked for interrupts */
 		atomic_fetch_or(&c->attention, ATT_IRQ);

@@ -8,9 +8,10 @@
 
 static unsigned block_hash(uint64_t page, uint64_t va, uint32_t mode)
 {
-	uint64_t h = (va ^ page << 7 ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
+	uint64_t h = (va >> 12 ^ page << 7 ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
 
-	return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
+	/* those of one page lie together: 4 KiB of the table, which has a page of 4 KiB or two for little code */
+	return (unsigned)(h >> (64 - BLOCK_HASH_BITS) & ~511u) | (va >> 3 & 511);
 }
 
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode)

@@ -64,6 +64,8 @@ void *dbt_cache_alloc(struct dbt *d, size_t size)
 			k = huge_alloc(CHUNK_SIZE);
 		if (!k)
 			return NULL;
+		if (d->trimmed && !r->chunks) /* a few hundred blocks of an idle machine */
+			madvise(k, CHUNK_SIZE, MADV_NOHUGEPAGE);
 		k->next = r->chunks;
 		k->used = 0;
 		r->chunks = k;
@@ -160,6 +162,42 @@ static void region_evict(struct dbt *d, struct cpu *c, struct region *r)
 	d->counters.evictions++;
 	d->evicting = false;
 	pthread_cond_broadcast(&d->evicted);
+}
+
+/* Everything is evicted and its memory given back. */
+bool dbt_cache_empty(struct dbt *d, struct cpu *c)
+{
+	bool empty = true;
+
+	while (d->evicting) {
+		d->drops++;
+		pthread_cond_wait(&d->evicted, &d->lock);
+	}
+	for (unsigned n = 1; n <= CACHE_REGIONS; n++) { /* the one being filled last: meanwhile others may fill it */
+		struct region *r = &d->regions[(d->region + n) % CACHE_REGIONS];
+
+		if (r->used)
+			region_evict(d, c, r);
+	}
+	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
+		struct region *r = &d->regions[n];
+		uintptr_t from = ((uintptr_t)d->rw + r->start + 4095) & ~(uintptr_t)4095;
+		uintptr_t to = ((uintptr_t)d->rw + r->start + r->size) & ~(uintptr_t)4095;
+
+		if (r->used || r->nblocks) {
+			empty = false;
+			continue;
+		}
+		if (r->present && to > from)
+			madvise((void *)from, to - from, MADV_REMOVE);
+		r->present = 0;
+		chunks_free(r->spare);
+		r->spare = NULL;
+		free(r->blocks);
+		r->blocks = NULL;
+		r->room = 0;
+	}
+	return empty;
 }
 
 /* In steps: two page faults for each 4 KiB of code are a tenth of what it takes to translate it. */

@@ -27,7 +27,8 @@ static uint64_t stub_address(const struct dbt *d, const struct exit *x)
 
 static unsigned target_hash(uint64_t va)
 {
-	return (unsigned)(va ^ va >> 12) & (SLOT_TARGETS - 1);
+	/* those of one page together, see block_hash() */
+	return (unsigned)(((va >> 12) * 0x9e3779b97f4a7c15ull >> 48 & ~511ull) | (va >> 3 & 511));
 }
 
 static void slot_reset_all(struct dbt *d, const struct exit *x)
@@ -46,6 +47,8 @@ int32_t slot_take(struct dbt *d)
 
 	if (s >= 0)
 		d->slot_free = d->slot_next[s];
+	else if (d->slots_begun < LINK_SLOTS)
+		s = (int32_t)d->slots_begun++;
 	return s;
 }
 

@@ -125,7 +125,7 @@ struct region {
 #define DBT_COUNTERS(X) \
 	X(blocks) X(copied) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
 	X(interp_helpers) X(interp_steps) X(second_chances) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
-	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) \
+	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) X(trims) \
 	X(samples_guest_code) X(samples_helpers) X(samples_translating) X(samples_halted)
 
 struct dbt_counters {
@@ -150,10 +150,14 @@ struct dbt {
 	struct code_page *pages[CODE_PAGES_HASH]; /* hashed by RAM page */
 	struct exit **slot_of;   /* by slot number */
 	uint32_t *slot_stub;     /* where the slot's exit has its stub */
-	int32_t slot_free;     /* list through slot_next */
+	int32_t slot_free;     /* list through slot_next; -1: empty */
+	uint32_t slots_begun;  /* those from here on have never been in use */
 	int32_t *slot_next;
 	struct exit *slots_by_target[SLOT_TARGETS];
 	bool evicting;
+	bool trimmed;     /* idle.c: everything has been given back since the machine was busy last, */
+	uint64_t busy_at; /* here by the host's clock */
+	uint64_t idle_after; /* ns */
 	uint64_t drops; /* how often the lock was given up by someone who needed it held: look again */
 	uint64_t protecting[MAX_CPUS]; /* RAM pages (+1) whose writers are being waited for, by vCPU */
 	pthread_cond_t evicted;
@@ -205,6 +209,8 @@ struct dbt_cpu {
 		struct insn insn;
 	} insns[INSN_CACHE];
 	struct dbt_counters counters;
+	uint64_t idle_look, idle_from, idle_used; /* idle.c: when to look again, and since when how much time has been used */
+	bool idle_settled;
 	timer_t sampler; /* sample.c */
 	bool sampling, translating;
 	uint64_t helped[OP_COUNT]; /* instructions interpreted within blocks */
@@ -258,6 +264,8 @@ uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room)
 void dbt_cache_commit(struct dbt *d, struct block *b, uint32_t end);
 void quiesce_cpu(struct dbt *d, struct cpu *c);
 struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc);
+
+bool dbt_cache_empty(struct dbt *d, struct cpu *c); /* evict everything and give its memory back; false: there is some again */
 
 /* block.c: look-up by guest-physical address and mode, life and death */
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode);
@@ -314,6 +322,10 @@ static inline unsigned jc_index(uint64_t rip)
 {
 	return (unsigned)rip & (JC_ENTRIES - 1);
 }
+
+/* idle.c */
+void dbt_idle_start(struct dbt *d);
+uint64_t dbt_idle(struct cpu *c);
 
 /* smc.c */
 void smc_start(struct dbt *d);

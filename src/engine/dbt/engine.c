@@ -80,6 +80,7 @@ static int vm_attach(struct machine *m, struct err *e)
 		return err_set(e, ENOMEM, "translator: out of memory");
 	d->fd = -1;
 	d->machine = m;
+	dbt_idle_start(d);
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->evicted, NULL);
 	d->slot_of = calloc(LINK_SLOTS, sizeof(struct exit *));
@@ -91,8 +92,7 @@ static int vm_attach(struct machine *m, struct err *e)
 		dbt_destroy(d);
 		return err_set(e, ENOMEM, "translator: out of memory");
 	}
-	for (int32_t n = 0; n < (int32_t)LINK_SLOTS; n++)
-		d->slot_next[n] = n + 1 < (int32_t)LINK_SLOTS ? n + 1 : -1;
+	d->slot_free = -1;
 	r = dbt_cache_create(d, size ? MAX(strtoul(size, NULL, 0), 1ul << 18) : CACHE_SIZE, e);
 	if (!r)
 		r = signals_install(e);
@@ -280,6 +280,7 @@ const struct engine_ops engine_dbt = {
 	.cpu_destroy = cpu_destroy,
 	.run = dbt_run,
 	.kick = kick,
+	.idle = dbt_idle,
 	.state_get = state_get,
 	.state_set = state_set,
 	.debug_set = debug_set,

@@ -61,9 +61,11 @@ static void block_kill(struct block *b)
 
 static void cache_clear(struct code_cache *cache)
 {
+	cache->flushed++;
+	if (!cache->nblocks) /* a megabyte that may never have been touched */
+		return;
 	memset(cache->hash, 0, sizeof(cache->hash));
 	memset(cache->pages, 0, sizeof(cache->pages));
-	cache->flushed++;
 }
 
 /* May be called from a store of the instruction underway; memory is reused only by a later build.

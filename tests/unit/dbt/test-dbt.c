@@ -333,6 +333,51 @@ static void small_cache(void **state)
 	unsetenv("OSPITE_CODE_CACHE");
 }
 
+/* An idle machine gives everything back, and goes on as if it had not. */
+static void idle_gives_back(void **state)
+{
+	const struct engine_ops *engines[] = { &engine_interp, &engine_dbt };
+	uint64_t sum[2], memory[2];
+
+	for (unsigned e = 0; e < 2; e++) {
+		struct guest g;
+		struct cpu *c;
+
+		start(&g, engines[e], 1);
+		c = &g.cpus[0];
+		guest_long(&g, 0);
+		guest_load(&g, GUEST_CODE, prog_many, (uint64_t)(prog_many_end - prog_many));
+		for (unsigned n = 0; n < 3; n++) {
+			c->s.activity = ACTIVITY_RUN;
+			c->s.rip = GUEST_CODE;
+			assert_int_equal(guest_run(&g, 0), STOP_HLT);
+			if (!engines[e]->idle)
+				continue;
+			assert_int_not_equal(dbt_of(c)->regions[0].nblocks, 0);
+			assert_int_not_equal(engines[e]->idle(c), UINT64_MAX); /* not yet */
+			assert_int_equal(dbt_of(c)->counters.trims, n);
+			dbt_cpu(c)->idle_look = 0;
+			dbt_cpu(c)->idle_used = UINT64_MAX; /* it has been idle since the year dot */
+			dbt_cpu(c)->idle_from = 0;
+			dbt_of(c)->busy_at = 0;
+			dbt_of(c)->trimmed = false;
+			assert_int_equal(engines[e]->idle(c), UINT64_MAX);
+			assert_int_equal(dbt_of(c)->counters.trims, n + 1);
+			assert_int_equal(dbt_of(c)->regions[0].nblocks, 0);
+			assert_null(dbt_of(c)->regions[0].chunks);
+			dbt_cpu(c)->idle_look = 0;
+			dbt_cpu(c)->idle_used = 0; /* busy: from the beginning */
+			engines[e]->idle(c);
+			assert_false(dbt_of(c)->trimmed);
+		}
+		sum[e] = c->s.gpr[RAX];
+		memory[e] = memory_hash(&g);
+		guest_destroy(&g);
+	}
+	assert_int_equal(sum[0], sum[1]);
+	assert_int_equal(memory[0], memory[1]);
+}
+
 static void *notify_later(void *opaque)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 3000000 }, NULL);
@@ -436,6 +481,7 @@ int main(void)
 		cmocka_unit_test(fp_in_runs),
 		cmocka_unit_test(not_offered),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
+		cmocka_unit_test(idle_gives_back),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(swaps),
