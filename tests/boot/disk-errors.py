@@ -102,17 +102,18 @@ def remote(ospite, base, work, engine):
     server.kill()
 
 
-def full(ospite, base, work):
-    """A file system of the host that fills up, under qcow2."""
-    folder = work + "/small"
+def full(ospite, base, work, form):
+    """A file system of the host that fills up, under an image."""
+    folder = work + "/small-" + form
     os.mkdir(folder)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "small", folder], stderr=subprocess.DEVNULL).returncode:
         print("a small file system cannot be mounted here: that part is left out")
         return
     atexit.register(subprocess.run, ["umount", "-l", folder])
-    subprocess.run([ospite, "image", "create", folder + "/disk.qcow2", "--size", "64M"], check=True, stdout=subprocess.DEVNULL)
-    m = Machine(work, base + ["--disk", "format=qcow2,file=%s/disk.qcow2,bus=virtio,werror=stop" % folder])
-    c = Control(work + "/control")
+    image = "%s/disk.%s" % (folder, form)
+    subprocess.run([ospite, "image", "create", image, "--format", form, "--size", "64M"], check=True, stdout=subprocess.DEVNULL)
+    m = Machine(work, base + ["--disk", "format=%s,file=%s,bus=virtio,werror=stop" % (form, image)])
+    c = Control(work + "/control", m)
     m.wait("ready")
     m.type("go")
     stopped(c, "No space left on device", m)
@@ -122,7 +123,8 @@ def full(ospite, base, work):
     m.type("go")
     m.wait("errors 0")
     m.end()
-    subprocess.run([ospite, "image", "check", folder + "/disk.qcow2"], check=True, stdout=subprocess.DEVNULL)
+    if form == "qcow2":
+        subprocess.run([ospite, "image", "check", image], check=True, stdout=subprocess.DEVNULL)
 
 
 def main():
@@ -137,7 +139,8 @@ def main():
         fail("a machine that could never go on was started: " + r.stderr)
     base += ["--control", work + "/control"]
     remote(ospite, base, work, engine)
-    full(ospite, base, work)
+    for form in ("qcow2", "raw"):
+        full(ospite, base, work, form)
 
 
 main()

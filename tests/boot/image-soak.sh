@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Thousands of random operations on one qcow2 image, in turns by QEMU's own code and by ours (through our NBD server), with snapshots,
-# resizing and discards between; a raw file gets the same, and after each turn both programs must find the same content and no error.
+# resizing and discards between; odd seeds: with backing files, two deep. A raw file gets the same, and after each turn both programs must find the same content and no error.
 # usage: image-soak.sh OSPITE [ROUNDS] [SEED]
 set -u
 ospite=$(realpath "$1")
@@ -57,8 +57,25 @@ case $((seed % 3)) in
 1) options="" ;;
 2) options="--lazy-refcounts --compression zstd" ;;
 esac
+behind=
+if [ $((seed % 2)) = 1 ]; then
+	# in front of two others: one of QEMU's making, shorter than the disk, and one of ours
+	behind="base.qcow2 middle.qcow2"
+	qemu-img create -q -f qcow2 base.qcow2 24M || die "qemu-img create"
+	commands 1001 >commands
+	qemu-io -f raw ref.raw <commands >log 2>&1 && qemu-io -f qcow2 base.qcow2 <commands >log 2>&1 || die "writing the base"
+	size=$((size + 5 * 65536 + 1024))
+	truncate -s $size ref.raw
+	# shellcheck disable=SC2086
+	$image create middle.qcow2 --size $((size >> 10))k --backing base.qcow2 --backing-format qcow2 $options || die "creating the middle"
+	commands 1002 >commands
+	qemu-io -f raw ref.raw <commands >log 2>&1 && qemu-io -f qcow2 middle.qcow2 <commands >log 2>&1 || die "writing the middle"
+	# shellcheck disable=SC2086
+	sha256sum $behind >behind.sum
+	options="$options --backing middle.qcow2 --backing-format qcow2"
+fi
 # shellcheck disable=SC2086
-$image create disk.qcow2 --size 24M $options || die create
+$image create disk.qcow2 --size $((size >> 10))k $options || die create
 for round in $(seq "$rounds"); do
 	commands "$round" >commands
 	qemu-io -f raw ref.raw <commands >log 2>&1 || die "qemu-io on the raw file"
@@ -96,4 +113,7 @@ for round in $(seq "$rounds"); do
 		;;
 	esac
 done
-echo "$((rounds * 150)) operations"
+if [ -n "$behind" ]; then
+	sha256sum --quiet -c behind.sum || die "what is behind the image has changed"
+fi
+echo "$((rounds * 150)) operations, seed $seed${behind:+, in front of two images}"
