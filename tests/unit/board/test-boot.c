@@ -382,6 +382,43 @@ static void test_payloads(void **state)
 	}
 }
 
+/* A frame of three blocks, which threads share. */
+static void test_lz4_blocks(void **state)
+{
+	const uint64_t size = 17 * MIB, block = 8 * MIB;
+	uint8_t *data = malloc(size), *packed = calloc(1, 2 * size);
+	uint64_t at = 4, second = 0, last = 0;
+	struct boot_bytes out;
+	const char *kind;
+	struct err e;
+
+	for (uint64_t i = 0; i < size; i++)
+		data[i] = (uint8_t)(i * 2654435761u >> 28);
+	put32(packed, 0x184c2102);
+	for (uint64_t from = 0; from < size; from += block) {
+		int n = LZ4_compress_default((const char *)data + from, (char *)packed + at + 4, (int)MIN(block, size - from),
+					     (int)(2 * size - at - 4));
+
+		assert_true(n > 0);
+		second = from == block ? at : second;
+		last = at;
+		put32(packed + at, (uint32_t)n);
+		at += 4 + (uint64_t)n;
+	}
+	assert_int_equal(boot_bytes_alloc(&out, size, &e), 0);
+	assert_int_equal(boot_unpack(packed, at, &out, &kind, &e), 0);
+	assert_memory_equal(out.data, data, size);
+	assert_int_equal(boot_unpack(packed, at - 1, &out, &kind, &e), -EINVAL);
+	assert_int_equal(boot_unpack(packed, last, &out, &kind, &e), -EINVAL);
+	memset(packed + second + 4, 0xff, 64);
+	assert_int_equal(boot_unpack(packed, at, &out, &kind, &e), -EINVAL);
+	put32(packed + second, 0x184c2102); /* frames one after the other are left to the kernel's own unpacker */
+	assert_int_equal(boot_unpack(packed, at, &out, &kind, &e), 1);
+	boot_bytes_dispose(&out);
+	free(packed);
+	free(data);
+}
+
 /* ---- Multiboot ---- */
 
 static void make_multiboot_kludge(uint8_t *p)
@@ -687,6 +724,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bzimage_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_initrd_too_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_payloads, setup, teardown),
+		cmocka_unit_test(test_lz4_blocks),
 		cmocka_unit_test_setup_teardown(test_multiboot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_multiboot_elf, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_multiboot_refused, setup, teardown),

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -108,6 +109,33 @@ static void test_ram(void **state)
 	assert_int_equal(mem_dma_read(m, 0x1234, buf, 8), 0);
 	assert_int_equal(buf[0], 0x88);
 	mem_destroy(m);
+}
+
+/* What is large goes through the file: to the byte, seen at once by who has it mapped, dirty as by any other write. */
+static void test_load(void **state)
+{
+	const uint64_t len = (1 << 20) + 333, at = 0x200123;
+	uint8_t *data = malloc(len), *back = malloc(len);
+	uint64_t bits[RAM / 4096 / 64 + 64];
+	struct mem *m = make();
+
+	for (uint64_t i = 0; i < len; i++)
+		data[i] = (uint8_t)(i * 2654435761u >> 24);
+	mem_write(m, at - 1, 0xee, 1);
+	mem_write(m, at + len, 0xdd, 1);
+	mem_dirty_start(m);
+	mem_dirty_fetch(m, bits);
+	assert_int_equal(mem_load(m, at, data, len), 0);
+	assert_memory_equal(mem_ram_base(m) + mem_find(m, at)->ram_offset + at - mem_find(m, at)->start, data, len);
+	assert_int_equal(mem_dma_read(m, at, back, len), 0);
+	assert_memory_equal(back, data, len);
+	assert_int_equal(mem_read(m, at - 1, 1), 0xee);
+	assert_int_equal(mem_read(m, at + len, 1), 0xdd);
+	assert_int_equal(mem_dirty_fetch(m, bits), (at + len - 1) / 4096 - at / 4096 + 1);
+	assert_int_equal(mem_load(m, RAM - len + 1, data, len), -EFAULT);
+	mem_destroy(m);
+	free(data);
+	free(back);
 }
 
 static void test_boundaries(void **state)
@@ -483,6 +511,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_ram),
+		cmocka_unit_test(test_load),
 		cmocka_unit_test(test_boundaries),
 		cmocka_unit_test(test_priority),
 		cmocka_unit_test(test_rom_alias),
