@@ -35,6 +35,7 @@ enum option_flags {
 	OPTION_LIST = 1, /* may be given several times */
 	OPTION_PATH = 2, /* a file, or FILE,... or ...,file=FILE,...; made absolute where it is kept */
 	OPTION_HERE = 4, /* of this command, not of the machine: not kept in vm.yaml */
+	OPTION_OFTEN = 8, /* explained by the --help that fits a screen */
 };
 
 struct option_def {
@@ -62,6 +63,10 @@ int options_each(const struct option_def *defs, int argc, char **argv,
 /* True when --help or -h is among the arguments (before a "--"). */
 bool options_want_help(int argc, char **argv);
 void options_print(FILE *out, const struct option_def *defs);
+/* For a command with more options than fit a screen: what is used often, and the names of the others. */
+void options_print_often(FILE *out, const struct option_def *defs);
+/* What follows --help, "all" or the name of an option (with or without dashes): print that. False when it is neither. */
+bool options_print_asked(FILE *out, const struct option_def *defs, int argc, char **argv);
 
 /* "512M", "2G", "64k"; a bare number counts MiB. */
 int parse_size(const char *text, uint64_t *out, struct err *e);

@@ -484,29 +484,29 @@ SET_FLAG(set_quiet, quiet)
 SET_FLAG(set_require_kvm, require_kvm)
 
 const struct option_def run_options[] = {
-	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, Multiboot kernel", set_kernel, OPTION_PATH },
-	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd, OPTION_PATH },
-	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append },
+	{ "kernel", "FILE", "Linux bzImage, ELF with PVH entry, Multiboot kernel", set_kernel, OPTION_PATH | OPTION_OFTEN },
+	{ "initrd", "FILE", "initial RAM disk; for Multiboot the first module", set_initrd, OPTION_PATH | OPTION_OFTEN },
+	{ "append", "TEXT", "the kernel's command line, as in console=ttyS0", set_append, OPTION_OFTEN },
 	{ "module", "FILE[,ARGS]", "a Multiboot module; may be repeated", set_module, OPTION_LIST | OPTION_PATH },
-	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,bus=virtio", set_disk, OPTION_LIST | OPTION_PATH },
-	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom, OPTION_LIST | OPTION_PATH },
+	{ "disk", "SPEC", "a disk image: FILE or format=qcow2,file=FILE,bus=virtio", set_disk, OPTION_LIST | OPTION_PATH | OPTION_OFTEN },
+	{ "cdrom", "FILE", "a CD image; none: an empty drive", set_cdrom, OPTION_LIST | OPTION_PATH | OPTION_OFTEN },
 	{ "rng", NULL, "an entropy device (virtio)", set_rng },
 	{ "balloon", NULL, "memory the guest does not need goes back (virtio)", set_balloon },
-	{ "net", "KIND", "a network card: user, tap:IF, switch:NAME, none [user]", set_net, OPTION_LIST },
-	{ "port", "[ADDR:]8080:80", "the guest's port 80; or [NAME=]WHERE: virtio console", set_port, OPTION_LIST },
+	{ "net", "KIND", "a network card: user, tap:IF, switch:NAME, none [user]", set_net, OPTION_LIST | OPTION_OFTEN },
+	{ "port", "[ADDR:]8080:80", "the guest's port 80; or [NAME=]WHERE: virtio console", set_port, OPTION_LIST | OPTION_OFTEN },
 	{ "pmem", "FILE", "an image as memory, /dev/pmem0, only to be read", set_pmem, OPTION_LIST | OPTION_PATH },
-	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH },
+	{ "share", "DIR[:TAG][,ro]", "a folder for the guest: mount -t virtiofs TAG [share]", set_share, OPTION_LIST | OPTION_PATH | OPTION_OFTEN },
 	{ "no-agent", NULL, "without the port for the guest's agent (exec, cp)", set_no_agent },
 	{ "vsock", "PATH[,cid=N]", "sockets: guest's port P is PATH_P; docs/virtio.md [3]", set_vsock, OPTION_PATH },
 	{ "input", "KIND", "tablet: a pointer that VNC places exactly; keyboard", set_input, OPTION_LIST },
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
-	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory },
-	{ "cpus", "N[,...]", "virtual CPUs, 1 to 64 [1]; sockets=, cores=, threads=", set_cpus },
+	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory, OPTION_OFTEN },
+	{ "cpus", "N[,...]", "virtual CPUs, 1 to 64 [1]; sockets=, cores=, threads=", set_cpus, OPTION_OFTEN },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3, v4 or host [host]", set_cpu },
-	{ "engine", "NAME", "auto, interp, dbt, kvm[,OPTION]: 'ospite engines' [auto]", set_engine },
+	{ "engine", "NAME", "auto, interp, dbt, kvm[,OPTION]: 'ospite engines' [auto]", set_engine, OPTION_OFTEN },
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
-	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE },
+	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE | OPTION_OFTEN },
 	{ "vga", NULL, "a text screen for --kernel; --display implies it", set_vga },
 	{ "vnc-password", "FILE", "with the password VNC clients have to give, by TLS", set_vnc_password, OPTION_PATH | OPTION_HERE },
 	{ "vnc-tls", "FILE", "with certificate and key for that [a new one]", set_vnc_tls, OPTION_PATH | OPTION_HERE },
@@ -540,13 +540,15 @@ const struct option_def run_options[] = {
 	{ NULL, NULL, NULL, NULL, 0 },
 };
 
-static int show_help(void)
+static int show_help(int argc, char **argv)
 {
+	if (options_print_asked(stdout, run_options, argc, argv))
+		return 0;
 	puts("Usage: ospite run FILE...|TEMPLATE [NAME] [OPTION...]  (.qcow2 .img .iso kernel)");
-	options_print(stdout, run_options);
-	puts("Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off,\n"
-	     "reset, leaving; the exit port's; 125 our error, 126 guest crash, 128+N signal N.\n"
-	     "Example: ospite run ./vmlinuz --initrd initrd --append console=ttyS0");
+	options_print_often(stdout, run_options);
+	puts("One of them: 'ospite run --help OPTION'; all: 'ospite run --help all'.\n"
+	     "Ctrl-A X ends the machine, Ctrl-A H helps. Exit status: 0 after power off,\n"
+	     "reset, leaving; the exit port's; 125 our error, 126 guest crash, 128+N signal N.");
 	return 0;
 }
 
@@ -745,7 +747,7 @@ int cmd_run(int argc, char **argv)
 	int status;
 
 	if (options_want_help(argc, argv))
-		return show_help();
+		return show_help(argc, argv);
 	run_options_init(&o);
 	status = run_words_expand(&w, argc, argv, false, &e);
 	if (!status)

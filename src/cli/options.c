@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 #define WORD_MAX 32
+#define OPTIONS_MAX 128 /* of one command, among which a nearest name is looked for */
 
 /* Edit distance (insert, delete, replace), words cut at WORD_MAX. */
 static unsigned distance(const char *a, const char *b)
@@ -50,7 +51,7 @@ const char *nearest(const char *word, const char *const *names, unsigned count)
 
 static int refuse_option(const struct option_def *defs, const char *arg, struct err *e)
 {
-	const char *names[64], *near;
+	const char *names[OPTIONS_MAX], *near;
 	char word[WORD_MAX + 1];
 	unsigned n = 0;
 
@@ -174,14 +175,57 @@ bool options_want_help(int argc, char **argv)
 	return false;
 }
 
+static void print_one(FILE *out, const struct option_def *d)
+{
+	int n = fprintf(out, " --%s%s%s", d->name, d->arg ? " " : "", d->arg ? d->arg : "");
+
+	fprintf(out, "%*s%s\n", MAX(22 - n, 1), "", d->help);
+}
+
 void options_print(FILE *out, const struct option_def *defs)
 {
-	for (; defs->name; defs++) {
-		int n = fprintf(out, " --%s%s%s", defs->name, defs->arg ? " " : "",
-				defs->arg ? defs->arg : "");
+	for (; defs->name; defs++)
+		print_one(out, defs);
+}
 
-		fprintf(out, "%*s%s\n", MAX(22 - n, 1), "", defs->help);
+void options_print_often(FILE *out, const struct option_def *defs)
+{
+	int column = 0;
+
+	for (const struct option_def *d = defs; d->name; d++)
+		if (d->flags & OPTION_OFTEN)
+			print_one(out, d);
+	for (const struct option_def *d = defs; d->name; d++) {
+		int n = (int)strlen(d->name) + 3;
+
+		if (d->flags & OPTION_OFTEN)
+			continue;
+		column = column + n > 79 ? 0 : column;
+		fprintf(out, "%s --%s", column || d == defs ? "" : "\n", d->name);
+		column += n;
 	}
+	fputc('\n', out);
+}
+
+bool options_print_asked(FILE *out, const struct option_def *defs, int argc, char **argv)
+{
+	for (int i = 1; i + 1 < argc; i++) {
+		const char *what = argv[i + 1] + strspn(argv[i + 1], "-");
+
+		if (strcmp(argv[i], "--help") && strcmp(argv[i], "-h"))
+			continue;
+		if (!strcmp(what, "all")) {
+			options_print(out, defs);
+			return true;
+		}
+		for (const struct option_def *d = defs; d->name; d++) {
+			if (!strcmp(what, d->name)) {
+				print_one(out, d);
+				return true;
+			}
+		}
+	}
+	return false;
 }
 
 static int parse_digits(const char *text, char **end, uint64_t *out)

@@ -133,5 +133,15 @@ for command in "help" "run --help" "engines --help" "version --help" "help run";
 	fi
 done
 
+# Every option is named by it, and explained when it is asked for.
+for option in $("$ospite" run --help all | sed -n 's/^ --\([a-z-]*\).*/\1/p'); do
+	if "$ospite" run --help | grep -q -- " --$option\b" && [ "$("$ospite" run --help "$option" | wc -l)" = 1 ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: ospite run --help does not name, or not explain, --$option"
+	fi
+done
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
