@@ -39,6 +39,7 @@
 #define NEVER UINT64_MAX
 /* Not IPv6: libslirp answers what is longer than the MTU with "packet too big". */
 #define TAKES (NET_TAKES_TSO4 | NET_TAKES_ECN | NET_TAKES_BIG)
+#define IDLE_MS 1000u
 #define TARGET_MS 30000u
 
 struct watched {
@@ -270,7 +271,8 @@ static void user_settle(struct user *u)
 		u->deaf = deaf;
 		evloop_modify(u->sockets_source, deaf ? 0 : EPOLLIN);
 	}
-	if (timeout != UINT32_MAX && now - u->active < QUIET_MS)
+	/* libslirp asks for a turn every second also when no timer of TCP's or of fragments runs: for nothing */
+	if (timeout < IDLE_MS && now - u->active < QUIET_MS)
 		user_arm(u, now + timeout + 1);
 	for (struct user_timer *t = u->timers; t; t = t->next)
 		user_arm(u, t->at);
