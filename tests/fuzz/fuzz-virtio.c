@@ -91,7 +91,9 @@ static void start(struct rig *r, uint64_t base, const uint8_t *step)
 	struct mem *m = r->env.mem;
 
 	mem_write(m, base + 0x24, 1, 4);
-	mem_write(m, base + 0x20, 1 | (step[1] & 1 ? 4 : 0) | (step[1] & 2 ? 0x100 : 0), 4); /* version 1, packed, reset of queues */
+	/* version 1, packed, reset of queues; cutting of datagrams */
+	mem_write(m, base + 0x20, 1 | (step[1] & 1 ? 4 : 0) | (step[1] & 2 ? 0x100 : 0) |
+		  (base == BASE + 0x3000 ? (uint32_t)(step[6] & 7) << 22 : 0), 4);
 	mem_write(m, base + 0x24, 0, 4);
 	mem_write(m, base + 0x20, (uint32_t)(step[2] & 3) << 28 | (base == BASE + 0x3000 ? (uint32_t)step[5] << 16 : 0) |
 		  (uint32_t)step[3] << 8 | step[4], 4);
