@@ -19,8 +19,8 @@ static bool vex_unfit(const struct insn *i)
 		return (b[-1] & 0xc0) != 0xc0;
 	if ((b[-2] & 0xe0) != 0xe0 || !(b[-1] & 0x40))
 		return true;
-	/* of vectors W may say what is done; with general registers among the operands it counts for nothing */
-	return b[-1] & 0x80 && i->class != CLASS_PLAIN;
+	/* with general registers or their size among the operands W counts for nothing; in FMA it says double precision */
+	return b[-1] & 0x80 && i->class != CLASS_PLAIN && !(i->opmap == 2 && i->opcode >= 0x96 && i->opcode <= 0xbf && (i->opcode & 15) > 5);
 }
 
 bool lower_unfit(const struct tr *t, const struct insn *i)

@@ -104,7 +104,7 @@ __asm__(".pushsection .rodata\n.global stub32, stub32_end\nstub32:\n.code32\n.in
 	/* entry edx & 7 of the aliases, from ring 0 */
 	".org stub32 + 0x800\n mov eax, cs\n test al, 3\n jnz 6f\n mov eax, edx\n and eax, 7\n mov ecx, edx\n shr ecx, 3\n"
 	"and ecx, 7\n and edx, 0x3000\n or edx, 0x200000\n or edx, ecx\n mov ecx, eax\n shl ecx, 12\n add ecx, 0x40000000\n"
-	"invlpg [ecx]\n mov [0x63000+eax*4], edx\n 6: ret\n"
+	"invlpg [ecx]\n mov [0x63000+eax*4], edx\n invlpg [ecx]\n 6: ret\n"
 	"\n.att_syntax\n.code64\nstub32_end:\n.popsection\n");
 
 struct code {
@@ -357,6 +357,47 @@ static void odd(struct rng *r, struct code *c)
 		byte(c, some[k][n]);
 }
 
+/* Several accesses and steps of a register, EBP or ESP, near where addresses wrap. */
+static void round_the_end(struct rng *r, struct code *c)
+{
+	bool stack = !below(r, 4);
+
+	byte(c, stack ? 0xbc : 0xbd);
+	dword(c, below(r, 0x60) - 0x30);
+	for (unsigned n = 2 + below(r, 7); n > 0; n--) {
+		unsigned k = below(r, 8), reg = below(r, 4);
+
+		if (k < 3) { /* [ebp + n], [esp + n] */
+			static const uint8_t ops[] = { 0x8b, 0x89, 0x01, 0x03, 0x8a, 0x39 };
+
+			byte(c, ops[below(r, sizeof(ops))]);
+			byte(c, (stack ? 0x44 : 0x45) | reg << 3);
+			if (stack)
+				byte(c, 0x24);
+			byte(c, below(r, 0x50) - 0x28);
+		} else if (k == 3) { /* by an index */
+			byte(c, 0x8b);
+			byte(c, 0x44);
+			byte(c, 0x4d | below(r, 2) << 6); /* ebp + ecx * 2 or 8 */
+			byte(c, (unsigned)rng(r));
+		} else if (k == 4) {
+			byte(c, 0x83);
+			byte(c, (below(r, 2) ? 0xc0 : 0xe8) | (stack ? 4 : 5));
+			byte(c, below(r, 0x30) - 0x10);
+		} else if (k == 5) {
+			byte(c, 0x8d); /* lea */
+			byte(c, stack ? 0x64 : 0x6d);
+			if (stack)
+				byte(c, 0x24);
+			byte(c, below(r, 0x50) - 0x28);
+		} else if (k == 6 || stack) {
+			byte(c, (below(r, 2) ? 0x50 : 0x58) | reg);
+		} else {
+			byte(c, 0x40 | 5 | below(r, 2) << 3);
+		}
+	}
+}
+
 /* What only 32-bit code has, or has with another meaning. */
 static void only32(struct rng *r, struct code *c)
 {
@@ -394,6 +435,9 @@ static void only32(struct rng *r, struct code *c)
 		byte(c, 0x8b);
 		byte(c, 0x80 | below(r, 8) << 3 | 6);
 		dword(c, (uint32_t)(below(r, 2) ? DATA - CODE : 0) - below(r, 0x300000));
+		break;
+	case 7:
+		round_the_end(r, c);
 		break;
 	case 6: /* mov r, [esp + n] */
 		byte(c, below(r, 2) ? 0x8b : 0x89);
@@ -483,7 +527,7 @@ static void generate(struct rng *r, struct code *c, const struct cpuid_model *m)
 
 		if (m->has_avx512 && below(r, 2))
 			avx512_valid(r, c, m);
-		else if (c->m32 && !below(r, 5))
+		else if (c->m32 && c->n < PAGES * 4096 - 100 && !below(r, 5))
 			only32(r, c);
 		else if (k < 38)
 			arithmetic(r, c);
@@ -557,6 +601,7 @@ static void tables32(struct guest *g)
 		put32(g, PD32 + 4 * k, k << 22 | (uint32_t)(P | W | U) | 0x80);
 	for (uint32_t k = 0; k < ALIASES; k++)
 		put32(g, PT + 4 * k, (uint32_t)(CODE + k % PAGES * 4096) | (uint32_t)(P | W | U));
+	put32(g, PD32 + 4 * 1023, 3u << 22 | (uint32_t)(P | W | U) | 0x80); /* so that what wraps does not fault */
 	put32(g, PD32 + 4 * (ALIAS >> 22), (uint32_t)(PT | P | W | U));
 	s->gdtr = (struct x86_dtable){ GDT_AT, sizeof(gdt) - 1 };
 	s->idtr = (struct x86_dtable){ IDT_AT, 2047 };
