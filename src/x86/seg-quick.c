@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * IRETQ as kernels mean it: 64-bit code to 64-bit code of the same or the user's level, descriptors flat and accessed, the
+ * IRET as kernels mean it: 64-bit code to 64-bit code of the same or the user's level, or 32-bit code of a 32-bit system
+ * likewise, descriptors flat and accessed, the
  * frame and the descriptor table in memory the software TLB knows. All else is seg_iret()'s. Built with general registers
  * only and calls nothing that is not, so that the guest's vector registers may stay in the host's.
  */
@@ -10,6 +11,7 @@
 
 /* Flat segments as they stand in a descriptor table, for level 0: present, accessed, 4 GiB by granularity. */
 #define RAW_CODE64 0x00af9b000000ffffull
+#define RAW_CODE32 0x00cf9b000000ffffull
 #define RAW_DATA 0x00cf93000000ffffull
 #define RAW_DPL_SHIFT 45
 /* What an interrupt frame may set here; the rest changes how instructions are executed. */
@@ -70,6 +72,40 @@ bool seg_iret_quick(struct cpu *c)
 	s->cpl = cs & 3;
 	if (cs & 3)
 		data_segments_drop(c, 3);
+	s->nmi_mask = 0;
+	cpu_set_rflags(c, (s->rflags & ~(FLAGS_MERGED | FLAG_RF)) | (flags & FLAGS_MERGED));
+	return true;
+}
+
+bool seg_iret_quick_32(struct cpu *c)
+{
+	struct x86_state *s = &c->s;
+	const uint32_t *frame = tlb_read_hit(c->tlb.data, s->gpr[RSP], 20);
+	uint32_t rip, cs, flags, rsp = 0, ss = 0;
+
+	if (!frame || s->cpl || x86_long_mode(s) || s->rflags & FLAGS_ODD || s->dr[7] & 0xff || c->debug.active)
+		return false;
+	rip = frame[0];
+	cs = frame[1];
+	flags = frame[2];
+	if (flags & FLAGS_ODD || ((cs & 3) && (cs & 3) != 3) || !descriptor_is(c, (uint16_t)cs, RAW_CODE32))
+		return false;
+	if (cs & 3) {
+		rsp = frame[3];
+		ss = frame[4];
+		if ((ss & 3) != 3 || !descriptor_is(c, (uint16_t)ss, RAW_DATA))
+			return false;
+	}
+	s->seg[SEG_CS] = flat_segment((uint16_t)cs, TYPE_CODE | TYPE_READ | TYPE_ACCESSED | SEG_ATTR_DB);
+	s->rip = rip;
+	if (cs & 3) {
+		s->seg[SEG_SS] = flat_segment((uint16_t)ss, TYPE_WRITE | TYPE_ACCESSED | SEG_ATTR_DB);
+		s->gpr[RSP] = rsp;
+		s->cpl = 3;
+		data_segments_drop(c, 3);
+	} else {
+		s->gpr[RSP] = (uint32_t)(s->gpr[RSP] + 12);
+	}
 	s->nmi_mask = 0;
 	cpu_set_rflags(c, (s->rflags & ~(FLAGS_MERGED | FLAG_RF)) | (flags & FLAGS_MERGED));
 	return true;

@@ -20,6 +20,7 @@ int seg_far_jump(struct cpu *c, uint16_t selector, uint64_t offset, unsigned siz
 int seg_far_call(struct cpu *c, uint16_t selector, uint64_t offset, unsigned size);
 int seg_far_return(struct cpu *c, unsigned size, unsigned release);
 int seg_iret(struct cpu *c, unsigned size);
+bool seg_iret_quick_32(struct cpu *c); /* the same of IRETD on a stack of flat 32 bits */
 bool seg_iret_quick(struct cpu *c); /* IRETQ without surprises; false: nothing done, take seg_iret() */
 int seg_syscall(struct cpu *c);
 int seg_sysret(struct cpu *c, unsigned size);

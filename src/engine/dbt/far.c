@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From one privilege level to another without leaving translated code: SYSCALL, SYSRET and IRET as operating systems use
+ * From one privilege level to another without leaving translated code: SYSCALL, SYSRET, SYSENTER, SYSEXIT and IRET as operating systems use
  * them; and to another address space. The vector registers stay where they are, and the way on is looked up in the jump
  * cache. What does not fit (an interrupt that waits, an address met for the first time, another mode) leaves as if the
  * interpreter had done it.
@@ -47,13 +47,36 @@ static uint64_t go_on(struct cpu *c)
 	return host;
 }
 
+/* Of a 32-bit system: SYSENTER and SYSEXIT take the places of SYSCALL and SYSRET. */
+static bool far_quick_32(struct cpu *c, enum far_kind kind, uint64_t next)
+{
+	uint64_t rip = c->s.rip;
+	int r;
+
+	if (kind == FAR_IRET)
+		return seg_iret_quick_32(c);
+	if (kind == FAR_CR3)
+		return false;
+	c->s.rip = next;
+	r = kind == FAR_SYSCALL ? seg_sysenter(c) : seg_sysexit(c, 4);
+	if (r)
+		c->s.rip = rip;
+	return !r;
+}
+
 bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value, uint64_t *resume)
 {
 	struct dbt_hot *h = dbt_hot(c);
 
-	if (dbt_of(c)->watch || !(c->s.efer & EFER_SCE) || !x86_64bit(&c->s))
+	if (dbt_of(c)->watch || (x86_64bit(&c->s) ? !(c->s.efer & EFER_SCE) : x86_long_mode(&c->s)))
 		return false;
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
+	if (!x86_64bit(&c->s)) {
+		if (!far_quick_32(c, kind, next))
+			return false;
+		*resume = go_on(c);
+		return true;
+	}
 	switch (kind) {
 	case FAR_SYSCALL:
 		c->s.rip = next;

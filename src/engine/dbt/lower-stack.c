@@ -108,6 +108,21 @@ static enum lowered lower_leave_frame(struct tr *t, const struct insn *i)
 	return LOWERED;
 }
 
+static enum lowered lower_push_sreg(struct tr *t, const struct insn *i)
+{
+	struct opnd m, from = opnd_gs((int32_t)(offsetof(struct cpu, s.seg) + sizeof(struct x86_segment) * i->reg +
+						offsetof(struct x86_segment, selector)));
+
+	if (i->opsize != t->word || i->reg > SEG_GS)
+		return LOWER_HELPER;
+	mem_stack(t, -(int)t->word, t->word, SLOW_WRITE, false, &m);
+	enc(&t->e, ENC_0F, 0xb7, S0, &from);
+	tr_commit(t, i);
+	word_store(t, &m, S0);
+	rsp_add(t, -(int)t->word);
+	return LOWERED;
+}
+
 enum lowered lower_stack(struct tr *t, const struct insn *i)
 {
 	switch (i->op) {
@@ -115,6 +130,8 @@ enum lowered lower_stack(struct tr *t, const struct insn *i)
 		return lower_push(t, i);
 	case OP_POP:
 		return lower_pop(t, i);
+	case OP_PUSH_SREG:
+		return lower_push_sreg(t, i);
 	case OP_LEAVE:
 		return lower_leave_frame(t, i);
 	default:

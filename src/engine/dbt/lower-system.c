@@ -267,7 +267,7 @@ static enum lowered lower_far(struct tr *t, const struct insn *i, enum far_kind 
 	}
 	if (kind == FAR_CR3)
 		emit_load(&t->e, S0, opnd_guest(i->rm));
-	tr_emit_block(t, S1, SLOW_PARAM(t->b, t->idx, SLOW_FAR, 1) | (uint64_t)(kind | (i->len - 2u) << 2) << 60);
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, t->idx, SLOW_FAR, 1) | (uint64_t)(kind | (MAX(i->len, 2u) - 2) << 2) << 60);
 	tr_jump_out(t, t->d->tramp_slow);
 	t->ended = true;
 	return LOWERED;
@@ -335,6 +335,12 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 		return lower_far(t, i, FAR_SYSCALL);
 	case OP_SYSRET:
 		return i->opsize == 8 && ring0(t) ? lower_far(t, i, FAR_SYSRET) : LOWER_HELPER;
+	case OP_SYSENTER:
+		return t->m32 && !(t->mode & MODE_COMPAT) ? lower_far(t, i, FAR_SYSCALL) : LOWER_HELPER;
+	case OP_SYSEXIT:
+		return t->m32 && !(t->mode & MODE_COMPAT) && ring0(t) ? lower_far(t, i, FAR_SYSRET) : LOWER_HELPER;
+	case OP_IRETD:
+		return t->m32 && !(t->mode & MODE_COMPAT) && ring0(t) ? lower_far(t, i, FAR_IRET) : LOWER_HELPER;
 	case OP_IRETQ:
 		return ring0(t) ? lower_far(t, i, FAR_IRET) : LOWER_HELPER;
 	case OP_INVALID:

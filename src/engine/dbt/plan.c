@@ -161,6 +161,8 @@ static bool follow_step(struct plan *p, const struct insn *i)
 
 	if (is_push(p->word, i))
 		return shift_value(p, RSP, p->reg[RSP], -word);
+	if (i->op == OP_PUSH_SREG && i->opsize == p->word)
+		return shift_value(p, RSP, p->reg[RSP], -word);
 	if (is_pop(p->word, i)) {
 		unsigned to = i->form == FORM_RM ? i->rm : i->reg;
 

@@ -87,6 +87,7 @@ bool lower_clobbers_flags(const struct tr *t, const struct insn *i)
 	case OP_CALL:
 		return i->form != FORM_IMM || !mem_run_usable(t);
 	case OP_LEAVE:
+	case OP_PUSH_SREG:
 	case OP_RET:
 	case OP_CLD:
 	case OP_STD:

@@ -348,6 +348,53 @@ static void iret_quick(void **state)
 	assert_int_equal(done, 3 * 5 * 3); /* kernel with a stack or none, user; flags without TF, NT, VM; addresses */
 }
 
+/* seg_iret_quick_32() likewise. */
+static void iret_quick_32(void **state)
+{
+	static const uint32_t selectors[] = { 0, 3, S_CODE0, S_CODE3, S_DATA0, S_DATA3, S_DATA3 & ~3u, S_CODE0 | 3, S_CODE3 & ~3u,
+					      S_FREE, S_FREE | 3, 0x7f8, 0x10000 | S_CODE0, 0x4c };
+	static const uint32_t flags[] = { 0x202, 0x10246, 0x3ad7, 0x2, 0x302, 0x4202, 0x20202, 0x250a86, ~0u };
+	struct guest *g = *state;
+	struct x86_state *s = &g->c->s, before, after;
+	unsigned at = STACK0 - 20, done = 0, outer = 0;
+	uint64_t word;
+
+	enter_protected(g);
+	put64(g, GDT + S_CODE0, 0x00cf9b000000ffff);
+	put64(g, GDT + (S_CODE3 & ~7), 0x00cffb000000ffff);
+	put64(g, GDT + S_DATA0, 0x00cf93000000ffff);
+	put64(g, GDT + (S_DATA3 & ~7), 0x00cff3000000ffff);
+	put64(g, GDT + S_FREE, 0x00cf92000000ffff); /* not accessed */
+	s->rflags |= FLAG_RF | FLAG_AC;
+	s->nmi_mask = 1;
+	s->gpr[RSP] = at;
+	tlb_select(g->c);
+	before = *s;
+	for (unsigned n = 0; n < 14 * 14 * 9; n++) {
+		uint32_t frame[] = { TARGET, selectors[n % 14], flags[n / 196], 0x12345670, selectors[n / 14 % 14] };
+
+		*s = before;
+		tlb_select(g->c);
+		for (unsigned k = 0; k < 5; k++)
+			put32(g, at + 4 * k, frame[k]);
+		assert_int_equal(cpu_read(g->c, at, &word, 8), CPU_OK); /* known to the TLB */
+		if (!seg_iret_quick_32(g->c)) {
+			assert_memory_equal(s, &before, sizeof(before));
+			continue;
+		}
+		done++;
+		after = *s;
+		*s = before;
+		tlb_select(g->c);
+		assert_int_equal(seg_iret(g->c, 4), CPU_OK);
+		s->rflags &= ~FLAG_RF;
+		outer += s->cpl == 3;
+		assert_memory_equal(s, &after, sizeof(after));
+	}
+	assert_int_equal(outer, 5); /* flags without TF, NT, VM */
+	assert_int_equal(done, 5 + 2 * 14 * 5); /* the kernel's code segment by two names, whatever lies above the frame */
+}
+
 static void syscalls(void **state)
 {
 	struct guest *g = *state;
@@ -443,7 +490,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
 		T(real_mode),  T(direct_cpl0), T(direct_cpl3), T(gates),    T(gates_64), T(returns),
-		T(iret_flags), T(iret_64),     T(iret_quick), T(syscalls),    T(sysenter), T(v86_iret),
+		T(iret_flags), T(iret_64),     T(iret_quick), T(iret_quick_32), T(syscalls),    T(sysenter), T(v86_iret),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
