@@ -73,6 +73,7 @@ static void kvm_vm_detach(struct machine *m)
 		close(vm->dev_fd);
 	pthread_mutex_destroy(&vm->ring_lock);
 	pthread_mutex_destroy(&vm->lapic_lock);
+	pthread_mutex_destroy(&vm->dirty_lock);
 	free(vm->msrs);
 	free(vm);
 	m->engine_data = NULL;
@@ -119,6 +120,8 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 	if (ioctl(vm->fd, KVM_ENABLE_CAP, &msr_exits) < 0)
 		return err_errno(e, "KVM_CAP_X86_USER_SPACE_MSR");
 	rc = kvm_lapic_attach(vm, e);
+	if (!rc)
+		rc = kvm_dirty_ring_attach(vm, e);
 	if (rc)
 		return rc;
 	if (vm->split) {
@@ -142,6 +145,7 @@ static int kvm_vm_attach(struct machine *m, struct err *e)
 	vm->fd = -1;
 	pthread_mutex_init(&vm->ring_lock, NULL);
 	pthread_mutex_init(&vm->lapic_lock, NULL);
+	pthread_mutex_init(&vm->dirty_lock, NULL);
 
 	vm->dev_fd = kvm_open(e);
 	m->engine_data = vm;
@@ -161,6 +165,7 @@ static void kvm_cpu_destroy(struct cpu *c)
 		return;
 	if (k->fd >= 0)
 		kvm_lapic_cpu_leaves(c);
+	kvm_dirty_ring_cpu_leaves(k);
 	if (k->run)
 		munmap(k->run, (size_t)k->vm->run_size);
 	if (k->fd >= 0)
@@ -195,6 +200,8 @@ static int kvm_cpu_create(struct cpu *c, struct err *e)
 		k->ring = (void *)((uint8_t *)k->run + vm->ring_page * sysconf(_SC_PAGESIZE));
 	kvm_tsc_probe(k);
 	r = kvm_cpuid_set(c, e);
+	if (!r)
+		r = kvm_dirty_ring_cpu_created(k, e);
 	if (!r)
 		r = kvm_lapic_cpu_created(c, e);
 	if (!r)
@@ -268,6 +275,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 		sum.exits_window += k->exits_window;
 		sum.exits_signal += k->exits_signal;
 		sum.exits_eoi += k->exits_eoi;
+		sum.exits_ring += k->exits_ring;
 		sum.coalesced += k->coalesced;
 	}
 	line(opaque, "entries", sum.entries);
@@ -278,6 +286,7 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 	line(opaque, "exits: interrupt window", sum.exits_window);
 	line(opaque, "exits: kicked", sum.exits_signal);
 	line(opaque, "exits: ends of level interrupts", sum.exits_eoi);
+	line(opaque, "exits: ring of written pages full", sum.exits_ring);
 	line(opaque, "writes gathered", sum.coalesced);
 	line(opaque, "doorbells", ((struct kvm_vm *)m->engine_data)->nbells);
 }

@@ -34,6 +34,8 @@ struct kvm_vm {
 	pthread_mutex_t lapic_lock;
 	unsigned created; /* vCPUs */
 	_Atomic bool lapics_dirty; /* some CPU's lapic_dirty is set */
+	bool dirty_ring; /* written pages come from rings: dirty-ring.c */
+	pthread_mutex_t dirty_lock;
 	bool has_bells, bells_any_size;
 	unsigned nbells;
 	struct kvm_ioeventfd bell[KVM_BELLS];
@@ -51,12 +53,14 @@ struct kvm_cpu {
 	struct kvm_run *run;
 	struct kvm_coalesced_mmio_ring *ring; /* NULL: there is none */
 	bool in_struct; /* cpu->s is the truth and has to be loaded before the next entry */
+	struct kvm_dirty_gfn *dirty; /* its ring of written pages; NULL: none */
+	uint32_t dirty_next;
 	uint32_t mp_state; /* KVM's, when the state was stored */
 	bool lapic_dirty; /* ours is to be taken over; changed with all CPUs stopped, or under lapic_lock */
 	bool tsc_stale;  /* the guest's counter has been set since KVM was told */
 	int64_t tsc_offset; /* to the host's, as KVM was told last */
 	uint64_t cr8; /* at the last entry */
-	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, exits_eoi, entries, coalesced;
+	uint64_t exits_io, exits_mmio, exits_msr, exits_hlt, exits_window, exits_signal, exits_eoi, exits_ring, entries, coalesced;
 };
 
 /* slots.c: memory slots kept in step with the address map */
@@ -92,6 +96,12 @@ void kvm_lapic_deadline_again(struct kvm_cpu *k);
 uint32_t kvm_mp_state(const struct cpu *c);
 int kvm_mp_state_store(struct cpu *c, struct err *e);
 int kvm_lapic_inject(struct cpu *c, uint32_t attention);
+
+/* dirty-ring.c */
+int kvm_dirty_ring_attach(struct kvm_vm *vm, struct err *e); /* before there are CPUs */
+int kvm_dirty_ring_cpu_created(struct kvm_cpu *k, struct err *e);
+void kvm_dirty_ring_cpu_leaves(struct kvm_cpu *k);
+void kvm_dirty_ring_collect(struct kvm_vm *vm); /* any thread */
 
 /* doorbell.c: writes that KVM answers by an eventfd */
 void kvm_doorbells_probe(struct kvm_vm *vm);

@@ -4,8 +4,8 @@
  * simply compared: those that went are deleted first, then the new ones are set.
  *
  * While dirty tracking is on, KVM logs the guest's writes by slot; mem_dirty_fetch has the log turned into page flags first, and so
- * does everything that would lose it. Only the flag of a slot changes under running vCPUs. The ring, KVM's other way of telling,
- * is for hosts that migrate with hundreds of gigabytes; it makes vCPUs stop when it is full, and is not used.
+ * does everything that would lose it. Only the flag of a slot changes under running vCPUs. The ring, KVM's other way of telling, is in
+ * dirty-ring.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -80,8 +80,11 @@ static void slot_collect(struct kvm_vm *vm, unsigned i)
 
 static void dirty_collect(void *opaque)
 {
-	for (unsigned i = 0; i < KVM_SLOTS; i++)
-		slot_collect(opaque, i);
+	struct kvm_vm *vm = opaque;
+
+	kvm_dirty_ring_collect(vm);
+	for (unsigned i = 0; i < KVM_SLOTS && !vm->dirty_ring; i++)
+		slot_collect(vm, i);
 }
 
 static void dirty_log(void *opaque, bool on)
@@ -89,6 +92,7 @@ static void dirty_log(void *opaque, bool on)
 	struct kvm_vm *vm = opaque;
 	struct err e;
 
+	kvm_dirty_ring_collect(vm);
 	for (unsigned i = 0; i < KVM_SLOTS; i++) {
 		struct kvm_userspace_memory_region r = vm->slot[i];
 
@@ -113,7 +117,9 @@ static int slots_update(struct kvm_vm *vm, struct err *e)
 			kept = same(&vm->slot[i], &want[j]);
 		if (!vm->slot[i].memory_size || kept)
 			continue;
-		slot_collect(vm, i);
+		if (!vm->dirty_ring)
+			slot_collect(vm, i);
+		kvm_dirty_ring_collect(vm);
 		r = slot_set(vm, i, &gone, e);
 		if (r)
 			return r;

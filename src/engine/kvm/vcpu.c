@@ -195,6 +195,10 @@ static enum cpu_stop serve(struct cpu *c)
 		return STOP_NONE;
 	case KVM_EXIT_SET_TPR:
 		return STOP_NONE;
+	case KVM_EXIT_DIRTY_RING_FULL:
+		k->exits_ring++;
+		kvm_dirty_ring_collect(k->vm);
+		return STOP_NONE;
 	case KVM_EXIT_IOAPIC_EOI:
 		k->exits_eoi++;
 		c->bus->apic_eoi(c->ctx, run->eoi.vector);

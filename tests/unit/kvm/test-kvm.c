@@ -23,6 +23,7 @@
 #include "x86/cpuid.h"
 
 #define CODE 0x1000
+#define RAM (64u << 20)
 
 struct fixture {
 	struct machine m;
@@ -105,17 +106,19 @@ static int setup(void **state)
 	const struct engine_options *options = *state;
 	struct err e = { 0 };
 
-	f->m.mem = mem_create(4 << 20, &e);
+	f->m.mem = mem_create(RAM, &e);
 	assert_non_null(f->m.mem);
-	assert_int_equal(mem_map_ram(f->m.mem, 0, 0, 4 << 20, "ram", &e), 0);
+	assert_int_equal(mem_map_ram(f->m.mem, 0, 0, RAM, "ram", &e), 0);
 	assert_int_equal(mem_map_io(f->m.mem, 0x10000000, 0x1000, &mmio_ops, f, "mmio", &e), 0);
 	f->m.ports = ports_create();
 	assert_int_equal(ports_map(f->m.ports, 0x80, 4, &port_ops, f, "port", &e), 0);
 	f->m.clock = clock_create_manual();
 	f->m.cpuid = &f->cpuid;
 	f->m.engine = &engine_kvm;
-	if (options)
+	if (options) {
 		f->m.engine_options = *options;
+		f->m.accelerated = options->dirty_ring == ENGINE_ON; /* refused otherwise */
+	}
 	f->m.ncpus = 1;
 	assert_int_equal(cpuid_build(&f->cpuid, "host", 1, clock_tsc_khz(f->m.clock), &e), 0);
 	f->c = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
@@ -416,6 +419,20 @@ static void doorbells_need_hardware(void **state)
 	assert_int_equal(k->vm->nbells, 0);
 }
 
+/* KVM that executes guests in software writes past the end of a ring: it is not to be had there. */
+static void rings_need_hardware(void **state)
+{
+	struct fixture *f = *state;
+	struct machine other = f->m;
+	struct err e = { 0 };
+
+	other.engine_options.dirty_ring = ENGINE_ON;
+	other.accelerated = false;
+	other.engine_data = NULL;
+	assert_int_equal(engine_kvm.vm_attach(&other, &e), -ENOTSUP);
+	assert_non_null(strstr(e.text, "dirty=ring"));
+}
+
 static void options_are_read(void **state)
 {
 	static const char *const bad[] = { "", "kv", "kvm,", "kvm,irqchip", "kvm,irqchip=splits", "dbt,irqchip=split", "auto,doorbells=on",
@@ -487,7 +504,7 @@ static void pages_are_logged(void **state)
 	struct fixture *f = *state;
 	/* mov [0x5000], al; mov [0x7fff], ax; hlt */
 	static const uint8_t code[] = { 0xa2, 0x00, 0x50, 0xa3, 0xff, 0x7f, 0xf4 };
-	uint64_t bitmap[16];
+	uint64_t bitmap[RAM / GUEST_PAGE / 64];
 
 	mem_dirty_start(f->m.mem);
 	real_mode_at(f, code, sizeof(code));
@@ -501,6 +518,7 @@ static void pages_are_logged(void **state)
 
 int main(void)
 {
+	static struct engine_options ring = { ENGINE_OFF, ENGINE_OFF, ENGINE_ON };
 	static struct engine_options bells_on = { .doorbells = ENGINE_ON };
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(ports_and_halt, setup, teardown),
@@ -511,10 +529,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(state_that_cannot_be, setup, teardown),
 		cmocka_unit_test_setup_teardown(closed_under_us, setup, teardown),
 		cmocka_unit_test_setup_teardown(pages_are_logged, setup, teardown),
+		cmocka_unit_test_prestate_setup_teardown(pages_are_logged, setup, teardown, &ring),
 		cmocka_unit_test_setup_teardown(writes_are_gathered, setup, teardown),
 		cmocka_unit_test_setup_teardown(points_and_steps, setup, teardown),
 		cmocka_unit_test_prestate_setup_teardown(doorbells_ring, setup, teardown, &bells_on),
 		cmocka_unit_test_setup_teardown(doorbells_need_hardware, setup, teardown),
+		cmocka_unit_test_setup_teardown(rings_need_hardware, setup, teardown),
 		cmocka_unit_test(options_are_read),
 		cmocka_unit_test(internal_errors_are_said),
 	};
