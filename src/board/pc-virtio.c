@@ -48,6 +48,8 @@ static int attach_mmio(struct virtio_board *b, struct virtio *v, struct err *e)
 		return -1;
 	b->count++;
 	b->add(b->opaque, &v->device);
+	if (v->own)
+		b->add(b->opaque, v->own);
 	r = virtio_mmio_attach(v, VIRTIO_MMIO_BASE + VIRTIO_MMIO_STEP * b->mmio, b->irq[b->mmio], e);
 	b->mmio++;
 	return r ? err_prefix(e, "%s", v->name) : 0;

@@ -6,15 +6,14 @@
  *
  * One thread at a time works on a queue (q->busy); it publishes and interrupts once for all it has done, others only when they
  * find it idle. A request belongs to its queue from the pop to the push, and q->underway counts it. Those that the
- * back-end's error policy holds do not keep the machine from pausing, only from being saved: they are tried again when it
- * goes on.
+ * back-end's error policy holds do not keep the machine from pausing: they are tried again when it goes on, or saved with it
+ * (block-save.c).
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "backend/block.h"
 #include "base/err.h"
-#include "virtio/devices.h"
+#include "virtio/block-private.h"
 
 #define F_SEG_MAX BIT(2)
 #define F_RO BIT(5)
@@ -28,64 +27,14 @@
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK, S_IOERR, S_UNSUPPORTED };
 
-#define QUEUES_MAX 16
 #define QUEUE_SIZE 256
-#define SERIAL_LENGTH 20
 #define HEADER 16
 #define BOUNCE_MAX (64u << 20)
 #define RANGE_MAX 0x3fffffu /* sectors a discard may cover: 2 GiB */
 
-struct config {
-	uint64_t capacity;
-	uint32_t size_max, seg_max;
-	uint16_t cylinders;
-	uint8_t heads, sectors;
-	uint32_t blk_size;
-	uint8_t physical_exp, alignment_offset;
-	uint16_t min_io;
-	uint32_t opt_io;
-	uint8_t wce, unused;
-	uint16_t num_queues;
-	uint32_t max_discard_sectors, max_discard_seg, discard_alignment;
-	uint32_t max_zeroes_sectors, max_zeroes_seg;
-	uint8_t zeroes_may_unmap, unused1[3];
-};
-#define CONFIG_LENGTH 60
-_Static_assert(offsetof(struct config, zeroes_may_unmap) == CONFIG_LENGTH - 4, "virtio 1.2, 5.2.4");
-
-struct disk_request {
-	struct block_request r;
-	struct vq_chain chain;
-	struct disk_queue *q;
-	struct disk_request *next; /* free */
-	uint8_t *status;           /* where the guest wants it */
-	struct iovec *data;        /* within chain.iov */
-	unsigned ndata;
-	uint64_t length;
-	void *bounce; /* engine=verify: data read must not go to the guest's memory by itself */
-	struct iovec bounce_iov;
-};
-
-struct disk_queue {
-	struct disk *d;
-	struct virtqueue *vq;
-	bool busy, again;
-	struct disk_request *free;
-	unsigned underway, held; /* held: of them, by the error policy */
-	pthread_cond_t idle;
-};
-
-struct disk {
-	struct virtio v;
-	struct config config;
-	struct block *block;
-	char serial[SERIAL_LENGTH];
-	struct disk_queue q[QUEUES_MAX];
-};
-
 /* ---- completion */
 
-static struct disk_request *request_get(struct disk_queue *q)
+struct disk_request *disk_request_get(struct disk_queue *q)
 {
 	struct disk_request *req = q->free;
 
@@ -99,7 +48,7 @@ static struct disk_request *request_get(struct disk_queue *q)
 	return req;
 }
 
-static void request_put(struct disk_queue *q, struct disk_request *req)
+void disk_request_put(struct disk_queue *q, struct disk_request *req)
 {
 	req->next = q->free;
 	q->free = req;
@@ -115,8 +64,8 @@ static void request_complete(struct disk_request *req, uint8_t status, uint64_t 
 	vq_push(vq, &req->chain, (uint32_t)MIN(written + 1, UINT32_MAX));
 	if (!q->busy)
 		vq_publish(vq);
-	request_put(q, req);
-	if (!--q->underway)
+	disk_request_put(q, req);
+	if (--q->underway <= q->held)
 		pthread_cond_broadcast(&q->idle);
 	pthread_mutex_unlock(&vq->lock);
 }
@@ -136,7 +85,7 @@ static void data_arrived(struct disk_request *req)
 	}
 }
 
-static void request_done(struct block_request *r, int result)
+void disk_request_done(struct block_request *r, int result)
 {
 	struct disk_request *req = container_of(r, struct disk_request, r);
 	bool read = r->op == BLOCK_READ;
@@ -149,17 +98,39 @@ static void request_done(struct block_request *r, int result)
 }
 
 /* The back-end's lock is held. */
-static void request_held(struct block_request *r, bool held)
+void disk_request_held(struct block_request *r, bool held)
 {
-	struct disk_queue *q = container_of(r, struct disk_request, r)->q;
+	struct disk_request *req = container_of(r, struct disk_request, r);
+	struct disk_queue *q = req->q;
 
 	pthread_mutex_lock(&q->vq->lock);
 	q->held += held ? 1u : -1u;
+	if (held)
+		LIST_INSERT_HEAD(&q->kept, req, same);
+	else
+		LIST_REMOVE(req, same);
 	pthread_cond_broadcast(&q->idle);
 	pthread_mutex_unlock(&q->vq->lock);
 }
 
 /* ---- requests */
+
+void disk_request_submit(struct disk_request *req)
+{
+	struct block_request *r = &req->r;
+
+	if (r->op == BLOCK_READ && !mem_dma_direct(req->q->vq->mem)) {
+		req->bounce = req->length <= BOUNCE_MAX ? malloc(req->length) : NULL;
+		if (!req->bounce) {
+			request_complete(req, S_IOERR, 0);
+			return;
+		}
+		req->bounce_iov = (struct iovec){ req->bounce, req->length };
+		r->iov = &req->bounce_iov;
+		r->iovcnt = 1;
+	}
+	block_submit(req->q->d->block, r);
+}
 
 /* Take `len` bytes off the front. */
 static void trim_front(struct iovec **iov, unsigned *n, uint64_t len)
@@ -188,19 +159,9 @@ static void transfer(struct disk_request *req, enum block_op op, uint64_t sector
 		return;
 	}
 	*r = (struct block_request){ .op = op, .now = true, .offset = sector * BLOCK_SECTOR, .length = req->length,
-				     .iov = req->data, .iovcnt = req->ndata, .done = request_done, .held = request_held };
+				     .iov = req->data, .iovcnt = req->ndata, .done = disk_request_done, .held = disk_request_held };
 	r->fua = op == BLOCK_WRITE && !virtio_has(&d->v, F_FLUSH);
-	if (op == BLOCK_READ && !mem_dma_direct(req->q->vq->mem)) {
-		req->bounce = req->length <= BOUNCE_MAX ? malloc(req->length) : NULL;
-		if (!req->bounce) {
-			request_complete(req, S_IOERR, 0);
-			return;
-		}
-		req->bounce_iov = (struct iovec){ req->bounce, req->length };
-		r->iov = &req->bounce_iov;
-		r->iovcnt = 1;
-	}
-	block_submit(d->block, r);
+	disk_request_submit(req);
 }
 
 /* DISCARD and WRITE_ZEROES: one range. */
@@ -228,8 +189,8 @@ static void clear(struct disk_request *req, uint32_t type)
 	}
 	req->r = (struct block_request){ .op = type == T_DISCARD ? BLOCK_DISCARD : BLOCK_WRITE_ZEROES,
 					 .unmap = range.flags & 1, .offset = range.sector * BLOCK_SECTOR,
-					 .length = (uint64_t)range.count * BLOCK_SECTOR, .done = request_done,
-					 .held = request_held };
+					 .length = (uint64_t)range.count * BLOCK_SECTOR, .done = disk_request_done,
+					 .held = disk_request_held };
 	req->r.fua = type == T_WRITE_ZEROES && !virtio_has(&d->v, F_FLUSH);
 	block_submit(d->block, &req->r);
 }
@@ -280,8 +241,8 @@ static void request_start(struct disk_request *req)
 	if (!request_parse(req, &type, &sector)) {
 		pthread_mutex_lock(&vq->lock);
 		vq_break(vq, "a disk request without header or status");
-		request_put(req->q, req);
-		if (!--req->q->underway)
+		disk_request_put(req->q, req);
+		if (--req->q->underway <= req->q->held)
 			pthread_cond_broadcast(&req->q->idle);
 		pthread_mutex_unlock(&vq->lock);
 		return;
@@ -307,7 +268,7 @@ static void request_start(struct disk_request *req)
 	case T_OUT: transfer(req, BLOCK_WRITE, sector); break;
 	case T_GET_ID: get_id(req); break;
 	case T_FLUSH:
-		req->r = (struct block_request){ .op = BLOCK_FLUSH, .done = request_done, .held = request_held };
+		req->r = (struct block_request){ .op = BLOCK_FLUSH, .done = disk_request_done, .held = disk_request_held };
 		block_submit(req->q->d->block, &req->r);
 		break;
 	default: request_complete(req, S_UNSUPPORTED, 0);
@@ -322,9 +283,9 @@ static void queue_work(struct disk_queue *q)
 
 	do {
 		vq_notify_off(vq);
-		while ((req = request_get(q))) {
+		while ((req = disk_request_get(q))) {
 			if (!vq_pop(vq, &req->chain)) {
-				request_put(q, req);
+				disk_request_put(q, req);
 				break;
 			}
 			q->underway++;
@@ -379,6 +340,8 @@ static void disk_reset(struct virtio *v)
 	struct disk *d = container_of(v, struct disk, v);
 
 	block_set_holding(d->block, false);
+	for (unsigned i = 0; i < v->nqueues; i++)
+		disk_held_drop(&d->q[i]);
 	disk_idle(v);
 	block_set_holding(d->block, true);
 }
@@ -389,31 +352,30 @@ static void disk_queue_reset(struct virtio *v, struct virtqueue *vq)
 	struct disk *d = container_of(v, struct disk, v);
 
 	block_set_holding(d->block, false);
+	disk_held_drop(&d->q[vq->index]);
 	queue_idle(&d->q[vq->index]);
 	block_set_holding(d->block, true);
 }
 
 static void disk_resume(struct virtio *v)
 {
-	block_retry(container_of(v, struct disk, v)->block);
+	struct disk *d = container_of(v, struct disk, v);
+
+	block_retry(d->block);
+	disk_held_submit(d);
 }
 
 static int disk_save_check(struct virtio *v, struct err *e)
 {
 	struct disk *d = container_of(v, struct disk, v);
+	int64_t size = disk_held_size(d);
 	struct block_info info;
-	unsigned held = 0;
 
-	for (unsigned i = 0; i < v->nqueues; i++) {
-		pthread_mutex_lock(&d->q[i].vq->lock);
-		held += d->q[i].held;
-		pthread_mutex_unlock(&d->q[i].vq->lock);
-	}
-	if (!held)
+	if (size >= 0 && size <= DISK_HELD_ROOM)
 		return 0;
 	block_get_info(d->block, &info);
-	return err_set(e, EBUSY, "disk %.200s has failed, and %u of its requests are still to be tried again: let the machine go "
-				 "on first", info.path, held);
+	return err_set(e, EBUSY, "disk %.200s has failed, and %s of its requests are still to be tried again: let the machine go on first",
+		       info.path, size < 0 ? "the memory" : "too many");
 }
 
 static void disk_destroy(struct virtio *v)
@@ -421,6 +383,8 @@ static void disk_destroy(struct virtio *v)
 	struct disk *d = container_of(v, struct disk, v);
 
 	block_set_holding(d->block, false);
+	for (unsigned i = 0; i < v->nqueues; i++)
+		disk_held_drop(&d->q[i]);
 	disk_idle(v);
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		struct disk_request *req;
@@ -441,9 +405,27 @@ static const struct virtio_ops ops = {
 	.queue_reset = disk_queue_reset, .destroy = disk_destroy,
 };
 
+static void own_saving(struct device *own)
+{
+	disk_held_save(container_of(own, struct disk, own));
+}
+
+static void own_loaded(struct device *own)
+{
+	disk_held_load(container_of(own, struct disk, own));
+}
+
+static void own_destroy(struct device *own)
+{
+}
+
+static const struct device_ops own_ops = {
+	.state = &disk_state, .saving = own_saving, .loaded = own_loaded, .destroy = own_destroy,
+};
+
 static uint64_t disk_describe(struct disk *d, unsigned queues)
 {
-	struct config *c = &d->config;
+	struct disk_config *c = &d->config;
 	uint64_t features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY;
 	struct block_info info;
 
@@ -481,16 +463,20 @@ struct virtio *virtio_block_create(const struct device_env *env, unsigned instan
 		return NULL;
 	}
 	d->block = c->block;
-	setup.nqueues = MAX(1u, MIN(c->queues, (unsigned)QUEUES_MAX));
+	setup.nqueues = MAX(1u, MIN(c->queues, (unsigned)DISK_QUEUES));
 	setup.features = disk_describe(d, setup.nqueues);
 	setup.config = &d->config;
 	setup.config_len = CONFIG_LENGTH;
 	if (c->serial)
 		memcpy(d->serial, c->serial, strnlen(c->serial, SERIAL_LENGTH));
 	virtio_init(&d->v, env, instance, &setup);
+	d->own = (struct device){ .ops = &own_ops, .instance = instance, .hw = &d->hw };
+	d->v.own = &d->own;
 	for (unsigned i = 0; i < setup.nqueues; i++) {
 		d->q[i].d = d;
 		d->q[i].vq = &d->v.queue[i];
+		LIST_INIT(&d->q[i].kept);
+		LIST_INIT(&d->q[i].restored);
 		pthread_cond_init(&d->q[i].idle, NULL);
 	}
 	return &d->v;
