@@ -143,7 +143,8 @@ static int ports(struct virtio_board *b, const struct pc_config *config, struct 
 		port[i] = (struct virtio_port_config){ .chr = b->chr[i], .name = config->port[i].name,
 						       .console = !config->port[i].name };
 	}
-	return attach(b, virtio_console_create(b->env, b->count, port, config->nports, e), true, NULL, e);
+	b->console = virtio_console_create(b->env, b->count, port, config->nports, e);
+	return attach(b, b->console, true, NULL, e);
 }
 
 /* Files in the address space. What is mapped stays when the descriptor goes. */

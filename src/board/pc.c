@@ -536,6 +536,11 @@ int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e)
 	return err_set(e, ENODEV, "the machine has no network card %.60s", name);
 }
 
+bool pc_port_open(struct pc *pc, const char *name)
+{
+	return pc->virtio.console && virtio_console_is_open(pc->virtio.console, name);
+}
+
 int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e)
 {
 	uint64_t all = pc->vm->config->memory;

@@ -181,6 +181,9 @@ void pc_on_gone(struct pc *pc, void (*fn)(void *opaque), void *opaque);
 /* Frees one card that has gone, closing what was behind it, and says which it was; false: there is none. */
 bool pc_reap(struct pc *pc, char id[PC_ID]);
 
+/* A program of the guest has the virtio port of this name open. */
+bool pc_port_open(struct pc *pc, const char *name);
+
 /* The balloon: bytes the guest is to have. -ENODEV: there is none. */
 struct virtio_balloon_info;
 int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e);

@@ -255,7 +255,7 @@ struct virtio_board {
 	unsigned cpus, count; /* count: devices so far; those with a slot of their own have it in their number instead */
 	uint64_t pmem_start; /* where files are mapped, one after another */
 	struct chr *chr[PC_PORTS];
-	struct virtio *balloon, *tablet, *keyboard; /* NULL: none */
+	struct virtio *console, *balloon, *tablet, *keyboard; /* NULL: none */
 	struct pc_nets *nets;
 	struct pc_plug *plug;
 };

@@ -12,15 +12,62 @@
 #include <unistd.h>
 #include "cli/life.h"
 #include "cli/run.h"
+#include "ctl/agent.h"
 
 #define STOP_SECONDS 30
+#define CLOCK_MS 2000
 #define SAVE_MS (30 * 60 * 1000)
+
+/* The agent's own command wants hwclock, which not every guest has. */
+static void clock_tell(struct agent *agent)
+{
+	struct timespec now;
+	char text[32];
+	int status;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (!agent_call(agent, "guest-set-time", json_pack("{s:I}", "time", (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec), NULL, NULL))
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(text, sizeof(text), "@%lld", (long long)now.tv_sec);
+	agent_run(agent, (const char *const[]){ "date", "-u", "-s", text, NULL }, CLOCK_MS, &status, NULL);
+}
+
+/*
+ * The guest's clock stood still with it. Nothing but its agent can put it right: where a program has the agent's port open it is told
+ * the time; what goes wrong with that is the guest's affair.
+ */
+static void clock_correct(struct store_vm *m)
+{
+	struct ctl_peer *p = NULL;
+	json_t *machine = NULL;
+	struct agent agent;
+
+	if (ctl_connect(&p, m->fd, "control", ANSWER_MS, NULL))
+		return;
+	ctl_call_command(p, "ospite-query-machine", NULL, &machine, ANSWER_MS, NULL);
+	ctl_disconnect(p);
+	if (json_is_true(json_object_get(machine, "agent"))) {
+		agent_init(&agent, m->fd);
+		if (!agent_ready(&agent, CLOCK_MS, NULL))
+			clock_tell(&agent);
+		agent_dispose(&agent);
+	}
+	json_decref(machine);
+}
 
 int life_start(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
 {
-	int r = store_vm_lock(m, e);
+	struct store_status st = { 0 };
+	int r = store_vm_status(m, &st, e);
 
-	return r ? r : machine_start(s, m, e);
+	if (!r)
+		r = store_vm_lock(m, e);
+	if (!r)
+		r = machine_start(s, m, e);
+	if (!r && st.state == STORE_SUSPENDED)
+		clock_correct(m);
+	return r;
 }
 
 /* ---- the end */
@@ -137,6 +184,8 @@ int life_simple(const struct life_command *c, struct life_args *a, struct store 
 		if (!strcmp(commands_of[i][0], c->name)) {
 			r = ctl_call_command(p, commands_of[i][1], NULL, NULL, ANSWER_MS, e);
 			ctl_disconnect(p);
+			if (!r && !strcmp(c->name, "resume"))
+				clock_correct(m);
 			return r ? err_prefix(e, "machine '%s'", m->name) : 0;
 		}
 	return r;

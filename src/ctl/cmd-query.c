@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "board/pc.h"
+#include "ctl/agent.h"
 #include "ctl/private.h"
 
 int ctl_qmp_capabilities(struct ctl_call *call, struct err *e)
@@ -194,6 +195,7 @@ int ctl_ospite_query_machine(struct ctl_call *call, struct err *e)
 				 vm->config->cpu_model ? vm->config->cpu_model : "", "pid", (int)getpid(), "uptime-ms",
 				 us / 1000, "virtual-ms", (json_int_t)(clock_now(vm->clock) / 1000000), "started-at",
 				 (json_int_t)(c->born_us / 1000000));
+	json_object_set_new(call->result, "agent", json_boolean(c->config.pc && pc_port_open(c->config.pc, AGENT_PORT)));
 	add_address(call);
 	return 0;
 }

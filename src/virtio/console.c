@@ -342,6 +342,19 @@ static void own_destroy(struct device *d)
 
 static const struct device_ops own_ops = { .state = &console_state, .destroy = own_destroy };
 
+bool virtio_console_is_open(struct virtio *v, const char *name)
+{
+	struct console *c = container_of(v, struct console, v);
+	struct virtqueue *vq = &v->queue[CONTROL_IN];
+	bool open = false;
+
+	pthread_mutex_lock(&vq->lock);
+	for (unsigned i = 0; i < c->nports; i++)
+		open |= !strcmp(c->port[i].name, name) && c->hw.open[i];
+	pthread_mutex_unlock(&vq->lock);
+	return open;
+}
+
 struct virtio *virtio_console_create(const struct device_env *env, unsigned instance, const struct virtio_port_config *ports,
 				     unsigned n, struct err *e)
 {

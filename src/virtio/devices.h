@@ -32,6 +32,7 @@ struct virtio_port_config {
 };
 struct virtio *virtio_console_create(const struct device_env *env, unsigned instance, const struct virtio_port_config *ports,
 				     unsigned n, struct err *e);
+bool virtio_console_is_open(struct virtio *v, const char *name); /* a program of the guest has this port open */
 
 /*
  * Stream sockets between the guest and UNIX sockets of the host: what the guest connects to port P of CID 2 goes to PATH_P; a client

@@ -104,9 +104,14 @@ def main():
         if done.returncode not in (1, 125):
             fail("after a reset: status %d" % done.returncode)
         ospite_run("exec", "--time", str(SECONDS), "one", "true")
+        # the clock stood still, and is put right
         ospite_run("suspend", "one")
+        time.sleep(8)
+        before = time.time()
         ospite_run("start", "one")
-        ospite_run("exec", "--time", str(SECONDS), "one", "true")
+        guest = float(ospite_run("exec", "--time", str(SECONDS), "one", "date", "+%s").stdout)
+        if guest < before - 5 or guest > time.time() + 1:
+            fail("after resuming the guest's clock is wrong by %.1f s" % (guest - before))
         ospite_run("kill", "one")
         liars(work, ospite_run)
     finally:

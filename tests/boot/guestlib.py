@@ -184,6 +184,33 @@ class Control:
                 self.events.append(reply)
 
 
+class Folder:
+    """A machine with a folder: its commands, and its console as a Machine."""
+
+    def __init__(self, work, ospite, name):
+        self.work, self.ospite, self.name, self.console = work, ospite, name, None
+        self.environment = dict(os.environ, OSPITE_ROOT=work + "/root")
+        os.environ["OSPITE_ROOT"] = work + "/root"
+        atexit.register(lambda: subprocess.run([ospite, "kill", "--all", "--quiet"], env=self.environment, stderr=subprocess.DEVNULL))
+
+    def __call__(self, *words, status=0, text=""):
+        done = subprocess.run([self.ospite, words[0], *([self.name] if words[0] != "create" else []), *words[1:]], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.environment, cwd=self.work, timeout=SECONDS)
+        said = done.stdout.decode(errors="replace")
+        if done.returncode != status or text not in said:
+            fail("%s: status %d, expected %d with '%s':\n%s" % (" ".join(words), done.returncode, status, text, said), self.console)
+        return said
+
+    def attach(self):
+        if self.console:
+            self.console.kill()
+        self.console = Machine(self.work, [self.ospite, "console", self.name])
+
+    def guest(self, line, answer):
+        self.console.type(line)
+        return self.console.wait(answer)
+
+
 def needs(package, *paths):
     for path in paths:
         if not (shutil.which(path) or os.access(path, os.R_OK)):
