@@ -112,9 +112,13 @@ static bool has_key(const char *spec, const char *key)
 {
 	size_t len = strlen(key);
 
-	for (const char *at = spec; at; at = strchr(at, ','), at = at ? at + 1 : NULL)
+	for (const char *at = spec; at;) {
 		if (!strncmp(at, key, len) && at[len] == '=')
 			return true;
+		for (at = strchr(at, ','); at && at[1] == ','; at = strchr(at + 2, ',')) /* doubled: within a name */
+			;
+		at = at ? at + 1 : NULL;
+	}
 	return false;
 }
 

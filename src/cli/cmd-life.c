@@ -70,6 +70,18 @@ int life_start(const struct life_command *c, struct life_args *a, struct store *
 	return r;
 }
 
+bool life_autostarts(struct store_vm *m)
+{
+	char *text _free_ = NULL;
+	struct run_options o;
+	bool wanted;
+
+	run_options_init(&o);
+	wanted = !store_read(m->fd, "vm.yaml", &text, NULL) && (run_config_load(&o, text, NULL), o.autostart);
+	run_options_dispose(&o);
+	return wanted;
+}
+
 /* ---- the end */
 
 /*

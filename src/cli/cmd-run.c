@@ -469,6 +469,34 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 		return 0;                                                                          \
 	}
 
+static int set_cpu_weight(void *into, const char *value, struct err *e)
+{
+	uint64_t n;
+	int r = parse_number(value, 1, 10000, &n, e);
+
+	((struct run_options *)into)->limits.cpu_weight = r ? 0 : (unsigned)n;
+	return r;
+}
+
+/* "150%" or "150" */
+static int set_cpu_quota(void *into, const char *value, struct err *e)
+{
+	char text[16];
+	uint64_t n;
+	int r;
+
+	snprintf(text, sizeof(text), "%.*s", (int)(strlen(value) - (*value && value[strlen(value) - 1] == '%')), value);
+	r = parse_number(text, 1, MAX_CPUS * 100, &n, e);
+	((struct run_options *)into)->limits.cpu_quota = r ? 0 : (unsigned)n;
+	return r;
+}
+
+static int set_memory_max(void *into, const char *value, struct err *e)
+{
+	return parse_size(value, &((struct run_options *)into)->limits.memory_max, e);
+}
+
+SET_FLAG(set_autostart, autostart)
 SET_FLAG(set_no_reboot, vm.no_reboot)
 SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_vga, vga)
@@ -518,6 +546,10 @@ const struct option_def run_options[] = {
 	{ "exit-port", "PORT", "writing v there ends the VM with status (v<<1)|1", set_exit_port },
 	{ "no-reboot", NULL, "end when the guest resets, instead of starting again", set_no_reboot },
 	{ "user", "NAME", "root: as whom it runs, all of it [with a folder: ospite]", set_user },
+	{ "cpu-weight", "N", "its share of the CPUs beside others' 100, 1 to 10000", set_cpu_weight },
+	{ "cpu-quota", "PERCENT", "of one CPU, the most it may use: 150%", set_cpu_quota },
+	{ "memory-max", "SIZE", "the most its process may use, guest and ours", set_memory_max },
+	{ "autostart", NULL, "with a folder: 'ospite start --autostart' starts it", set_autostart },
 	{ "unconfined", NULL, "all system calls and privileges stay: to find faults", set_unconfined },
 	{ "hostname", "NAME", "first boot (NoCloud): the guest's name [the machine's]", set_hostname },
 	{ "ssh-key", "FILE", "first boot: public keys that may log in", set_ssh_key, OPTION_LIST | OPTION_PATH },

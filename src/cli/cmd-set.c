@@ -67,14 +67,24 @@ static int list_write(const struct list *l, char **text, const char *key, struct
 	return 0;
 }
 
+/* What follows the next comma that is not doubled (within a name); NULL: there is none. */
+static char *word_next(char *at)
+{
+	for (at = strchr(at, ','); at && at[1] == ','; at = strchr(at + 2, ','))
+		;
+	return at ? at + 1 : NULL;
+}
+
 /* The value of "key=" in "...,key=value,..."; NULL: not there. Its end in *end. */
 static char *key_in(char *item, const char *key, char **end)
 {
 	size_t len = strlen(key);
 
-	for (char *at = item; at; at = strchr(at, ','), at = at ? at + 1 : NULL)
+	for (char *at = item; at; at = word_next(at))
 		if (!strncmp(at, key, len) && at[len] == '=') {
-			*end = strchrnul(at, ',');
+			char *next = word_next(at);
+
+			*end = next ? next - 1 : at + strlen(at);
 			return at + len + 1;
 		}
 	return NULL;

@@ -17,6 +17,7 @@ LIFE_SET(life_set_quiet, quiet)
 LIFE_SET(life_set_all, all)
 LIFE_SET(life_set_force, force)
 LIFE_SET(life_set_follow, follow)
+static LIFE_SET(set_autostart, autostart)
 static LIFE_SET(set_edit, edit)
 static LIFE_SET(set_once, once)
 static LIFE_SET(set_own_log, own_log)
@@ -99,6 +100,9 @@ LIFE_CHANGE(change_link, LIFE_SET_LINK)
 
 static const struct option_def plain[] = { LIFE_ROOT, LIFE_QUIET, LIFE_END };
 static const struct option_def several[] = { LIFE_ALL, LIFE_ROOT, LIFE_QUIET, LIFE_END };
+static const struct option_def start_options[] = {
+	{ "autostart", NULL, "all whose vm.yaml says autostart: true", set_autostart }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
 static const struct option_def ps_options[] = { LIFE_ALL, LIFE_JSON, LIFE_QUIET, LIFE_ROOT, LIFE_END };
 static const struct option_def info_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_END };
 static const struct option_def stop_options[] = {
@@ -164,7 +168,7 @@ static const struct option_def root_only[] = { LIFE_ROOT, LIFE_END };
 #define MANY 4096
 
 const struct life_command life_commands[] = {
-	{ "start", "NAME...", "start machines; a suspended one goes on where it was", plain, 1, MANY, NULL, life_start },
+	{ "start", "NAME...", "start machines; a suspended one goes on where it was", start_options, 1, MANY, NULL, life_start },
 	{ "stop", "NAME...", "press the power button; after --time, force", stop_options, 1, MANY, NULL, life_stop, true },
 	{ "kill", "NAME...", "end machines at once, as pulling the plug does", several, 1, MANY, NULL, life_kill, true },
 	{ "pause", "NAME...", "let machines stand still", several, 1, MANY, NULL, life_simple, true },
@@ -253,11 +257,14 @@ static int each_of_all(const struct life_command *c, struct life_args *a, struct
 	for (unsigned i = 0; i < count; i++) {
 		struct store_status st = { 0 };
 		struct store_vm m;
+		bool wanted;
 
 		if (!store_vm_open(s, names[i], &m, NULL)) {
 			store_vm_status(&m, &st, NULL);
+			wanted = a->autostart ? st.state != STORE_RUNNING && life_autostarts(&m) :
+						st.state == STORE_RUNNING || !c->running_only;
 			store_vm_close(&m);
-			if (st.state == STORE_RUNNING || !c->running_only)
+			if (wanted)
 				failed |= each_one(c, a, s, names[i]);
 		}
 		free(names[i]);
@@ -278,7 +285,7 @@ static int life_do(const struct life_command *c, struct life_args *a, struct err
 		return r;
 	if (c->run)
 		r = c->run(c, a, &s, e);
-	else if (a->all)
+	else if (a->all || a->autostart)
 		r = each_of_all(c, a, &s, e);
 	else {
 		for (unsigned i = 0; i < a->nwords; i++)
@@ -318,9 +325,9 @@ int cmd_life(int argc, char **argv)
 	r = room && changes ? 0 : err_set(&e, ENOMEM, "out of memory");
 	if (!r)
 		r = options_parse_words(c->options, &a, argc, argv, take_word, &e);
-	if (!r && a.nwords < c->min && !(a.all && !a.nwords))
+	if (!r && a.nwords < c->min && !((a.all || a.autostart) && !a.nwords))
 		r = err_set(&e, EINVAL, "usage: ospite %s %s", c->name, c->usage);
-	if (!r && (a.nwords > c->max || (a.all && a.nwords)))
+	if (!r && (a.nwords > c->max || ((a.all || a.autostart) && a.nwords)))
 		r = err_set(&e, EINVAL, "unexpected '%.60s'; usage: ospite %s %s", a.words[a.nwords - 1], c->name, c->usage);
 	if (!r)
 		r = life_do(c, &a, &e);

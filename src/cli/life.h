@@ -20,6 +20,7 @@ struct life_args {
 	const char *root;
 	const char *drive, *format, *user;
 	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct, thin;
+	bool autostart;
 	bool rest; /* the second word and what follows is somebody else's command line */
 	uint64_t time, lines; /* UINT64_MAX: not given */
 	const char **set; /* --set KEY=VALUE, in order; values of words and these are argv's */
@@ -91,6 +92,7 @@ int life_simple(const struct life_command *c, struct life_args *a, struct store 
 int life_suspend(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
 int life_wait(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
 int life_rm(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e);
+bool life_autostarts(struct store_vm *m); /* its vm.yaml says so */
 int life_set(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_rename(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_config(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);

@@ -273,6 +273,8 @@ static int confine_begin(struct run *run, struct err *e)
 {
 	int r = confine_prepare(run, e);
 
+	if (!r)
+		r = limits_apply(&run->options->limits, e);
 	if (!r && run->confine.uid && run->home)
 		r = folder_give(run, e);
 	return r || run->options->unconfined ? r : confine_early(&run->confine, e);

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "store/config.h"
 #include "store/store.h"
+#include "vm/limits.h"
 #include "vm/vm.h"
 
 #define MODULES_MAX 32
@@ -21,6 +22,8 @@ struct run_options {
 	struct pc_module module[MODULES_MAX];
 	char *module_text[MODULES_MAX];
 	char *disk_text[PC_DISKS], *port_text[PC_PORTS], *vsock_text, *share_text[PC_SHARES];
+	struct limits limits;
+	bool autostart; /* 'ospite start --autostart' starts it */
 	const char *user; /* root's: who runs the machine */
 	bool unconfined;
 	bool vga; /* a display adapter without firmware */

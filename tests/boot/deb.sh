@@ -16,7 +16,7 @@ mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/lib/d
 d() { dpkg --root="$root" --force-script-chrootless --force-depends --log=/dev/null "$@" >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg $*"; }; }
 d -i "$deb"
 "$root/usr/bin/ospite" version | grep -q '^ospite [0-9]' || fail "it does not run"
-for file in lib/systemd/system/ospite@.service usr/share/bash-completion/completions/ospite usr/share/zsh/vendor-completions/_ospite \
+for file in lib/systemd/system/ospite@.service lib/systemd/system/ospite-autostart.service usr/share/bash-completion/completions/ospite usr/share/zsh/vendor-completions/_ospite \
 	usr/share/fish/vendor_completions.d/ospite.fish usr/share/doc/ospite/copyright; do
 	[ -s "$root/$file" ] || fail "no $file"
 done

@@ -161,6 +161,23 @@ check "what is no qcow2 is not started" 125 "d,1.qcow2" o start i
 check "run a kernel with a name" 0 named o run --detach ./echo.bin named --memory 4M --engine interp
 check "kill it" 0 named o rm --force named
 check "rm them" 0 k o rm k i
+# autostart, and limits of the process where this host lets us have control groups
+check "create auto" 0 auto o create auto --kernel echo.bin --memory 4M --engine interp --autostart
+check "create other" 0 other o create other --kernel echo.bin --memory 4M --engine interp
+check "start --autostart" 0 auto o start --autostart
+check "only that" 0 inactive sh -c "'$ospite' ps --all | grep other"
+check "start --autostart of none more" 0 "" o start --autostart
+check "stop it" 0 auto o kill auto
+check "a quota that is none" 125 "must be from 1" o config auto --set cpu-quota=0
+check "limits" 0 "" o config auto --set cpu-quota=150% --set cpu-weight=50 --set memory-max=300M
+if o start auto >out 2>&1; then
+	pid=$(o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+	check "its control group" 0 "/ospite/vm-$pid" cat "/proc/$pid/cgroup"
+	check "end it" 0 auto o kill auto
+else
+	check "a host without control groups of ours" 0 "systemd-run" cat out
+fi
+check "rm auto" 0 auto o rm auto other
 check "doctor" 0 seccomp o doctor
 check "doctor --json" 0 '"verdict": "ok"' o doctor --json
 check "run --detach" 0 vm1 o run --detach --kernel echo.bin --memory 4M --engine interp
