@@ -145,7 +145,6 @@ void dsdt_pci(struct aml *a, const struct acpi_config *config)
 	scope = aml_scope(a, "\\_SB_");
 	device = aml_device(a, "PCI0");
 	aml_name_eisaid(a, "_HID", "PNP0A03");
-	aml_name_integer(a, "_ADR", 0);
 	aml_name_integer(a, "_UID", 0);
 	windows(a, config);
 	routing(a, "PRTA", pins);

@@ -162,8 +162,28 @@ static bool direction_start(struct link *l, void *(*fn)(void *))
 	return true;
 }
 
+/*
+ * Version and no security, of clients that give no password; libneatvnc knows but 3.8, so older ones (RFC 6143, appendix A) have it
+ * settled here. *result: they wait for the security result. False: that is no VNC client.
+ */
+static bool client_greet(int client, bool *result)
+{
+	static const uint8_t one_kind[] = { 1, VNC_SECURITY_NONE }, decided[] = { 0, 0, 0, VNC_SECURITY_NONE };
+	char said[12];
+	uint8_t chosen;
+
+	if (!send_all(client, (const uint8_t *)VNC_VERSION, 12) || recv(client, said, 12, MSG_WAITALL) != 12)
+		return false;
+	*result = !memcmp(said, VNC_VERSION, 12);
+	if (!memcmp(said, "RFB 003.003\n", 12) || !memcmp(said, "RFB 003.005\n", 12)) /* the latter counts as the former */
+		return send_all(client, decided, sizeof(decided));
+	if (!*result && memcmp(said, "RFB 003.007\n", 12))
+		return false;
+	return send_all(client, one_kind, sizeof(one_kind)) && recv(client, &chosen, 1, 0) == 1 && chosen == VNC_SECURITY_NONE;
+}
+
 /* What the client has said to us already, as it is: version, no security. */
-static bool server_greet(int server)
+static bool server_greet(int server, bool result)
 {
 	uint8_t said[256];
 	bool offered = false;
@@ -174,29 +194,34 @@ static bool server_greet(int server)
 	for (unsigned i = 1; i <= said[0]; i++)
 		offered |= said[i] == VNC_SECURITY_NONE;
 	said[0] = VNC_SECURITY_NONE;
-	return offered && send_all(server, said, 1); /* the result goes on to the client, who waits for just that */
+	if (!offered || !send_all(server, said, 1))
+		return false;
+	/* the result goes on to the client, if he waits for just that */
+	return result || (recv(server, said, 4, MSG_WAITALL) == 4 && !(said[0] | said[1] | said[2] | said[3]));
 }
 
 /* Let the client through to the server. False: it is not to be, or the server does not answer. */
 static bool link_open(struct link *l)
 {
 	struct vnc_gate *g = l->gate;
+	bool result = true;
 	int server;
 
 	if (g->auth) {
 		l->session = vnc_auth_admit(g->auth, l->client);
 		if (!l->session)
 			return false;
+	} else if (!client_greet(l->client, &result)) {
+		return false;
 	}
 	server = server_connect(g);
 	if (server < 0)
 		return false;
-	if (l->session && !server_greet(server)) {
+	if (!server_greet(server, result)) {
 		close(server);
 		return false;
 	}
-	if (l->session)
-		l->filter.greeted = VNC_GREETED;
+	l->filter.greeted = VNC_GREETED;
 	pthread_mutex_lock(&g->lock);
 	l->server = server;
 	l->directions++;
