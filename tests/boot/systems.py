@@ -4,7 +4,7 @@
 
 usage: systems.py OSPITE CASE     (the cases are the functions below whose names start with "case_")
 """
-import os, queue, re, shutil, sys, time
+import atexit, mmap, os, queue, re, shutil, subprocess, sys, time
 import guestlib
 from guestlib import PARTITION, Control, Machine, fail, grub_on_disk, make, needs, skip, work_folder
 
@@ -151,12 +151,12 @@ def case_memtest(work, ospite):
         fail("memtest86+ found errors", machine)
 
 
-def case_ipxe(work, ospite):
+def case_ipxe(work, ospite, engine="dbt"):
     """iPXE from its CD: isolinux loads it; its command line answers and gets an address by both kinds of network cards."""
     iso = "/usr/lib/ipxe/ipxe.iso"
     needs("ipxe", iso)
     needs("seabios", "/usr/share/seabios/bios-256k.bin")
-    machine = Screen(work, ospite, "--memory", "64M", "--cdrom", iso, "--net", "user", "--net", "user,model=e1000")
+    machine = Screen(work, ospite, "--memory", "64M", "--cdrom", iso, "--net", "user", "--net", "user,model=e1000", engine=engine)
     machine.until("Open Source Network Boot Firmware", "Features:")
     # it waits two seconds of its own for the key, which this end may miss on a busy host: the BIOS keeps one that comes too early
     end = time.monotonic() + guestlib.SECONDS
@@ -176,21 +176,25 @@ def case_ipxe(work, ospite):
         machine.until("net%s.dhcp/ip:ipv4 = 10.0." % card)
 
 
-def case_grub_disk(work, ospite):
-    """GRUB from a hard disk's boot sector loads a stock kernel out of ext4; the kernel finds that disk again."""
+def case_ipxe_interp(work, ospite):
+    """The same, all of it interpreted."""
+    case_ipxe(work, ospite, "interp")
+
+
+def grub_disk(work, ospite, engine, bus, package, modules, device):
     needs("e2fsprogs", "mke2fs")
     needs("seabios", "/usr/share/seabios/bios-256k.bin")
-    kernel, modules = guestlib.kernel_of("linux-image-cloud-amd64", ["virtio_blk"])
+    kernel, folder = guestlib.kernel_of(package, modules)
     root, disk, size = work + "/root", work + "/disk", 96 << 20
     os.makedirs(root + "/boot/grub")
     shutil.copy(kernel, root + "/boot/vmlinuz")
-    guestlib.initramfs(root + "/boot/initrd", modules, ["virtio_blk"], """
-wait_for '[ -b /dev/vda1 ]'
+    guestlib.initramfs(root + "/boot/initrd", folder, modules, """
+wait_for '[ -b /dev/DEVICE1 ]'
 mount -t tmpfs t /tmp
-dd if=/dev/vda1 of=/tmp/super bs=1024 skip=1 count=1 2>/dev/null
+dd if=/dev/DEVICE1 of=/tmp/super bs=1024 skip=1 count=1 2>/dev/null
 hexdump -s 56 -n 2 -e '1/2 "magic %x\\n"' /tmp/super
 poweroff -f
-""")
+""".replace("DEVICE", device))
     with open(root + "/boot/grub/grub.cfg", "w") as f:
         f.write("set timeout=0\nmenuentry linux {\nlinux /boot/vmlinuz console=ttyS0 loglevel=4 panic=-1\n"
                 "initrd /boot/initrd\n}\n")
@@ -198,9 +202,21 @@ poweroff -f
         f.truncate(size)
     make("mke2fs", "-q", "-t", "ext4", "-d", root, "-E", "offset=%d" % PARTITION, disk, "%dk" % ((size - PARTITION) >> 10))
     grub_on_disk(disk, size)
-    machine = Screen(work, ospite, "--memory", "256M", "--disk", disk + ",bus=virtio")
+    machine = Screen(work, ospite, "--memory", "256M", "--disk", disk + ",bus=" + bus, engine=engine)
     machine.wait("magic ef53")
     machine.end()
+
+
+def case_grub_disk(work, ospite):
+    """GRUB from a hard disk's boot sector loads a stock kernel out of ext4; the kernel finds that disk again."""
+    grub_disk(work, ospite, "dbt", "virtio", "linux-image-cloud-amd64", ["virtio_blk"], "vda")
+
+
+def case_grub_ahci(work, ospite):
+    """The same from a SATA disk, with a kernel that is not made for virtual machines."""
+    grub_disk(work, ospite, "dbt", "ahci", "linux-image-amd64",
+              ["crct10dif_common", "crct10dif_generic", "crc-t10dif", "crc64", "crc64_rocksoft_generic", "crc64-rocksoft", "t10-pi",
+               "scsi_common", "scsi_mod", "libata", "libahci", "ahci", "sd_mod"], "sda")
 
 
 def case_bios(work, ospite):
@@ -305,6 +321,53 @@ def case_debian(work, ospite):
             machine.type("root")
     machine.control.ask("system_powerdown")
     machine.end()
+
+
+def case_debian_ide(work, ospite):
+    """The same Debian on an IDE disk, with 16 CPUs in two sockets, as a machine with a folder: `ospite stop` presses its power button."""
+    disk = os.path.join(guestlib.cache_folder(), "debian/disk.img")
+    if not os.path.exists(disk):
+        skip("no Debian in the cache (./check makes it, as root, with mmdebstrap)")
+    needs("seabios", "/usr/share/seabios/bios-256k.bin")
+    needs("qemu-utils", "qemu-io")
+    over = work + "/over.qcow2"
+    make(ospite, "image", "create", over, "--backing", disk, "--backing-format", "raw")
+    with open(disk, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as data:  # its boot menu names the disk
+        at = data.find(b"root=/dev/vda1")
+        assert at >= 0
+        sector = at & -512
+        with open(work + "/sector", "wb") as out:
+            out.write(data[sector:sector + 1024].replace(b"root=/dev/vda1", b"root=/dev/sda1"))
+    make("qemu-io", "-f", "qcow2", "-c", "write -s %s/sector %d 1024" % (work, sector), over)
+    os.environ["OSPITE_ROOT"] = work + "/machines"
+    atexit.register(subprocess.run, [ospite, "kill", "deb"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    make(ospite, "run", "--detach", "--name", "deb", "--engine", "dbt", "--memory", "768M", "--cpus", "16,sockets=2,cores=4,threads=2",
+         "--disk", "format=qcow2,bus=ide,backing=header,file=" + over)
+
+    def output(*command):
+        return subprocess.run([ospite] + list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode(errors="replace")
+
+    def until(*words):
+        end = time.monotonic() + guestlib.SECONDS
+        while True:
+            text = output("screenshot", "deb", "--text")
+            if all(w in text for w in words):
+                return
+            if time.monotonic() > end:
+                print(text, output("logs", "deb")[-3000:], output("info", "deb"))
+                fail("not on the screen: %s" % (words,))
+            time.sleep(0.3)
+
+    until("ospite-debian login:")
+    make(ospite, "sendkey", "deb", *"root", "ret")
+    until("Password:")
+    make(ospite, "sendkey", "deb", *"ospite", "ret")
+    until("root@ospite-debian:~#")
+    make(ospite, "sendkey", "deb", *"lscpu", "spc", "minus", "p", "equal", *"socket", "comma", *"core", "ret")
+    until("\n0,0\n0,0\n0,1\n0,1\n", "\n1,7\n1,7\n")
+    print(output("stop", "--time", str(guestlib.SECONDS), "deb"))
+    if "Power down" not in output("logs", "deb"):
+        fail("the button has not powered it off: " + output("logs", "deb")[-3000:] + output("info", "deb"))
 
 
 def main():
