@@ -24,6 +24,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 #include <slirp/libslirp.h>
+#include "backend/net-frag.h"
 #include "backend/net-merge.h"
 #include "backend/net.h"
 #include "base/base.h"
@@ -80,6 +81,7 @@ struct user {
 	uint8_t target6[16];
 	uint64_t target6_seen; /* ms; 0: never, it is a guess */
 	bool neighbour; /* the guest has said where it is: frames may have waited for that within libslirp */
+	struct net_frag frag;
 	uint8_t frame[NET_WIRE_FRAME];
 };
 
@@ -464,7 +466,11 @@ static enum net_result user_send(struct net_link *l, const struct net_wire *w, c
 	for (unsigned i = 0; i < n; at += iov[i++].iov_len)
 		memcpy(u->frame + at, iov[i].iov_base, iov[i].iov_len);
 	learn(u, u->frame, len);
-	if (u->sockets < u->sockets_max || !makes_socket(u->frame, len))
+	if (net_frag_is(u->frame, len))
+		len = net_frag_add(&u->frag, u->frame, len, now_ms(), u->frame);
+	if (!len) {
+		/* it waits for the rest of its datagram, or is none */
+	} else if (u->sockets < u->sockets_max || !makes_socket(u->frame, len))
 		slirp_input(u->slirp, u->frame, (int)len);
 	else
 		net_dropped(l, false);
@@ -531,6 +537,7 @@ static void user_destroy(struct net_link *l)
 	cleanup_close(&u->epoll);
 	cleanup_close(&u->timer);
 	net_merge_dispose(&u->merge);
+	net_frag_dispose(&u->frag);
 	free(u->fd);
 	free(u->forward6);
 	pthread_mutex_destroy(&u->lock);

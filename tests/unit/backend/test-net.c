@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "backend/net-merge.h"
+#include "backend/net-frag.h"
 #include "backend/net.h"
 #include "base/base.h"
 #include "base/err.h"
@@ -312,6 +313,71 @@ static void test_busy(void **state)
 }
 
 /* Nonsense in the header never reads or writes outside (under the sanitizers), and nothing wrong gets through as complete. */
+/* ---- fragments */
+
+/* Bytes [from, from + n) of a datagram. */
+static size_t fragment(uint8_t *f, unsigned id, unsigned from, unsigned n, bool more)
+{
+	uint8_t *ip = f + NET_HEADER;
+	uint16_t sum;
+
+	memset(f, 0, NET_HEADER + 20);
+	f[12] = 8;
+	memcpy(ip, (uint8_t[]){ 0x45, 0, (uint8_t)((20 + n) >> 8), (uint8_t)(20 + n), 0, (uint8_t)id, (uint8_t)((more ? 0x20 : 0) | from / 8 >> 8),
+				(uint8_t)(from / 8), 64, 17, 0, 0, 10, 0, 2, 15, 10, 0, 2, 2 }, 20);
+	sum = (uint16_t)~net_fold(net_sum(0, ip, 20));
+	memcpy(ip + 10, &sum, 2);
+	for (unsigned i = 0; i < n; i++)
+		ip[20 + i] = (uint8_t)((from + i) * 7 + (from + i) / 256);
+	return NET_HEADER + 20 + n;
+}
+
+static size_t put(struct net_frag *r, unsigned id, unsigned from, unsigned n, bool more, uint64_t now)
+{
+	static uint8_t f[NET_WIRE_FRAME], out[NET_WIRE_FRAME];
+	size_t len = fragment(f, id, from, n, more), whole;
+
+	assert_true(net_frag_is(f, len));
+	whole = net_frag_add(r, f, len, now, out);
+	if (whole) {
+		assert_false(net_frag_is(out, whole));
+		assert_int_equal(out[NET_HEADER + 2] << 8 | out[NET_HEADER + 3], whole - NET_HEADER);
+		assert_int_equal(net_fold(net_sum(0, out + NET_HEADER, 20)), 0xffff);
+		for (unsigned i = 0; i < whole - NET_HEADER - 20; i++)
+			assert_int_equal(out[NET_HEADER + 20 + i], (uint8_t)(i * 7 + i / 256));
+	}
+	return whole;
+}
+
+static void test_fragments(void **state)
+{
+	struct net_frag *r = calloc(1, sizeof(*r));
+
+	/* in order, backwards, doubled */
+	assert_int_equal(put(r, 1, 0, 1480, true, 0) + put(r, 1, 1480, 1480, true, 0), 0);
+	assert_int_equal(put(r, 1, 2960, 100, false, 0), NET_HEADER + 20 + 3060);
+	assert_int_equal(put(r, 2, 800, 3, false, 0) + put(r, 2, 400, 400, true, 0) + put(r, 2, 400, 400, true, 0), 0);
+	assert_int_equal(put(r, 2, 0, 400, true, 0), NET_HEADER + 20 + 803);
+	assert_int_equal(put(r, 2, 800, 3, false, 0), 0);
+	/* the longest there is; longer ones, lengths that contradict, overlaps, none at all */
+	assert_int_equal(put(r, 3, 32768, 65515 - 32768, false, 0), 0);
+	assert_int_equal(put(r, 3, 0, 32768, true, 0), NET_HEADER + 65535);
+	assert_int_equal(put(r, 4, 65528, 100, false, 0) + put(r, 4, 0, 65528, true, 0), 0);
+	assert_int_equal(put(r, 5, 65528, 7, false, 0) + put(r, 5, 0, 65528, true, 0), 0);
+	assert_int_equal(put(r, 6, 80, 8, false, 0) + put(r, 6, 96, 8, false, 0) + put(r, 6, 0, 80, true, 0), 0);
+	assert_int_equal(put(r, 7, 0, 80, true, 0) + put(r, 7, 72, 16, false, 0) + put(r, 7, 80, 8, false, 0), 0);
+	assert_int_equal(put(r, 8, 0, 0, true, 0) + put(r, 8, 0, 9, true, 0), 0);
+	/* others make room for themselves; what is old is forgotten */
+	assert_int_equal(put(r, 10, 0, 80, true, 1), 0);
+	for (unsigned id = 11; id < 11 + NET_FRAG_SLOTS; id++)
+		assert_int_equal(put(r, id, 0, 80, true, id), 0);
+	assert_int_equal(put(r, 10, 80, 8, false, 20), 0);
+	assert_int_equal(put(r, 10 + NET_FRAG_SLOTS, 80, 8, false, 20), NET_HEADER + 20 + 88);
+	assert_int_equal(put(r, 9 + NET_FRAG_SLOTS, 80, 8, false, 9 + NET_FRAG_SLOTS + NET_FRAG_MS), 0);
+	net_frag_dispose(r);
+	free(r);
+}
+
 static void test_nonsense(void **state)
 {
 	static uint8_t whole[NET_WIRE_FRAME];
@@ -346,7 +412,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
-		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense), cmocka_unit_test(test_fragments),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
