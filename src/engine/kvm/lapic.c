@@ -42,12 +42,20 @@ static void host_changed(void *opaque, struct cpu *c)
 	atomic_store(&vm->lapics_dirty, true);
 }
 
+/* struct kvm_msrs without its entries: clang takes that at the end of a struct only. */
+struct msrs_head {
+	uint32_t nmsrs, pad;
+};
+_Static_assert(sizeof(struct msrs_head) == sizeof(struct kvm_msrs), "KVM_GET_MSRS");
+
 /* The table is as large as its last entry. What is no level interrupt is left out: its end interests nobody. */
 static void host_routes(void *opaque)
 {
 	struct kvm_vm *vm = opaque;
 	struct {
-		struct kvm_irq_routing head;
+		struct {
+			uint32_t nr, flags;
+		} head; /* struct kvm_irq_routing, which clang takes at the end of a struct only */
 		struct kvm_irq_routing_entry entry[PINS];
 	} table = { 0 };
 
@@ -118,7 +126,7 @@ static void fetch(struct cpu *c)
 	struct kvm_lapic_state page;
 	struct kvm_sregs sregs;
 	struct {
-		struct kvm_msrs head;
+		struct msrs_head head;
 		struct kvm_msr_entry entry;
 	} deadline = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
 
@@ -179,7 +187,7 @@ static int load_one(struct cpu *c, struct err *e)
 	struct kvm_sregs sregs;
 	struct apic_regs r;
 	struct {
-		struct kvm_msrs head;
+		struct msrs_head head;
 		struct kvm_msr_entry entry;
 	} deadline = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
 	int rc = kvm_tsc_load(c, e); /* the deadline is in the guest's time */
@@ -232,7 +240,7 @@ int kvm_lapics_load(struct kvm_vm *vm, struct err *e)
 void kvm_lapic_deadline_again(struct kvm_cpu *k)
 {
 	struct {
-		struct kvm_msrs head;
+		struct msrs_head head;
 		struct kvm_msr_entry entry;
 	} deadline = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
 
