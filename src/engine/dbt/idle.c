@@ -124,6 +124,8 @@ uint64_t dbt_idle(struct cpu *c)
 	}
 	trimmed = d->trimmed;
 	pthread_mutex_unlock(&d->lock);
+	if (trimmed)
+		interp_give_back(dc->legacy); /* only its own thread may */
 	dc->idle_from = now;
 	dc->idle_used = used;
 	dc->idle_look = now + d->idle_after / 4;

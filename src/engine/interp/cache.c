@@ -79,6 +79,20 @@ void cache_drop_all(struct code_cache *cache)
 	cache_clear(cache);
 }
 
+void cache_give_back(struct code_cache *cache)
+{
+	uintptr_t from = ((uintptr_t)cache->hash + 4095) & ~(uintptr_t)4095;
+	uintptr_t to = ((uintptr_t)cache->hash + sizeof(cache->hash)) & ~(uintptr_t)4095;
+
+	if (!cache->nblocks)
+		return;
+	cache_clear(cache);
+	cache->nblocks = cache->ninsns = 0;
+	madvise((void *)from, to - from, MADV_DONTNEED);
+	madvise(cache->insns, cache->max_insns * sizeof(struct insn), MADV_DONTNEED);
+	madvise(cache->blocks, cache->max_blocks * sizeof(struct block), MADV_DONTNEED);
+}
+
 static struct block **page_bucket(struct code_cache *cache, gpa_t page)
 {
 	return &cache->pages[(page >> 12) & (CACHE_PAGES - 1)];

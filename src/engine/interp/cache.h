@@ -49,6 +49,8 @@ struct code_cache {
 struct code_cache *cache_create(unsigned ncpus);
 void cache_destroy(struct code_cache *cache);
 void cache_drop_all(struct code_cache *cache);
+/* The same, and its memory goes back to the host: not while anything of it is being executed. */
+void cache_give_back(struct code_cache *cache);
 /* Forget what was decoded from this physical page; of a block being executed nothing more is
  * executed. */
 void cache_drop_page(struct code_cache *cache, gpa_t page);

@@ -28,6 +28,7 @@ void registry_boundary(struct code_registry *r, struct cpu *c);
 /* One that keeps what it decodes. */
 struct interp *interp_create_keeping(struct cpu *c, struct code_registry *r, struct err *e);
 void interp_forget(struct interp *in); /* all it keeps */
+void interp_give_back(struct interp *in); /* the CPU is halted: what is decoded and its memory; on its thread */
 
 /* For engines with a loop of their own: before c->stop of the last run is cleared, */
 void interp_resume(struct interp *in, const struct cpu *c);

@@ -611,6 +611,11 @@ void interp_forget(struct interp *in)
 	cache_drop_all(in->cache);
 }
 
+void interp_give_back(struct interp *in)
+{
+	cache_give_back(in->cache);
+}
+
 void interp_destroy(struct interp *in)
 {
 	if (!in)

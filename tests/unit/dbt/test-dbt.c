@@ -333,6 +333,35 @@ static void small_cache(void **state)
 	unsetenv("OSPITE_CODE_CACHE");
 }
 
+PROGRAM(prog_real, ".code16\n mov cx, 1000\n 1: add ax, cx\n rol ax, 3\n loop 1b\n hlt\n .code64\n");
+
+/* The same of what the interpreter keeps of 16-bit code. */
+static void idle_in_real_mode(void **state)
+{
+	uint64_t sum[2];
+
+	for (unsigned e = 0; e < 2; e++) {
+		struct guest g;
+		struct cpu *c;
+
+		start(&g, e ? &engine_dbt : &engine_interp, 1);
+		c = &g.cpus[0];
+		guest_real(&g, 0);
+		guest_load(&g, GUEST_CODE, prog_real, (uint64_t)(prog_real_end - prog_real));
+		for (unsigned n = 0; n < 3; n++) {
+			c->s.activity = ACTIVITY_RUN;
+			c->s.rip = 0;
+			assert_int_equal(guest_run(&g, 0), STOP_HLT);
+			if (e)
+				interp_give_back(dbt_cpu(c)->legacy);
+		}
+		sum[e] = c->s.gpr[RAX];
+		guest_destroy(&g);
+	}
+	assert_int_not_equal(sum[0], 0);
+	assert_int_equal(sum[0], sum[1]);
+}
+
 /* An idle machine gives everything back, and goes on as if it had not. */
 static void idle_gives_back(void **state)
 {
@@ -481,7 +510,7 @@ int main(void)
 		cmocka_unit_test(fp_in_runs),
 		cmocka_unit_test(not_offered),	  cmocka_unit_test(straddling), cmocka_unit_test(self_modifying),
 		cmocka_unit_test(floating_point), cmocka_unit_test(faults),	cmocka_unit_test(small_cache),
-		cmocka_unit_test(idle_gives_back),
+		cmocka_unit_test(idle_gives_back), cmocka_unit_test(idle_in_real_mode),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(swaps),
