@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Virtqueues: both layouts in order and out of order, notification both ways, and rings a hostile guest makes. */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <cmocka.h>
 #include "driver.h"
@@ -348,6 +351,78 @@ static void test_random_rings(void **state)
 	assert_true(chains > 20);
 }
 
+/* ---- rings that change while they are read */
+
+static _Atomic bool scribbling;
+
+static void *scribble(void *opaque)
+{
+	static const uint64_t address[] = { AT_DATA, AT_TABLE, RAM_SIZE - 8, RAM_SIZE, UINT64_MAX - 4096, 0 };
+	static const uint32_t length[] = { 16, 160, 4096, RAM_SIZE, UINT32_MAX, 0 };
+	const struct driver *to = opaque;
+	unsigned seed = 1;
+
+	while (atomic_load(&scribbling)) {
+		uint8_t *desc = to->ram + (rand_r(&seed) & 1 ? AT_DESC : AT_TABLE) + 16u * ((unsigned)rand_r(&seed) % 16);
+		uint64_t half = length[rand_r(&seed) % 6] | (uint64_t)(rand_r(&seed) & 0x8087) << 32 |
+				(uint64_t)(rand_r(&seed) & 0x808f) << 48;
+
+		__atomic_store_n((uint64_t *)(void *)desc, address[rand_r(&seed) % 6], __ATOMIC_RELAXED);
+		__atomic_store_n((uint64_t *)(void *)(desc + 8), half, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* What a chain says it has is what it has, and all of it is memory, whatever another CPU writes meanwhile. */
+static void test_changing(void **state)
+{
+	unsigned chains = 0;
+	pthread_t other;
+
+	for (unsigned packed = 0; packed < 2; packed++) {
+		driver_open(&d, &vq, 16, packed, true);
+		atomic_store(&scribbling, true);
+		assert_int_equal(pthread_create(&other, NULL, scribble, &d), 0);
+		for (unsigned i = 0; i < 30000 || chains < 200 * (packed + 1); i++) {
+			uint64_t out_len = 0, in_len = 0;
+
+			if (!vq.running) { /* broken: as after a reset, and with other rings */
+				sched_yield();
+				vq_reset(&vq);
+				vq.desc = AT_DESC;
+				vq.driver = AT_DRIVER;
+				vq.device = AT_DEVICE;
+				vq.size = 16;
+				vq.enabled = vq.indirect = vq.event_idx = true;
+				vq.packed = packed;
+				assert_true(vq_start(&vq));
+			}
+			if (!packed)
+				__atomic_store_n((uint16_t *)(void *)(d.ram + AT_DRIVER + 2), (uint16_t)(vq.next_avail + 1), __ATOMIC_RELAXED);
+			if (!vq_pop(&vq, &chain[0])) {
+				if (packed)
+					sched_yield();
+				continue;
+			}
+			chains++;
+			assert_true(chain[0].nout + chain[0].nin <= VQ_IOV_MAX && chain[0].slots && chain[0].slots <= 16);
+			for (unsigned k = 0; k < chain[0].nout + chain[0].nin; k++) {
+				const uint8_t *p = chain[0].iov[k].iov_base;
+
+				assert_true(p >= d.ram && range_fits((uint64_t)(p - d.ram), chain[0].iov[k].iov_len, RAM_SIZE));
+				*(k < chain[0].nout ? &out_len : &in_len) += chain[0].iov[k].iov_len;
+			}
+			assert_int_equal(out_len, chain[0].out_len);
+			assert_int_equal(in_len, chain[0].in_len);
+			vq_push(&vq, &chain[0], 1);
+			vq_publish(&vq);
+		}
+		atomic_store(&scribbling, false);
+		pthread_join(other, NULL);
+		driver_close(&d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -356,7 +431,7 @@ int main(void)
 		cmocka_unit_test(test_suppression_packed), cmocka_unit_test(test_indirect),
 		cmocka_unit_test(test_bad_pieces),   cmocka_unit_test(test_circles),
 		cmocka_unit_test(test_bad_positions), cmocka_unit_test(test_bad_areas),
-		cmocka_unit_test(test_random_rings),
+		cmocka_unit_test(test_random_rings), cmocka_unit_test(test_changing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
