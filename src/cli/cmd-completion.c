@@ -6,12 +6,25 @@
 
 static const struct option_def none[] = { LIFE_END };
 
+static const char *usage_of(const char *name)
+{
+	static const char *const usages[][2] = {
+		{ "run", "FILE...|TEMPLATE [NAME]" }, { "create", "NAME [FILE...|TEMPLATE]" },
+		{ "template", "create NAME [MACHINE|FILE...] | list | rm NAME..." },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(usages); i++)
+		if (!strcmp(usages[i][0], name))
+			return usages[i][1];
+	return "";
+}
+
 /* Every command with its options, in the order of help. */
 static void each_command(void (*fn)(const char *name, const char *usage, const char *help, const struct option_def *options,
 				    bool machines))
 {
 	for (const struct command *c = commands; c->name; c++)
-		fn(c->name, "", c->help, !strcmp(c->name, "run") || !strcmp(c->name, "create") ? run_options : none, false);
+		fn(c->name, usage_of(c->name), c->help, !strcmp(c->name, "run") || !strcmp(c->name, "create") ? run_options : none, false);
 	for (const struct life_command *c = life_commands; c->name; c++)
 		fn(c->name, c->usage, c->help, c->options, c->max > 0);
 }

@@ -4,12 +4,14 @@
  * own key is taken at the first time and kept in the machine's folder.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "cli/life.h"
@@ -53,6 +55,19 @@ static int wait_for(struct store_vm *m, unsigned port, int64_t ms, struct err *e
 						     "what it does", m->name, m->name);
 		usleep(100000);
 	}
+	return 0;
+}
+
+/* The file is ours before ssh writes to it: whoever runs the machine cannot have put a link there, nor can he from now on. */
+static int known_hosts(struct store_vm *m, struct err *e)
+{
+	int fd _close_ = openat(m->fd, "known_hosts", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return err_errno(e, "cannot open known_hosts in the folder of machine '%s'", m->name);
+	if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
+		return err_set(e, EPERM, "known_hosts in the folder of machine '%s' is not yours: remove it", m->name);
 	return 0;
 }
 
@@ -117,6 +132,8 @@ int life_ssh(const struct life_command *c, struct life_args *a, struct store *s,
 		r = seed_key(root, key, e);
 	if (!r)
 		r = wait_for(&m, port, (int64_t)(a->time == UINT64_MAX ? SSH_SECONDS : a->time) * 1000, e);
+	if (!r)
+		r = known_hosts(&m, e);
 	if (!r)
 		r = run_ssh(a, key, folder, port, e);
 	store_vm_close(&m);

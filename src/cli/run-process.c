@@ -217,7 +217,8 @@ static int restore_prepare(struct run *run, struct err *e)
 /* Not the user's, in a folder with the sticky bit: what decides how root starts the machine next time. */
 static bool stays_roots(const char *name)
 {
-	return !strcmp(name, "vm.yaml") || !strcmp(name, "running.yaml") || !strcmp(name, "log") || !strcmp(name, "agent.lock") || !strcmp(name, "temporary");
+	return !strcmp(name, "vm.yaml") || !strcmp(name, "running.yaml") || !strcmp(name, "log") || !strcmp(name, "agent.lock") || !strcmp(name, "temporary") ||
+	       !strcmp(name, "known_hosts") || !strcmp(name, "instance") || !strcmp(name, "ssh-port");
 }
 
 /* By descriptor: whoever has been that user before may have left links and changes names meanwhile. */
