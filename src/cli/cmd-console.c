@@ -112,12 +112,13 @@ static void terminal_raw(struct attached *a)
 /* True: the machine has ended. */
 static bool attach(struct attached *a)
 {
-	struct pollfd p[2] = { { .fd = a->fd, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN } };
+	int signals _close_ = a->terminal ? life_signals() : -1;
+	struct pollfd p[3] = { { .fd = a->fd, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = signals, .events = POLLIN } };
 	char data[4096];
 	ssize_t n;
 
 	while (!a->leave) {
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
+		if ((poll(p, 3, -1) < 0 && errno != EINTR) || p[2].revents)
 			return false;
 		if (p[0].revents) {
 			n = read(a->fd, data, sizeof(data));

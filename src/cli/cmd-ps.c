@@ -299,13 +299,14 @@ static int top_screen(struct life_args *a, struct store *s, struct err *e)
 		{ "resident", "RESIDENT", true }, { NULL },
 	};
 	bool live = !a->once && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-	struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+	struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
 	json_t *before = json_object(), *rows;
 	struct termios old, raw;
 	char key = 0;
 	int r = 0;
 
 	if (live && !tcgetattr(STDIN_FILENO, &old)) {
+		p[1].fd = life_signals();
 		raw = old;
 		raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
 		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
@@ -324,7 +325,7 @@ static int top_screen(struct life_args *a, struct store *s, struct err *e)
 			table_print(rows, columns, false);
 		json_decref(rows);
 		fflush(stdout);
-		if (live && poll(&p, 1, round ? 1000 : 200) > 0 && read(STDIN_FILENO, &key, 1) != 1)
+		if (live && poll(p, 2, round ? 1000 : 200) > 0 && (p[1].revents || read(STDIN_FILENO, &key, 1) != 1))
 			key = 'q';
 		else if (!live && !round)
 			usleep(500000);
@@ -333,6 +334,7 @@ static int top_screen(struct life_args *a, struct store *s, struct err *e)
 		fputs("\033[?25h\033[?1049l", stdout);
 		fflush(stdout);
 		tcsetattr(STDIN_FILENO, TCSANOW, &old);
+		cleanup_close(&p[1].fd);
 	}
 	json_decref(before);
 	return r;

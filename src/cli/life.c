@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The commands about machines: one table, one way in. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include "cli/life.h"
 
@@ -333,6 +335,18 @@ int cmd_life(int argc, char **argv)
 		r = life_do(c, &a, &e);
 	free(room);
 	return r < 0 ? cli_fail("%s", e.text) : c->rest ? r : r ? EXIT_OURS : 0;
+}
+
+int life_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 int64_t life_now_ms(void)

@@ -114,6 +114,8 @@ int life_cp(const struct life_command *c, struct life_args *a, struct store *s, 
 
 /* running.yaml as the machine is at the moment, before it is suspended (cmd-set.c). */
 int life_follow(struct store_vm *m, struct ctl_peer *p, struct err *e);
+/* A descriptor that can be read when somebody wants this command to end (SIGTERM, SIGINT, SIGHUP): the terminal is put right first. */
+int life_signals(void);
 int64_t life_now_ms(void); /* of a clock that does not jump */
 
 /* Kills what runs m, if anything still does, and waits for it. */

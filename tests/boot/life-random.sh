@@ -29,11 +29,12 @@ random() { # 0..$1-1
 pids() { o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'; }
 seen=""
 i=0
+for n in 0 1 2; do truncate -s 1M disk$n.raw; done
 for n in 0 1 2; do o create --quiet m$n --kernel echo.bin --memory 4M --engine interp || fail create; done
 while [ $i -lt "$rounds" ]; do
 	i=$((i + 1))
 	random 3 >r; read -r n <r; seed=$(((seed * 69069 + 1) % 2147483648))
-	random 16 >r; read -r what <r; seed=$(((seed * 69069 + 1) % 2147483648))
+	random 24 >r; read -r what <r; seed=$(((seed * 69069 + 1) % 2147483648))
 	random 6 >r; read -r cut <r; seed=$(((seed * 69069 + 1) % 2147483648))
 	random 40 >r; read -r delay <r; seed=$(((seed * 69069 + 1) % 2147483648))
 	limit=30
@@ -55,6 +56,14 @@ while [ $i -lt "$rounds" ]; do
 		limit=0.3
 		;;
 	15) set -- config "m$n" --set memory=5M ;;
+	16) set -- reset "m$n" ;;
+	17) set -- clone "m$n" "m$(((n + 1) % 3))" ;;
+	18) set -- engine "m$n" "$([ $((i % 2)) = 0 ] && echo interp || echo dbt)" ;;
+	19) set -- set "m$n" --net user ;;
+	20) set -- set "m$n" --disk "$work/disk$n.raw" ;;
+	21) set -- set "m$n" --remove net1 --remove disk0 --time 0 ;;
+	22) set -- stats "m$n" ;;
+	23) set -- start --autostart ;;
 	esac
 	timeout -k 1 "$limit" "$ospite" "$@" >out 2>&1 </dev/null &
 	command=$!
@@ -77,6 +86,7 @@ while [ $i -lt "$rounds" ]; do
 	esac
 	o ps --all >out 2>&1 || fail "ps: $(cat out)"
 done
+o kill --all --quiet >/dev/null 2>&1 # two may have the same disk by now
 for m in $(o ps --all --quiet); do
 	o info "$m" >out 2>&1 || fail "info $m: $(cat out)"
 	o kill --quiet "$m" >/dev/null 2>&1

@@ -170,12 +170,12 @@ check "start --autostart of none more" 0 "" o start --autostart
 check "stop it" 0 auto o kill auto
 check "a quota that is none" 125 "must be from 1" o config auto --set cpu-quota=0
 check "limits" 0 "" o config auto --set cpu-quota=150% --set cpu-weight=50 --set memory-max=300M
-if o start auto >out 2>&1; then
+if o start auto >refused 2>&1; then
 	pid=$(o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
 	check "its control group" 0 "/ospite/vm-$pid" cat "/proc/$pid/cgroup"
 	check "end it" 0 auto o kill auto
 else
-	check "a host without control groups of ours" 0 "systemd-run" cat out
+	check "a host without control groups of ours" 0 "systemd-run" cat refused
 fi
 check "rm auto" 0 auto o rm auto other
 check "doctor" 0 seccomp o doctor
