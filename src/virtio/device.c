@@ -288,6 +288,9 @@ static void queue_loaded(struct virtio *v, unsigned i)
 			return;
 		}
 		queue_start(v, vq);
+		/* a new packed ring begins in its first round; position 0 of the second looks the same and is not */
+		vq->next_avail = v->hw.next_avail[i];
+		vq->next_used = vq->published = v->hw.next_used[i];
 		vq->anew = vq->running;
 	}
 }

@@ -29,7 +29,6 @@ random() { # 0..$1-1
 pids() { o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'; }
 seen=""
 i=0
-for n in 0 1 2; do truncate -s 1M disk$n.raw; done
 for n in 0 1 2; do o create --quiet m$n --kernel echo.bin --memory 4M --engine interp || fail create; done
 while [ $i -lt "$rounds" ]; do
 	i=$((i + 1))
@@ -60,7 +59,10 @@ while [ $i -lt "$rounds" ]; do
 	17) set -- clone "m$n" "m$(((n + 1) % 3))" ;;
 	18) set -- engine "m$n" "$([ $((i % 2)) = 0 ] && echo interp || echo dbt)" ;;
 	19) set -- set "m$n" --net user ;;
-	20) set -- set "m$n" --disk "$work/disk$n.raw" ;;
+	20) # its own: the same twice could not be started
+		truncate -s 1M "disk$i.raw"
+		set -- set "m$n" --disk "$work/disk$i.raw"
+		;;
 	21) set -- set "m$n" --remove net1 --remove disk0 --time 0 ;;
 	22) set -- stats "m$n" ;;
 	23) set -- start --autostart ;;
