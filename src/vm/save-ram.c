@@ -34,59 +34,167 @@ static bool page_is_zero(const uint8_t *p)
 	return true;
 }
 
-static int write_chunk(struct state_writer *w, const uint8_t *ram, uint64_t at, uint32_t len, uint8_t *out,
-		       ZSTD_CCtx *z, struct err *e)
-{
-	size_t n = ZSTD_compressCCtx(z, out, ZSTD_compressBound(CHUNK), ram + at, len, LEVEL);
-	struct chunk_header h = { .ram_offset = at, .raw = len, .stored = len };
-	const void *data = ram + at;
-	int r;
+/* ---- writing: a batch of pieces is packed by several threads, then written in order */
 
-	if (!ZSTD_isError(n) && n < len) {
-		h.stored = (uint32_t)n;
-		data = out;
+#define THREADS_MAX 8
+#define BATCH 32
+
+struct piece {
+	uint64_t at;
+	uint32_t len;
+	size_t stored; /* len: not compressed */
+	uint8_t *out;
+};
+
+struct pack {
+	const uint8_t *ram;
+	struct piece piece[BATCH];
+	unsigned count;
+	_Atomic unsigned next;
+	struct pack_thread {
+		struct pack *p;
+		pthread_t thread;
+		ZSTD_CCtx *z;
+	} thread[THREADS_MAX];
+	unsigned threads;
+};
+
+static void *pack_some(void *opaque)
+{
+	struct pack_thread *t = opaque;
+	struct pack *p = t->p;
+	unsigned i;
+
+	while ((i = atomic_fetch_add(&p->next, 1)) < p->count) {
+		struct piece *c = &p->piece[i];
+		size_t n = ZSTD_compressCCtx(t->z, c->out, ZSTD_compressBound(CHUNK), p->ram + c->at, c->len, LEVEL);
+
+		c->stored = ZSTD_isError(n) || n >= c->len ? c->len : n;
 	}
-	r = state_writer_add(w, &h, sizeof(h), e);
-	return r ? r : state_writer_add(w, data, h.stored, e);
+	return NULL;
+}
+
+/* This thread works too; the others are as many as can be had. */
+static int pack_write(struct pack *p, struct state_writer *w, struct err *e)
+{
+	unsigned started = 1, wanted = MIN(p->threads, p->count);
+	int r = 0;
+
+	atomic_store(&p->next, 0);
+	while (started < wanted && !pthread_create(&p->thread[started].thread, NULL, pack_some, &p->thread[started]))
+		started++;
+	pack_some(&p->thread[0]);
+	for (unsigned i = 1; i < started; i++)
+		pthread_join(p->thread[i].thread, NULL);
+	for (unsigned i = 0; i < p->count && !r; i++) {
+		const struct piece *c = &p->piece[i];
+		struct chunk_header h = { .ram_offset = c->at, .raw = c->len, .stored = (uint32_t)c->stored };
+
+		r = state_writer_add(w, &h, sizeof(h), e);
+		if (!r)
+			r = state_writer_add(w, c->stored == c->len ? p->ram + c->at : c->out, c->stored, e);
+	}
+	p->count = 0;
+	return r;
+}
+
+static int pack_init(struct pack *p, const struct mem *m, struct err *e)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	p->ram = mem_ram_base(m);
+	p->threads = (unsigned)MIN(MAX(cpus, 1), THREADS_MAX);
+	for (unsigned i = 0; i < p->threads; i++) {
+		p->thread[i].p = p;
+		p->thread[i].z = ZSTD_createCCtx();
+		if (!p->thread[i].z)
+			return err_set(e, ENOMEM, "no memory to save guest memory");
+	}
+	for (unsigned i = 0; i < BATCH; i++) {
+		p->piece[i].out = malloc(ZSTD_compressBound(CHUNK));
+		if (!p->piece[i].out)
+			return err_set(e, ENOMEM, "no memory to save guest memory");
+	}
+	return 0;
+}
+
+static void pack_dispose(struct pack *p)
+{
+	for (unsigned i = 0; i < p->threads; i++)
+		ZSTD_freeCCtx(p->thread[i].z);
+	for (unsigned i = 0; i < BATCH; i++)
+		free(p->piece[i].out);
+	free(p);
+}
+
+/* From the next byte on that the file of guest memory has: to look at a hole would fill it, with a page of zeroes each. */
+static uint64_t next_data(const struct mem *m, uint64_t at, uint64_t size)
+{
+	off_t found = mem_ram_fd(m) < 0 ? -1 : lseek(mem_ram_fd(m), (off_t)at, SEEK_DATA);
+
+	if (found < 0)
+		return mem_ram_fd(m) >= 0 && errno == ENXIO ? size : at;
+	return MIN((uint64_t)found & ~(GUEST_PAGE - 1), size);
+}
+
+static uint64_t data_end(const struct mem *m, uint64_t at, uint64_t size)
+{
+	off_t found = mem_ram_fd(m) < 0 ? -1 : lseek(mem_ram_fd(m), (off_t)at, SEEK_HOLE);
+
+	return found <= (off_t)at ? size : MIN(((uint64_t)found + GUEST_PAGE - 1) & ~(GUEST_PAGE - 1), size);
+}
+
+static int pack_range(struct pack *p, uint64_t at, uint64_t stop, struct state_writer *w, struct err *e)
+{
+	int r = 0;
+
+	while (!r && at < stop) {
+		uint64_t end;
+
+		if (page_is_zero(p->ram + at)) {
+			at += GUEST_PAGE;
+			continue;
+		}
+		for (end = at + GUEST_PAGE; end < stop && end - at < CHUNK && !page_is_zero(p->ram + end);)
+			end += GUEST_PAGE;
+		p->piece[p->count].at = at;
+		p->piece[p->count++].len = (uint32_t)(end - at);
+		at = end;
+		if (p->count == BATCH)
+			r = pack_write(p, w, e);
+	}
+	return r;
 }
 
 int save_ram_write(struct mem *m, struct state_writer *w, struct err *e)
 {
-	const uint8_t *ram = mem_ram_base(m);
 	struct ram_header h = { .size = mem_ram_size(m) };
-	uint8_t *out _free_ = malloc(ZSTD_compressBound(CHUNK));
-	ZSTD_CCtx *z = ZSTD_createCCtx();
+	struct pack *p = calloc(1, sizeof(*p));
 	int r;
 
-	if (!out || !z) {
-		r = err_set(e, ENOMEM, "no memory to save guest memory");
-		goto out;
-	}
-	r = state_writer_begin(w, "RAM", e);
+	if (!p)
+		return err_set(e, ENOMEM, "no memory to save guest memory");
+	r = pack_init(p, m, e);
+	if (!r)
+		r = state_writer_begin(w, "RAM", e);
 	if (!r)
 		r = state_writer_add(w, &h, sizeof(h), e);
-	for (uint64_t at = 0; !r && at < h.size;) {
-		uint64_t end;
+	for (uint64_t at = next_data(m, 0, h.size); !r && at < h.size;) {
+		uint64_t end = data_end(m, at, h.size);
 
-		if (page_is_zero(ram + at)) {
-			at += GUEST_PAGE;
-			continue;
-		}
-		for (end = at + GUEST_PAGE; end < h.size && end - at < CHUNK && !page_is_zero(ram + end);)
-			end += GUEST_PAGE;
-		r = write_chunk(w, ram, at, (uint32_t)(end - at), out, z, e);
-		at = end;
+		r = pack_range(p, at, end, w, e);
+		at = end < h.size ? next_data(m, end, h.size) : end;
 	}
 	if (!r)
+		r = pack_write(p, w, e);
+	if (!r)
 		r = state_writer_end(w, e);
-out:
-	ZSTD_freeCCtx(z);
+	pack_dispose(p);
 	return r;
 }
 
 /* ---- reading: the list of pieces first, then several threads unpack them, each into its own place */
 
-#define THREADS_MAX 8
 #define CHUNKS_PER_THREAD 16 /* fewer are not worth a thread */
 
 struct chunk {
