@@ -337,6 +337,8 @@ static void test_description(void **state)
 /* Nothing that can be sent breaks it. */
 static void test_hostile(void **state)
 {
+	struct engine_ops few;
+	const struct engine_ops *whole;
 	static const char *const odd[] = {
 		"", "g1", "G", "G00", "p", "pzz", "P", "P0", "P0=", "P0=1", "m", "m,", "m0", "m0,", "m0,fffffffffffffffff",
 		"m0,1000", "M0,1", "M0,1:", "M0,2:11", "M0,ffffffffffffffff:00", "Z", "Z0", "Z0,", "Z0,1", "Z9,1,1",
@@ -376,8 +378,27 @@ static void test_hostile(void **state)
 	}
 	put_raw(fd, junk, 100000);
 	close(fd);
-	/* as many points as there is room for */
 	fd = client(vm);
+	/* an engine with the processor's debug registers: four, of aligned bytes, and one that is taken away makes room */
+	few = *vm->machine.engine;
+	few.debug_points = 4;
+	whole = vm->machine.engine;
+	vm->machine.engine = &few;
+	ASK(fd, "Z0,9000,1", "OK");
+	ASK(fd, "Z2,a001,2", "E1c");
+	ASK(fd, "Z2,a000,10", "E1c");
+	ASK(fd, "Z2,a000,8", "OK");
+	ASK(fd, "Z1,9004,1", "OK");
+	ASK(fd, "Z3,a010,4", "OK");
+	ASK(fd, "Z0,9008,1", "E1c");
+	ASK(fd, "z2,a000,8", "OK");
+	ASK(fd, "Z0,9008,1", "OK");
+	ASK(fd, "z0,9000,1", "OK");
+	ASK(fd, "z1,9004,1", "OK");
+	ASK(fd, "z3,a010,4", "OK");
+	ASK(fd, "z0,9008,1", "OK");
+	vm->machine.engine = whole;
+	/* as many points as there is room for */
 	for (i = 0; i < DEBUG_POINTS + 1; i++) {
 		char cmd[32];
 
