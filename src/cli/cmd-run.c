@@ -115,6 +115,16 @@ static int set_memory(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+static int set_memory_pages(void *into, const char *value, struct err *e)
+{
+	bool huge = !strcmp(value, "2M");
+
+	if (!huge && strcmp(value, "usual"))
+		return err_set(e, EINVAL, "is neither usual nor 2M");
+	((struct run_options *)into)->vm.huge_pages = huge;
+	return 0;
+}
+
 static int set_disk_size(void *into, const char *value, struct err *e)
 {
 	return parse_size(value, &((struct run_options *)into)->disk_size, e);
@@ -530,6 +540,7 @@ const struct option_def run_options[] = {
 	{ "boot", "ORDER", "what to start: disk,cdrom,network in some order", set_boot },
 	{ "firmware", "FILE", "bios, uefi or a file; not with --kernel [bios]", set_firmware, OPTION_PATH },
 	{ "memory", "SIZE", "512M, 2G, ...; a bare number is MiB [1G]", set_memory, OPTION_OFTEN },
+	{ "memory-pages", "KIND", "2M: the host's reserved huge pages [usual]", set_memory_pages },
 	{ "cpus", "N[,...]", "virtual CPUs, 1 to 64 [1]; sockets=, cores=, threads=", set_cpus, OPTION_OFTEN },
 	{ "cpu", "MODEL", "what the CPU can do: v2, v3, v4 or host [host]", set_cpu },
 	{ "engine", "NAME", "auto, interp, dbt, kvm[,OPTION]: 'ospite engines' [auto]", set_engine, OPTION_OFTEN },

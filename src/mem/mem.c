@@ -5,6 +5,7 @@
  * accesses.
  */
 #include <errno.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,8 +14,40 @@
 #include "mem/private.h"
 
 #define MIB (1ull << 20)
+#define HUGE_PAGE (2 * MIB)
 
-static int mem_reserve(struct mem *m, uint64_t files, struct err *e)
+/* RAM of the host's reserved huge pages, behind it a file as ever. The host sets them aside here and now, or refuses. */
+static int map_huge(struct mem *m, struct err *e)
+{
+	uint64_t room = m->reserved + HUGE_PAGE, lead;
+	int fd _close_ = -1;
+	uint8_t *at;
+
+	if (m->ram_size % HUGE_PAGE)
+		return err_set(e, EINVAL, "memory of %llu KiB is not made of pages of 2M; give a multiple of 2M",
+			       (unsigned long long)(m->ram_size / 1024));
+	fd = memfd_create("guest-memory-huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+	if (fd < 0 || ftruncate(fd, (off_t)m->ram_size))
+		return err_errno(e, "this host has no huge pages of 2M");
+	at = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED)
+		return err_errno(e, "cannot map guest memory");
+	lead = -(uintptr_t)at & (HUGE_PAGE - 1);
+	m->base = at + lead;
+	if (lead)
+		munmap(at, lead);
+	munmap(m->base + m->reserved, HUGE_PAGE - lead);
+	if (mmap(m->base, m->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+		return err_set(e, ENOMEM, "the host has not %llu huge pages of 2M free; reserve them: sysctl vm.nr_hugepages=%llu",
+			       (unsigned long long)(m->ram_size / HUGE_PAGE), (unsigned long long)(m->ram_size / HUGE_PAGE));
+	if (mmap(m->base + m->ram_size, m->reserved - m->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->fd,
+		 (off_t)m->ram_size) == MAP_FAILED)
+		return err_errno(e, "cannot map guest memory");
+	m->huge = true;
+	return 0;
+}
+
+static int mem_reserve(struct mem *m, uint64_t files, bool huge, struct err *e)
 {
 	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 
@@ -34,12 +67,15 @@ static int mem_reserve(struct mem *m, uint64_t files, struct err *e)
 	if (ftruncate(m->fd, (off_t)m->reserved))
 		return err_errno(e, "cannot size guest memory to %llu MiB",
 				 (unsigned long long)(m->ram_size / MIB));
-	m->base = mmap(NULL, m->reserved, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
+	if (!huge)
+		m->base = mmap(NULL, m->reserved, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
 	if (m->base == MAP_FAILED) {
 		m->base = NULL;
 		return err_errno(e, "cannot map %llu MiB of guest memory",
 				 (unsigned long long)(m->ram_size / MIB));
 	}
+	if (huge && map_huge(m, e))
+		return e ? -e->code : -ENOMEM;
 	/* both are wishes: fewer host TLB misses, and no gigabytes of guest in a core file */
 	madvise(m->base, m->reserved, MADV_HUGEPAGE);
 	madvise(m->base, m->reserved, MADV_DONTDUMP);
@@ -51,10 +87,10 @@ static int mem_reserve(struct mem *m, uint64_t files, struct err *e)
 
 struct mem *mem_create(uint64_t ram_size, struct err *e)
 {
-	return mem_create_with_files(ram_size, 0, e);
+	return mem_create_with(ram_size, 0, false, e);
 }
 
-struct mem *mem_create_with_files(uint64_t ram_size, uint64_t files, struct err *e)
+struct mem *mem_create_with(uint64_t ram_size, uint64_t files, bool huge, struct err *e)
 {
 	struct mem *m = calloc(1, sizeof(*m));
 	pthread_rwlockattr_t attr;
@@ -69,7 +105,7 @@ struct mem *mem_create_with_files(uint64_t ram_size, uint64_t files, struct err 
 	pthread_rwlockattr_destroy(&attr);
 	m->fd = -1;
 	m->ram_size = ram_size;
-	if (mem_reserve(m, files, e)) {
+	if (mem_reserve(m, files, huge, e)) {
 		mem_destroy(m);
 		return NULL;
 	}
@@ -292,7 +328,7 @@ uint64_t mem_ram_limit(const struct mem *m)
 
 int mem_ram_fd(const struct mem *m)
 {
-	return m->fd;
+	return m->huge ? -1 : m->fd;
 }
 
 _Atomic uint8_t *mem_page_flags(const struct mem *m)

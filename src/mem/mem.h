@@ -67,7 +67,8 @@ struct mem_range {
 };
 
 struct mem *mem_create(uint64_t ram_size, struct err *e); /* reserves all RAM, maps none of it yet */
-struct mem *mem_create_with_files(uint64_t ram_size, uint64_t files, struct err *e); /* and room for mem_map_file */
+/* With room for mem_map_file; `huge`: of huge pages that the host keeps in reserve, refused when it has too few. */
+struct mem *mem_create_with(uint64_t ram_size, uint64_t files, bool huge, struct err *e);
 void mem_destroy(struct mem *m);
 
 /*
@@ -140,7 +141,7 @@ int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
 uint8_t *mem_ram_base(const struct mem *m); /* host address of RAM offset 0 */
 uint64_t mem_ram_size(const struct mem *m); /* all of RAM and ROM that has a RAM offset */
 uint64_t mem_ram_limit(const struct mem *m); /* what it can grow to */
-int mem_ram_fd(const struct mem *m);
+int mem_ram_fd(const struct mem *m); /* of which RAM offsets are offsets; -1: it is of several files */
 _Atomic uint8_t *mem_page_flags(const struct mem *m); /* indexed by RAM page */
 static inline bool mem_page_plain_write(uint8_t flags, bool tracking)
 {

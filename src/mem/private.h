@@ -33,6 +33,7 @@ struct mem {
 	uint8_t *base;
 	uint64_t ram_size;  /* of RAM proper */
 	uint64_t used;      /* with ROMs */
+	bool huge;          /* RAM is of another file: reserved huge pages; fd is that of the rest */
 	uint64_t reserved;  /* mapped: ram_size + MEM_ROM_SPACE + room for files */
 	uint64_t files;     /* used of that room, by */
 	struct {

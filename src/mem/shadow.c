@@ -95,7 +95,7 @@ void mem_watch_clear(struct mem *m)
 struct mem *mem_shadow_create(struct mem *of, const struct io_ops *ops, void *opaque, struct err *e)
 {
 	uint64_t first = of->ram_size + MEM_ROM_SPACE;
-	struct mem *m = mem_create_with_files(of->ram_size, of->reserved - first, e);
+	struct mem *m = mem_create_with(of->ram_size, of->reserved - first, false, e);
 
 	if (!m)
 		return NULL;

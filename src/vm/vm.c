@@ -499,7 +499,7 @@ static int vm_build(struct vm *vm, struct err *e)
 	if (!vm->clock)
 		return -(e && e->code ? e->code : ENOMEM);
 	m->clock = vm->clock;
-	m->mem = mem_create_with_files(vm->config->memory, vm->config->files, e);
+	m->mem = mem_create_with(vm->config->memory, vm->config->files, vm->config->huge_pages, e);
 	if (!m->mem)
 		return -(e && e->code ? e->code : ENOMEM);
 	m->ports = ports_create();

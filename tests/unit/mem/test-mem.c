@@ -383,7 +383,7 @@ static void test_dirty(void **state)
 /* A file as memory: to be read only, what is behind its end is zero, a shadow has it too, and it does not count as RAM. */
 static void test_file(void **state)
 {
-	struct mem *m = mem_create_with_files(8 * 4096, 4 * 4096, NULL), *shadow;
+	struct mem *m = mem_create_with(8 * 4096, 4 * 4096, false, NULL), *shadow;
 	int fd = memfd_create("file", 0);
 	uint8_t text[8] = "a file";
 
@@ -506,9 +506,38 @@ static void test_race(void **state)
 	mem_destroy(r.m);
 }
 
+/* Reserved huge pages behave as other memory does, or are refused with what is to be done. */
+static void test_huge(void **state)
+{
+	struct err e = { 0 };
+	struct mem *m = mem_create_with(3u << 20, 0, true, &e);
+	uint8_t big[40000];
+
+	assert_null(m);
+	assert_non_null(strstr(e.text, "multiple of 2M"));
+	assert_null(mem_create_with(1ull << 35, 0, true, &e)); /* nobody has reserved so much for us */
+	e = (struct err){ 0 };
+	m = mem_create_with(4u << 20, 0, true, &e);
+	if (!m) {
+		assert_non_null(strstr(e.text, "vm.nr_hugepages=2"));
+		print_message("refused: %s\n", e.text);
+		return;
+	}
+	assert_int_equal((uintptr_t)mem_ram_base(m) % (2u << 20), 0);
+	assert_int_equal(mem_map_ram(m, 0, 0, 4u << 20, "ram", &e), 0);
+	memset(big, 0x5a, sizeof(big));
+	assert_int_equal(mem_map_rom(m, 0xfff00000, big, sizeof(big), "rom", &e), 0);
+	assert_int_equal(mem_load(m, 0x1ff000, big, sizeof(big)), 0);
+	assert_int_equal(mem_read(m, 0x1ff000 + sizeof(big) - 1, 2), 0x5a);
+	assert_int_equal(mem_read(m, 0xfff00000, 4), 0x5a5a5a5a);
+	mem_dma_discard(m, mem_ram_base(m), 4096);
+	mem_destroy(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_huge),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_ram),
 		cmocka_unit_test(test_load),
