@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock kernels in machines, for tests in Python: an initramfs of busybox and a script, lines of the console, the control socket."""
-import atexit, glob, json, os, queue, re, shutil, socket, subprocess, sys, tempfile, threading, time
+import atexit, glob, json, os, queue, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 SECONDS = 120  # more than anything here takes on a busy host
 GRUB = "/usr/lib/grub/i386-pc"
@@ -26,6 +26,10 @@ wait_for() { # a test: until it is true
 	done
 }
 """
+
+# Told to end, as by Meson after its time is up: what was started and made goes away as at any other end.
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, lambda n, _: sys.exit(128 + n))
 
 
 def skip(why):
