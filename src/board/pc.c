@@ -9,69 +9,17 @@
  * sources, kept under a lock of its own.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include "base/log.h"
-#include "board/private.h"
+#include "board/pc-private.h"
 #include "dev/flash.h"
 #include "dev/fw-cfg.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
-#include "dev/pc-devices.h"
-#include "display/terminal.h"
 #include "display/vga.h"
-#include "display/vnc.h"
-#include "backend/block.h"
-#include "virtio/devices.h"
 #include "pci/chipset.h"
 #include "pci/hotplug.h"
-
-#define WIRES 16
-#define UARTS 4
-#define PIRQ_SOURCE 8 /* sources of a wire: the devices' own first, then the PIRQs routed to it */
-#define PCI_HIGH_ALIGN (1ull << 30)
-#define PCI_HIGH_SIZE (32ull << 30)
-
-struct pc_wire {
-	struct pc *pc;
-	pthread_mutex_t lock;
-	uint32_t sources;
-	struct irq_line pic, ioapic;
-};
-
-struct pc {
-	struct device device; /* first: the vm's list holds it */
-	struct vm *vm;
-	const struct pc_config *config;
-	struct lapic_bus *lapic_bus;
-	struct device *pic, *ioapic, *rtc, *acpi_pm, *reset_port, *host, *piix, *hpet, *fw_cfg, *i8042, *vga;
-	struct chr *debug;
-	struct terminal *terminal;
-	struct vnc *vnc;
-	struct device shown; /* the last one: who looks goes before what is looked at */
-	struct pc_disks disks;
-	struct virtio_board virtio;
-	struct pc_nets nets;
-	struct pc_plug plug;
-	struct acpi_config acpi_config;
-	struct smbios_config smbios_config;
-	uint8_t smbios[32 + SMBIOS_SIZE]; /* anchor and tables */
-	struct firmware_config firmware;
-	struct pci_bus *pci;
-	struct chr *serial[UARTS];
-	struct pc_wire wire[WIRES];
-	struct power_ops power;
-	struct boot_map map;
-	struct boot_image *boot;
-	uint64_t rom_start; /* of the firmware */
-	uint64_t rom_offset; /* RAM offset of the firmware's last 128 KiB, ~0: none */
-	uint8_t acpi[ACPI_SIZE];
-	uint64_t rsdp;
-	uint8_t *font; /* of the display, when there is no firmware to load it; NULL: none */
-};
 
 /* ---- life ---- */
 
@@ -125,7 +73,7 @@ static void power_exit(void *opaque, int status)
 	vm_request_end(pc->vm, VM_END_EXIT_PORT, status, "the guest wrote the exit port");
 }
 
-static void console_leave(void *opaque)
+void pc_console_leave(void *opaque)
 {
 	struct pc *pc = opaque;
 
@@ -213,7 +161,7 @@ static void pc_cmos(struct pc *pc, uint64_t size, unsigned cpus)
 
 /* ---- devices ---- */
 
-static int add(struct pc *pc, struct device *d)
+int pc_add(struct pc *pc, struct device *d)
 {
 	if (!d)
 		return -1;
@@ -239,13 +187,13 @@ static int pc_interrupts(struct pc *pc, struct device_env *env, struct err *e)
 		vm_add_device(vm, lapic_device(v->lapic));
 	}
 	pc->pic = pic_create(env, e);
-	if (add(pc, pc->pic))
+	if (pc_add(pc, pc->pic))
 		return -1;
 	pic_set_output(pc->pic, (struct irq_line){ .set = pic_output, .opaque = pc->lapic_bus });
 	lapic_bus_set_pic(pc->lapic_bus, pic_pending, pic_take, pc->pic);
 
 	pc->ioapic = ioapic_create(env, pc->lapic_bus, e);
-	if (add(pc, pc->ioapic))
+	if (pc_add(pc, pc->ioapic))
 		return -1;
 	lapic_bus_set_eoi(pc->lapic_bus, ioapic_eoi, pc->ioapic);
 
@@ -266,7 +214,7 @@ static int pc_serial(struct pc *pc, struct device_env *env, struct err *e)
 	} com[UARTS] = { { 0x3f8, 4 }, { 0x2f8, 3 }, { 0x3e8, 4 }, { 0x2e8, 3 } };
 
 	for (unsigned i = 0; i < MIN(pc->config->nserial, (unsigned)UARTS); i++) {
-		struct chr_config chr = { .spec = pc->config->serial[i], .leave = console_leave,
+		struct chr_config chr = { .spec = pc->config->serial[i], .leave = pc_console_leave,
 					  .opaque = pc, .save = pc->config->save,
 					  .save_opaque = pc->config->save_opaque };
 
@@ -275,7 +223,7 @@ static int pc_serial(struct pc *pc, struct device_env *env, struct err *e)
 		pc->serial[i] = chr_open(env->loop, &chr, e);
 		if (!pc->serial[i])
 			return err_prefix(e, "--serial %s", chr.spec);
-		if (add(pc, uart_create(env, i, com[i].port, pc_irq(pc, com[i].irq, i), pc->serial[i], e)))
+		if (pc_add(pc, uart_create(env, i, com[i].port, pc_irq(pc, com[i].irq, i), pc->serial[i], e)))
 			return -1;
 	}
 	return 0;
@@ -349,7 +297,7 @@ static int plug_controller(struct pc *pc, struct device_env *env, struct err *e)
 	struct pci_hotplug_config c = { .event = plug_event, .gone = plug_gone, .opaque = pc };
 
 	pc->plug.controller = pci_hotplug_create(env, &c, e);
-	return add(pc, pc->plug.controller);
+	return pc_add(pc, pc->plug.controller);
 }
 
 static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
@@ -366,20 +314,20 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 		return -1;
 	vm_add_device(pc->vm, pci_bus_device(pc->pci));
 	pc->host = i440fx_create(pc->pci, env->mem, pc->rom_offset, e);
-	if (add(pc, pc->host))
+	if (pc_add(pc, pc->host))
 		return -1;
 	for (unsigned n = 0; n < 4; n++)
 		piix.direct[n] = ioapic_input(pc->ioapic, 16 + n);
 	pc->piix = piix_create(pc->pci, env, &piix, e);
-	if (add(pc, pc->piix) || pc_disks_ide(&pc->disks, pc->pci, env, ide_irq, e))
+	if (pc_add(pc, pc->piix) || pc_disks_ide(&pc->disks, pc->pci, env, ide_irq, e))
 		return -1;
-	if ((pc->disks.ide && add(pc, pc->disks.ide)) || pc_disks_ahci(&pc->disks, pc->pci, env, e) ||
-	    (pc->disks.ahci && add(pc, pc->disks.ahci)))
+	if ((pc->disks.ide && pc_add(pc, pc->disks.ide)) || pc_disks_ahci(&pc->disks, pc->pci, env, e) ||
+	    (pc->disks.ahci && pc_add(pc, pc->disks.ahci)))
 		return -1;
 	if (plug_controller(pc, env, e))
 		return -1;
 	pc->nets.machine = pc->vm->config->name;
-	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = console_leave, .opaque = pc,
+	pc->virtio = (struct virtio_board){ .pci = pc->pci, .env = env, .add = pci_add, .leave = pc_console_leave, .opaque = pc,
 					    .nets = &pc->nets, .plug = &pc->plug, .cpus = pc->vm->machine.ncpus, .pmem_start = pmem_start(pc) };
 	if (pc->config->npmems && bus.high_start > BIT(pc->vm->cpuid.phys_bits))
 		return err_set(e, E2BIG, "the guest's CPU has no addresses for files of %llu MiB",
@@ -392,179 +340,6 @@ static int pc_pci(struct pc *pc, struct device_env *env, struct err *e)
 struct device *pc_keyboard(struct pc *pc)
 {
 	return pc->i8042;
-}
-
-int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
-{
-	if (n >= pc->disks.count || !pc->disks.disk[n].cdrom)
-		return err_set(e, ENODEV, "disk%u is no CD-ROM drive", n);
-	return pc_disks_change(&pc->disks, &pc->disks.drive[n], spec, force, e);
-}
-
-bool pc_disk_view(struct pc *pc, unsigned n, struct pc_disk_view *out)
-{
-	if (n >= pc->disks.count)
-		return false;
-	*out = (struct pc_disk_view){ .block = pc->disks.drive[n].block, .cdrom = pc->disks.disk[n].cdrom,
-				      .present = !pc->disks.drive[n].removed, .bus = pc->disks.disk[n].bus };
-	pc_disk_name(&pc->disks, n, out->name);
-	return true;
-}
-
-int pc_disk_resize(struct pc *pc, unsigned n, uint64_t size, struct err *e)
-{
-	struct pc_drive *drive = n < pc->disks.count ? &pc->disks.drive[n] : NULL;
-	bool running = vm_state_now(pc->vm) == VM_RUNNING;
-	struct block_stats stats;
-	int r;
-
-	if (!drive || !drive->block)
-		return err_set(e, ENODEV, "there is no such disk");
-	if (!drive->virtio)
-		return err_set(e, ENOTSUP, "a disk on bus=ide or bus=ahci keeps its size; bus=virtio and bus=mmio can change it");
-	r = vm_pause(pc->vm, e);
-	if (r)
-		return r;
-	block_get_stats(drive->block, &stats);
-	if (stats.held)
-		r = err_set(e, EBUSY, "the disk has failed, and requests are still to be tried again");
-	else
-		r = block_resize(drive->block, size, e);
-	if (!r)
-		virtio_block_resized(drive->virtio);
-	if (running)
-		vm_resume(pc->vm, NULL);
-	return r;
-}
-
-/* ---- cards that come and go */
-
-static struct pc_plug_place plug_place(struct pc *pc)
-{
-	return (struct pc_plug_place){ .plug = &pc->plug, .disks = &pc->disks, .nets = &pc->nets, .virtio = &pc->virtio,
-				       .vm = pc->vm, .config = pc->config };
-}
-
-int pc_plug_disk(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e)
-{
-	struct pc_plug_place at = plug_place(pc);
-
-	return pc_plug_add_disk(&at, spec, out, e);
-}
-
-int pc_plug_net(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e)
-{
-	struct pc_plug_place at = plug_place(pc);
-
-	return pc_plug_add_net(&at, spec, out, e);
-}
-
-int pc_unplug(struct pc *pc, const char *id, struct err *e)
-{
-	struct pc_plug_place at = plug_place(pc);
-
-	return pc_plug_ask(&at, id, e);
-}
-
-void pc_on_gone(struct pc *pc, void (*fn)(void *opaque), void *opaque)
-{
-	pthread_mutex_lock(&pc->plug.lock);
-	pc->plug.fn = fn;
-	pc->plug.opaque = opaque;
-	pthread_mutex_unlock(&pc->plug.lock);
-}
-
-bool pc_reap(struct pc *pc, char id[PC_ID])
-{
-	return pc_plug_free_one(&pc->plug, pc->vm->loop, id);
-}
-
-void pc_disks_on_error(struct pc *pc, void (*fn)(void *opaque, unsigned n, int error, bool write), void *opaque)
-{
-	/* while nobody is called by a lock of the back-end: either it is set before the machine runs, or taken back here */
-	if (fn) {
-		pc->disks.error_fn = fn;
-		pc->disks.error_opaque = opaque;
-	}
-	for (unsigned i = 0; i < pc->disks.count; i++) {
-		if (fn)
-			pc_disk_watch(&pc->disks.drive[i]);
-		else if (pc->disks.drive[i].block)
-			block_set_stopped(pc->disks.drive[i].block, NULL, NULL);
-	}
-	if (!fn)
-		pc->disks.error_fn = NULL;
-}
-
-bool pc_disks_hold(struct pc *pc)
-{
-	struct block_info info = { 0 };
-
-	for (unsigned i = 0; i < pc->disks.count && !info.holds; i++)
-		if (pc->disks.drive[i].block)
-			block_get_info(pc->disks.drive[i].block, &info);
-	return info.holds;
-}
-
-bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out)
-{
-	static const char *const models[] = { "virtio", "e1000" };
-	struct net_link *l = n < pc->nets.count ? pc->nets.link[n] : NULL;
-
-	*out = (struct pc_net_view){ .present = false };
-	if (!l)
-		return n < pc->nets.count;
-	*out = (struct pc_net_view){ .present = true, .kind = l->ops->kind, .model = models[pc->nets.model[n]], .up = net_up(l) };
-	pc_net_name(&pc->nets, n, out->name);
-	memcpy(out->mac, net_mac(l), sizeof(out->mac));
-	net_addresses(l, out->addresses, sizeof(out->addresses));
-	net_get_stats(l, &out->stats);
-	return true;
-}
-
-int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e)
-{
-	for (unsigned i = 0; i < pc->nets.count; i++) {
-		char text[PC_ID];
-
-		pc_net_name(&pc->nets, i, text);
-		if (pc->nets.link[i] && !strcmp(text, name)) {
-			net_set_up(pc->nets.link[i], up);
-			return 0;
-		}
-	}
-	return err_set(e, ENODEV, "the machine has no network card %.60s", name);
-}
-
-bool pc_port_open(struct pc *pc, const char *name)
-{
-	return pc->virtio.console && virtio_console_is_open(pc->virtio.console, name);
-}
-
-int pc_balloon_set(struct pc *pc, uint64_t memory, struct err *e)
-{
-	uint64_t all = pc->vm->config->memory;
-
-	if (!pc->virtio.balloon)
-		return err_set(e, ENODEV, "the machine has no balloon: start it with --balloon");
-	if (!memory || memory > all)
-		return err_set(e, ERANGE, "the guest can have 1 to %llu bytes", (unsigned long long)all);
-	virtio_balloon_set(pc->virtio.balloon, all - memory);
-	return 0;
-}
-
-void pc_balloon_on_change(struct pc *pc, void (*fn)(void *opaque, uint64_t given), void *opaque)
-{
-	if (pc->virtio.balloon)
-		virtio_balloon_on_change(pc->virtio.balloon, fn, opaque);
-}
-
-int pc_balloon_get(struct pc *pc, struct virtio_balloon_info *info, struct err *e)
-{
-	if (!pc->virtio.balloon)
-		return err_set(e, ENODEV, "the machine has no balloon: start it with --balloon");
-	virtio_balloon_get(pc->virtio.balloon, info);
-	return 0;
 }
 
 /* ---- timers */
@@ -584,155 +359,15 @@ static int pc_timers(struct pc *pc, struct device_env *env, struct err *e)
 	struct irq_line clock = { .set = timer_set, .opaque = pc, .pin = 8 };
 	struct hpet_wires wires = { .pit = pc_irq(pc, 0, 1), .clock = pc_irq(pc, 8, 1) };
 
-	if (add(pc, pit_create(env, pit, e)))
+	if (pc_add(pc, pit_create(env, pit, e)))
 		return -1;
 	pc->rtc = rtc_create(env, clock, e);
-	if (add(pc, pc->rtc))
+	if (pc_add(pc, pc->rtc))
 		return -1;
 	for (unsigned n = 0; n < 4; n++)
 		wires.pin[n] = ioapic_input(pc->ioapic, 20 + n);
 	pc->hpet = hpet_create(env, &wires, e);
-	return add(pc, pc->hpet);
-}
-
-/* ---- display */
-
-#define VGA_BIOS_MAX (256u << 10)
-
-/* For pc_reset: the BIOS itself does not run. */
-static void keep_font(struct pc *pc, const struct boot_bytes *rom)
-{
-	const uint8_t *font = vga_find_font(rom->data, rom->size);
-
-	pc->font = font ? malloc(VGA_FONT_SIZE) : NULL;
-	if (pc->font)
-		memcpy(pc->font, font, VGA_FONT_SIZE);
-	else
-		log_msg(LOG_WARN, "display", "no font for pictures of the text screen: install the package seabios");
-}
-
-static int pc_display(struct pc *pc, struct device_env *env, struct err *e)
-{
-	struct vga_config vga = { .env = env, .bus = pc->pci };
-	struct boot_bytes rom = { 0 };
-	int r = 0;
-
-	if (!pc->config->vga_bios)
-		return 0;
-	if (*pc->config->vga_bios)
-		r = boot_bytes_read(&rom, "VGA BIOS", pc->config->vga_bios, VGA_BIOS_MAX, e);
-	if (r)
-		return r;
-	if (rom.size)
-		vga.rom = rom.data, vga.rom_size = rom.size;
-	if (!pc->config->firmware)
-		keep_font(pc, &rom);
-	pc->vga = vga_create(&vga, e);
-	boot_bytes_dispose(&rom);
-	return add(pc, pc->vga);
-}
-
-const struct screen *pc_screen(struct pc *pc)
-{
-	return pc->vga ? vga_screen(pc->vga) : NULL;
-}
-
-void pc_key(struct pc *pc, unsigned code, bool down)
-{
-	if (!pc->virtio.keyboard || !virtio_input_key(pc->virtio.keyboard, code, down))
-		i8042_key(pc->i8042, code, down);
-}
-
-int pc_keys(struct pc *pc, const struct key_event *stroke, unsigned n)
-{
-	int r = pc->virtio.keyboard ? virtio_input_keys(pc->virtio.keyboard, stroke, n) : -ENODEV;
-
-	return r == -ENODEV || r == -EINVAL ? i8042_keys(pc->i8042, stroke, n) : r;
-}
-
-bool pc_pointer_at(struct pc *pc, unsigned x, unsigned y, int wheel, unsigned buttons)
-{
-	return pc->virtio.tablet && virtio_input_position(pc->virtio.tablet, x, y, wheel, buttons);
-}
-
-void pc_pointer_moved(struct pc *pc, int dx, int dy, int wheel, unsigned buttons)
-{
-	i8042_mouse(pc->i8042, dx, dy, wheel, buttons & 7);
-}
-
-static void keyboard_key(void *opaque, unsigned code, bool down)
-{
-	pc_key(opaque, code, down);
-}
-
-static void terminal_save(void *opaque)
-{
-	struct pc *pc = opaque;
-
-	pc->config->save(pc->config->save_opaque);
-}
-
-static void pointer_moved(void *opaque, int dx, int dy, int wheel, unsigned buttons)
-{
-	pc_pointer_moved(opaque, dx, dy, wheel, buttons);
-}
-
-static bool pointer_at(void *opaque, unsigned x, unsigned y, int wheel, unsigned buttons)
-{
-	return pc_pointer_at(opaque, x, y, wheel, buttons);
-}
-
-static int show_vnc(struct pc *pc, struct err *e)
-{
-	char address[VNC_ADDRESS];
-	struct vnc_config v = { .password = pc->config->vnc_password, .tls = pc->config->vnc_tls, .name = pc->vm->config->name, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
-				.mouse = pointer_moved, .tablet = pointer_at, .opaque = pc };
-
-	if (!vnc_parse(pc->config->display, address, &v.port))
-		return err_set(e, EINVAL, "does not exist; write none, text, vnc, vnc:PORT or vnc:ADDRESS:PORT");
-	v.address = *address ? address : NULL;
-	pc->vnc = vnc_open(&v, e);
-	return pc->vnc ? 0 : -1;
-}
-
-static int show_terminal(struct pc *pc, struct device_env *env, struct err *e)
-{
-	struct terminal_config t = { .loop = env->loop, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
-				     .leave = console_leave, .save = pc->config->save ? terminal_save : NULL, .opaque = pc };
-
-	pc->terminal = terminal_open(&t, e);
-	return pc->terminal ? 0 : -1;
-}
-
-static void shown_destroy(struct device *d)
-{
-	struct pc *pc = container_of(d, struct pc, shown);
-
-	terminal_close(pc->terminal);
-	vnc_close(pc->vnc);
-}
-
-static const struct device_ops shown_ops = { .destroy = shown_destroy };
-
-/* Where the screen is shown; after the devices it shows and types to. */
-static int pc_show(struct pc *pc, struct device_env *env, struct err *e)
-{
-	const char *where = pc->config->display;
-	int r;
-
-	if ((pc->config->vnc_password || pc->config->vnc_tls) && (!where || strncmp(where, "vnc", 3)))
-		return err_set(e, EINVAL, "--vnc-password and --vnc-tls are for --display vnc");
-	if (pc->config->vnc_tls && !pc->config->vnc_password)
-		return err_set(e, EINVAL, "--vnc-tls is for use with --vnc-password");
-	if (!where || !strcmp(where, "none"))
-		return 0;
-	pc->shown.ops = &shown_ops;
-	vm_add_device(pc->vm, &pc->shown);
-	if (!pc->vga)
-		r = err_set(e, EINVAL, "this machine has no display adapter");
-	else
-		r = strcmp(where, "text") ? show_vnc(pc, e) : show_terminal(pc, env, e);
-	return r ? err_prefix(e, "--display %s", where) : 0;
+	return pc_add(pc, pc->hpet);
 }
 
 /* ---- firmware */
@@ -746,7 +381,7 @@ static int pc_debug(struct pc *pc, struct device_env *env, struct err *e)
 		if (!pc->debug)
 			return err_prefix(e, "--debug-console %s", chr.spec);
 	}
-	return add(pc, debug_port_create(env, pc->debug, e));
+	return pc_add(pc, debug_port_create(env, pc->debug, e));
 }
 
 /* What the firmware has set up by the time it asks for the tables. */
@@ -765,10 +400,10 @@ static int pc_firmware(struct pc *pc, struct device_env *env, struct err *e)
 
 	if (!pc->config->firmware)
 		return 0;
-	if ((flash.path || flash.initial) && add(pc, flash_create(env, &flash, pc->rom_start, e)))
+	if ((flash.path || flash.initial) && pc_add(pc, flash_create(env, &flash, pc->rom_start, e)))
 		return err_prefix(e, "--firmware-vars");
 	pc->fw_cfg = fw_cfg_create(env, e);
-	if (add(pc, pc->fw_cfg))
+	if (pc_add(pc, pc->fw_cfg))
 		return -1;
 	f->device = pc->fw_cfg;
 	f->acpi = &pc->acpi_config;
@@ -788,14 +423,14 @@ static int pc_devices(struct pc *pc, struct device_env *env, struct err *e)
 		return -1;
 	pc->acpi_pm = acpi_pm_create(env, pc_irq(pc, 9, 0), &pc->power, e);
 	pc->reset_port = reset_port_create(env, &pc->power, e);
-	if (add(pc, pc->acpi_pm) || add(pc, pc->reset_port) || pc_pci(pc, env, e) ||
+	if (pc_add(pc, pc->acpi_pm) || pc_add(pc, pc->reset_port) || pc_pci(pc, env, e) ||
 	    pc_display(pc, env, e))
 		return -1;
 	pc->i8042 = i8042_create(env, pc_irq(pc, 1, 0), pc_irq(pc, 12, 0), &pc->power, e);
-	if (add(pc, pc->i8042) || pc_debug(pc, env, e) || pc_firmware(pc, env, e))
+	if (pc_add(pc, pc->i8042) || pc_debug(pc, env, e) || pc_firmware(pc, env, e))
 		return -1;
 	if (pc->config->exit_port >= 0 &&
-	    add(pc, exit_port_create(env, (uint16_t)pc->config->exit_port, &pc->power, e)))
+	    pc_add(pc, exit_port_create(env, (uint16_t)pc->config->exit_port, &pc->power, e)))
 		return -1;
 	return pc_show(pc, env, e);
 }
