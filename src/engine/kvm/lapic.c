@@ -15,6 +15,7 @@
  */
 #include <errno.h>
 #include <sched.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include "base/log.h"
@@ -22,6 +23,12 @@
 
 #define MSR_TSC_DEADLINE 0x6e0
 #define PINS APIC_ROUTES
+
+struct one_msr { /* struct kvm_msrs with its entry */
+	uint32_t nmsrs, pad;
+	struct kvm_msr_entry entry;
+};
+_Static_assert(offsetof(struct one_msr, entry) == sizeof(struct kvm_msrs), "as the kernel has it");
 
 static int host_msi(void *opaque, uint64_t address, uint32_t data)
 {
@@ -42,20 +49,12 @@ static void host_changed(void *opaque, struct cpu *c)
 	atomic_store(&vm->lapics_dirty, true);
 }
 
-/* struct kvm_msrs without its entries: clang takes that at the end of a struct only. */
-struct msrs_head {
-	uint32_t nmsrs, pad;
-};
-_Static_assert(sizeof(struct msrs_head) == sizeof(struct kvm_msrs), "KVM_GET_MSRS");
-
 /* The table is as large as its last entry. What is no level interrupt is left out: its end interests nobody. */
 static void host_routes(void *opaque)
 {
 	struct kvm_vm *vm = opaque;
-	struct {
-		struct {
-			uint32_t nr, flags;
-		} head; /* struct kvm_irq_routing, which clang takes at the end of a struct only */
+	struct { /* struct kvm_irq_routing with its entries */
+		uint32_t nr, flags;
 		struct kvm_irq_routing_entry entry[PINS];
 	} table = { 0 };
 
@@ -64,7 +63,7 @@ static void host_routes(void *opaque)
 
 		if (!r->level)
 			continue;
-		table.entry[table.head.nr++] = (struct kvm_irq_routing_entry){
+		table.entry[table.nr++] = (struct kvm_irq_routing_entry){
 			.gsi = i,
 			.type = KVM_IRQ_ROUTING_MSI,
 			.u.msi = { .address_lo = (uint32_t)r->address, .address_hi = (uint32_t)(r->address >> 32), .data = r->data },
@@ -125,10 +124,7 @@ static void fetch(struct cpu *c)
 	struct apic_regs r = { 0 };
 	struct kvm_lapic_state page;
 	struct kvm_sregs sregs;
-	struct {
-		struct msrs_head head;
-		struct kvm_msr_entry entry;
-	} deadline = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
+	struct one_msr deadline = { .nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
 
 	if (ioctl(k->fd, KVM_GET_LAPIC, &page) < 0 || ioctl(k->fd, KVM_GET_SREGS, &sregs) < 0) {
 		log_msg(LOG_ERROR, "kvm", "the local APIC of vCPU %u cannot be read: %s", c->id, strerror(errno));
@@ -186,10 +182,7 @@ static int load_one(struct cpu *c, struct err *e)
 	struct kvm_lapic_state page = { 0 };
 	struct kvm_sregs sregs;
 	struct apic_regs r;
-	struct {
-		struct msrs_head head;
-		struct kvm_msr_entry entry;
-	} deadline = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
+	struct one_msr deadline = { .nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
 	int rc = kvm_tsc_load(c, e); /* the deadline is in the guest's time */
 
 	if (rc)
@@ -239,10 +232,7 @@ int kvm_lapics_load(struct kvm_vm *vm, struct err *e)
 /* After the guest's TSC has moved: KVM's timer runs by the old one. */
 void kvm_lapic_deadline_again(struct kvm_cpu *k)
 {
-	struct {
-		struct msrs_head head;
-		struct kvm_msr_entry entry;
-	} deadline = { .head.nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
+	struct one_msr deadline = { .nmsrs = 1, .entry.index = MSR_TSC_DEADLINE };
 
 	if (ioctl(k->fd, KVM_GET_MSRS, &deadline) == 1 && deadline.entry.data)
 		ioctl(k->fd, KVM_SET_MSRS, &deadline);
