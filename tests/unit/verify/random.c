@@ -693,48 +693,83 @@ static void take_counter(void *opaque, const char *name, uint64_t value)
 		*(uint64_t *)opaque = value;
 }
 
-int main(int argc, char **argv)
+/*
+ * Code that writes over the stub may change the aliases' table without INVLPG after it. What the engines see through them then is
+ * theirs to choose, and a difference says nothing.
+ */
+static bool stub_whole(struct guest *g, bool m32)
 {
-	uint64_t seed = 1, count = 100, insns = 0, done = 0;
-	bool verbose = false, good = true, avx512 = false, m32 = false;
+	const uint8_t *from = m32 ? stub32 : stub, *end = m32 ? stub32_end : stub_end;
+
+	return !memcmp(mem_ram_base(g->machine.mem) + STUB, from, (size_t)(end - from));
+}
+
+struct run {
+	uint64_t seed, count, done, insns, destroyed;
+	bool verbose, avx512, m32, good;
+};
+
+/* In one machine: all cases, or until its engines differ. */
+static int run_machine(struct run *r)
+{
 	struct ticker t = { 0 };
+	uint64_t insns = 0;
 	pthread_t thread;
 	struct guest g;
 	struct err e = { 0 };
 
-	for (int k = 1; k < argc; k++) {
-		if (!strcmp(argv[k], "--verbose"))
-			verbose = true;
-		else if (!strcmp(argv[k], "--avx512"))
-			avx512 = true;
-		else if (!strcmp(argv[k], "--protected"))
-			m32 = true;
-		else if (!strcmp(argv[k], "--seed") && k + 1 < argc)
-			seed = strtoull(argv[++k], NULL, 0);
-		else if (!strcmp(argv[k], "--count") && k + 1 < argc)
-			count = strtoull(argv[++k], NULL, 0);
-		else
-			return fprintf(stderr, "verify-random: unknown option %s\n", argv[k]), 2;
-	}
-	if (guest_create_as(&g, 1, &engine_verify, avx512 ? "v4" : "v3", &e)) {
+	if (guest_create_as(&g, 1, &engine_verify, r->avx512 ? "v4" : "v3", &e)) {
 		fprintf(stderr, "verify-random: %s\n", e.text);
-		return avx512 ? 77 : 2; /* skipped: this host has no AVX-512 */
+		return r->avx512 ? 77 : 2; /* skipped: this host has no AVX-512 */
 	}
 	t.c = &g.cpus[0];
 	if (pthread_create(&thread, NULL, tick, &t))
 		return 2;
-	for (; done < count && good; done++) {
-		if (verbose)
-			fprintf(stderr, "case %llu\n", (unsigned long long)(seed + done));
-		good = run_case(&g, seed + done, m32);
+	for (bool same = true; r->done < r->count && same; r->done++) {
+		if (r->verbose)
+			fprintf(stderr, "case %llu\n", (unsigned long long)(r->seed + r->done));
+		same = run_case(&g, r->seed + r->done, r->m32);
+		if (!same && !stub_whole(&g, r->m32))
+			r->destroyed++;
+		else if (!same)
+			r->good = false;
 	}
 	atomic_store(&t.end, true);
 	pthread_join(thread, NULL);
 	engine_verify.stats(&g.machine, take_counter, &insns);
+	r->insns += insns;
 	guest_destroy(&g);
-	if (!good)
-		printf("differs: verify-random%s --seed %llu --count 1\n", m32 ? " --protected" : "",
-		       (unsigned long long)(seed + done - 1));
-	printf("%llu cases, %llu instructions compared\n", (unsigned long long)done, (unsigned long long)insns);
-	return !good;
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct run r = { .seed = 1, .count = 100, .good = true };
+	int status = 0;
+
+	for (int k = 1; k < argc; k++) {
+		if (!strcmp(argv[k], "--verbose"))
+			r.verbose = true;
+		else if (!strcmp(argv[k], "--avx512"))
+			r.avx512 = true;
+		else if (!strcmp(argv[k], "--protected"))
+			r.m32 = true;
+		else if (!strcmp(argv[k], "--seed") && k + 1 < argc)
+			r.seed = strtoull(argv[++k], NULL, 0);
+		else if (!strcmp(argv[k], "--count") && k + 1 < argc)
+			r.count = strtoull(argv[++k], NULL, 0);
+		else
+			return fprintf(stderr, "verify-random: unknown option %s\n", argv[k]), 2;
+	}
+	while (r.good && r.done < r.count && !status)
+		status = run_machine(&r);
+	if (status)
+		return status;
+	if (!r.good)
+		printf("differs: verify-random%s --seed %llu --count 1\n", r.m32 ? " --protected" : "",
+		       (unsigned long long)(r.seed + r.done - 1));
+	printf("%llu cases, %llu instructions compared; in %llu they differ after the guest destroyed its own stub\n",
+	       (unsigned long long)r.done, (unsigned long long)r.insns, (unsigned long long)r.destroyed);
+	/* so that this is no way to let everything pass */
+	return !r.good || r.destroyed > 2 + r.done / 100;
 }
