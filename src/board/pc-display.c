@@ -99,7 +99,7 @@ static bool pointer_at(void *opaque, unsigned x, unsigned y, int wheel, unsigned
 static int show_vnc(struct pc *pc, struct err *e)
 {
 	char address[VNC_ADDRESS];
-	struct vnc_config v = { .password = pc->config->vnc_password, .tls = pc->config->vnc_tls, .name = pc->vm->config->name, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
+	struct vnc_config v = { .password = pc->config->vnc_password, .tls = pc->config->vnc_tls, .layout = pc->config->layout, .name = pc->vm->config->name, .screen = vga_screen(pc->vga), .keyboard = { keyboard_key, pc },
 				.mouse = pointer_moved, .tablet = pointer_at, .opaque = pc };
 
 	if (!vnc_parse(pc->config->display, address, &v.port))
@@ -134,6 +134,8 @@ int pc_show(struct pc *pc, struct device_env *env, struct err *e)
 	const char *where = pc->config->display;
 	int r;
 
+	if (pc->config->layout && (!where || strncmp(where, "vnc", 3)))
+		return err_set(e, EINVAL, "--keyboard is for --display vnc");
 	if ((pc->config->vnc_password || pc->config->vnc_tls) && (!where || strncmp(where, "vnc", 3)))
 		return err_set(e, EINVAL, "--vnc-password and --vnc-tls are for --display vnc");
 	if (pc->config->vnc_tls && !pc->config->vnc_password)

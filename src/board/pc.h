@@ -75,6 +75,7 @@ struct pc_config {
 	int exit_port;         /* -1: none */
 	const char *vga_bios; /* the display adapter's firmware, a file; NULL: there is no display adapter */
 	const char *display;  /* where the screen is shown: "none" (or NULL), "text", "vnc[:[ADDRESS:]PORT]" */
+	const char *layout; /* keyboard layout of VNC clients and guest, see display/layout.h; NULL: American */
 	const char *vnc_password, *vnc_tls; /* files: the password; certificate and key (NULL: a new one) */
 	const char *debug_console; /* where ports 0xe9 and 0x402 write to; NULL: nowhere */
 	struct pc_disk disk[PC_DISKS];

@@ -37,6 +37,7 @@ SET_STRING(set_firmware_vars, pc.firmware_vars)
 SET_STRING(set_debug_console, pc.debug_console)
 SET_STRING(set_vnc_password, pc.vnc_password)
 SET_STRING(set_vnc_tls, pc.vnc_tls)
+SET_STRING(set_keyboard, pc.layout)
 SET_STRING(set_log, log)
 SET_STRING(set_trace, trace)
 SET_STRING(set_gdb, gdb)
@@ -547,6 +548,7 @@ const struct option_def run_options[] = {
 	{ "require-kvm", NULL, "fail unless the hardware runs the guest", set_require_kvm },
 	{ "display", "WHERE", "text: in this terminal; vnc[:[ADDR:]PORT]; none [none]", set_display, OPTION_HERE | OPTION_OFTEN },
 	{ "vga", NULL, "a text screen for --kernel; --display implies it", set_vga },
+	{ "keyboard", "LAYOUT", "of VNC's clients and the guest: us, de, ch:fr, ... [us]", set_keyboard, OPTION_HERE },
 	{ "vnc-password", "FILE", "with the password VNC clients have to give, by TLS", set_vnc_password, OPTION_PATH | OPTION_HERE },
 	{ "vnc-tls", "FILE", "with certificate and key for that [a new one]", set_vnc_tls, OPTION_PATH | OPTION_HERE },
 	{ "serial", "WHERE", "stdio, file:PATH, socket:PATH, null; up to 4 [stdio]", set_serial, OPTION_LIST },

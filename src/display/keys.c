@@ -101,6 +101,14 @@ unsigned key_of_keysym(uint32_t symbol)
 	return 0;
 }
 
+bool key_exists(unsigned code)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
+		if (keys[i].code == code)
+			return true;
+	return false;
+}
+
 unsigned key_of_xt(uint32_t code)
 {
 	static const uint16_t extended[0x80] = {

@@ -30,6 +30,7 @@ unsigned key_of_name(const char *name);
 /* X11's name for a key or character, as VNC clients send it; the number an XT's keyboard sent, with 0x80 for 0xe0 before. 0: none */
 unsigned key_of_keysym(uint32_t symbol);
 unsigned key_of_xt(uint32_t code);
+bool key_exists(unsigned code); /* on this keyboard */
 /* The stroke that types a byte, control characters included. */
 struct key_stroke key_of_char(uint8_t c);
 /*

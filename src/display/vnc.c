@@ -21,6 +21,7 @@
 #include "base/base.h"
 #include "base/err.h"
 #include "display/vnc.h"
+#include "display/layout.h"
 #include "display/vnc-auth.h"
 #include "display/vnc-gate.h"
 
@@ -37,6 +38,7 @@ struct greeted {
 
 struct vnc {
 	struct vnc_config config;
+	struct key_layout *layout; /* NULL: American */
 	struct aml *loop;
 	struct nvnc *server;
 	struct vnc_auth *auth;
@@ -169,8 +171,11 @@ static void client_new(struct nvnc_client *c)
 
 static void key_symbol(struct nvnc_client *c, uint32_t symbol, bool down)
 {
-	struct vnc *v = vnc_of(c);
-	unsigned code = key_of_keysym(symbol);
+	const struct vnc *v = vnc_of(c);
+	unsigned code = v->layout ? key_layout_find(v->layout, symbol) : 0;
+
+	if (!code)
+		code = key_of_keysym(symbol);
 
 	if (code)
 		v->config.keyboard.key(v->config.keyboard.opaque, code, down);
@@ -302,7 +307,9 @@ struct vnc *vnc_open(const struct vnc_config *config, struct err *e)
 	}
 	v->config = *config;
 	v->stop = -1;
-	if (start(v, e)) {
+	if (config->layout)
+		v->layout = key_layout_open(config->layout, e);
+	if ((config->layout && !v->layout) || start(v, e)) {
 		vnc_close(v);
 		return NULL;
 	}
@@ -345,6 +352,7 @@ void vnc_close(struct vnc *v)
 		close(v->stop);
 	surface_dispose(&v->now);
 	surface_dispose(&v->sent);
+	key_layout_close(v->layout);
 	free(v);
 }
 

@@ -16,6 +16,7 @@ struct vnc_config {
 	const char *address; /* NULL: loopback */
 	uint16_t port;
 	const char *password, *tls; /* files, see vnc-auth.h; NULL: no password */
+	const char *layout; /* of the clients' and the guest's keyboards, see layout.h; NULL: American */
 	const char *name; /* of the machine, for the client's window */
 	const struct screen *screen;
 	struct keyboard keyboard;

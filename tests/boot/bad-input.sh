@@ -91,6 +91,8 @@ refuse "cpu z80: does not exist; there are v2, v3, v4 and host" --cpu z80 --kern
 refuse "exit-port 0x10000: must be from" --exit-port 0x10000 --kernel zeroes
 refuse "serial serial: does not exist" --serial serial --kernel zeroes
 refuse "serial stdio: is given twice" --serial stdio --serial stdio --kernel zeroes
+refuse "keyboard is for --display vnc" --keyboard de --cdrom none
+refuse "display vnc: 'xx' is no keyboard layout; give one" --display vnc --keyboard xx --cdrom none
 refuse "log folder: cannot open" --log folder --kernel zeroes
 
 # A real kernel, damaged.
