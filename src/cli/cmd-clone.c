@@ -163,25 +163,30 @@ static int freeze(struct clone *c, struct store *s, const char *name, char **yam
 	return 0;
 }
 
+int source_lock(struct store_vm *m, char **yaml, struct err *e)
+{
+	struct store_status st;
+	int r = store_vm_lock(m, e);
+
+	if (r == -EBUSY)
+		err_set(e, EBUSY, "machine '%s' is running: stop it first", m->name);
+	if (!r)
+		r = store_vm_status(m, &st, e);
+	if (!r && st.state == STORE_SUSPENDED)
+		r = err_set(e, EBUSY, "machine '%s' is suspended: its disks are in use by what is suspended; start and stop it first", m->name);
+	return r ? r : store_read(m->fd, "vm.yaml", yaml, e);
+}
+
 int life_clone(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
 {
 	char *yaml _free_ = NULL;
-	struct store_status st;
 	struct store_vm m;
 	struct clone clone = { .from = &m };
 	int r = store_vm_open(s, a->words[0], &m, e);
 
 	if (r)
 		return r;
-	r = store_vm_lock(&m, e);
-	if (r == -EBUSY)
-		err_set(e, EBUSY, "machine '%s' is running: stop it first", m.name);
-	if (!r)
-		r = store_vm_status(&m, &st, e);
-	if (!r && st.state == STORE_SUSPENDED)
-		r = err_set(e, EBUSY, "machine '%s' is suspended: its disks are in use by what is suspended; start and stop it first", m.name);
-	if (!r)
-		r = store_read(m.fd, "vm.yaml", &yaml, e);
+	r = source_lock(&m, &yaml, e);
 	if (!r && (a->thin ? freeze(&clone, s, a->words[1], &yaml, e) : check_disks(yaml, e)))
 		r = err_prefix(e, "machine '%s'", m.name);
 	if (!r)

@@ -136,7 +136,6 @@ static int from_files(struct store *t, const struct run_words *w, struct run_opt
 static int from_machine(struct store *t, const struct run_words *w, const struct run_options *o, struct err *e)
 {
 	char *yaml _free_ = NULL;
-	struct store_status st;
 	struct store_vm m = { .fd = -1, .lock = -1 };
 	struct source src = { .machine = &m };
 	struct thin plan = { 0 };
@@ -153,15 +152,7 @@ static int from_machine(struct store *t, const struct run_words *w, const struct
 		return r;
 	}
 	if (!r)
-		r = store_vm_lock(&m, e);
-	if (r == -EBUSY)
-		err_set(e, EBUSY, "machine '%s' is running: stop it first", m.name);
-	if (!r)
-		r = store_vm_status(&m, &st, e);
-	if (!r && st.state == STORE_SUSPENDED)
-		r = err_set(e, EBUSY, "machine '%s' is suspended: start and stop it first", m.name);
-	if (!r)
-		r = store_read(m.fd, "vm.yaml", &yaml, e);
+		r = source_lock(&m, &yaml, e);
 	if (!r && thin_plan(&plan, yaml, m.fd, e)) /* could machines be made of it? */
 		r = err_prefix(e, "machine '%s'", m.name);
 	thin_dispose(&plan);

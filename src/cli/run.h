@@ -41,9 +41,10 @@ struct run_options {
 	unsigned nowned;
 };
 
-/* ---- options (cmd-run.c) */
+/* ---- options (run-options.c, run-check.c) */
 
 extern const struct option_def run_options[];
+int run_set_name(void *into, const char *value, struct err *e);
 void run_options_init(struct run_options *o);
 void run_options_dispose(struct run_options *o);
 /* What no single option can tell. `console`: of the first serial port when none is given. */

@@ -34,7 +34,13 @@ int thin_link(const struct thin *t, int from, int to, struct err *e);
 int thin_make(const struct thin *t, int folder, uint64_t size, struct err *e);
 void thin_dispose(struct thin *t);
 
-/* ---- cmd-clone.c: the rest of a folder is copied, without what belongs to a machine's runs; `thin` may be NULL */
+/* ---- cmd-clone.c */
+
+/* A machine that others are to be made of: locked, neither running nor suspended, its vm.yaml read (to be freed). */
+struct store_vm;
+int source_lock(struct store_vm *m, char **yaml, struct err *e);
+
+/* The rest of a folder is copied, without what belongs to a machine's runs; `thin` may be NULL */
 int folder_copy(int from, int to, const struct thin *thin, struct err *e);
 int file_copy(int from_folder, const char *from, int to_folder, const char *to, struct err *e);
 

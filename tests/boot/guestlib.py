@@ -245,3 +245,16 @@ def grub_on_disk(disk, size):
     assert len(loader) <= PARTITION - 512
     with open(disk, "r+b") as f:
         f.write(sector + loader)
+
+
+def udp_echo(address=""):
+    """Sends every datagram back, on a thread of its own; its port."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((address, 0))
+
+    def run():
+        while True:
+            data, at = s.recvfrom(65536)
+            s.sendto(data, at)
+    threading.Thread(target=run, daemon=True).start()
+    return s.getsockname()[1]

@@ -118,18 +118,6 @@ class Server:
             pass  # it has gone
 
 
-def udp_echo():
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("", 0))
-
-    def run():
-        while True:
-            data, at = s.recvfrom(65536)
-            s.sendto(data, at)
-    threading.Thread(target=run, daemon=True).start()
-    return s.getsockname()[1]
-
-
 class Listener:
     """Sees the frames of an interface."""
 

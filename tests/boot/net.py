@@ -77,18 +77,6 @@ class Server:
             self.sums.put(sum.hexdigest())
 
 
-def udp_echo():
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("127.0.0.1", 0))
-
-    def run():
-        while True:
-            data, at = s.recvfrom(65536)
-            s.sendto(data, at)
-    threading.Thread(target=run, daemon=True).start()
-    return s.getsockname()[1]
-
-
 def free_port(kind=socket.SOCK_STREAM, address="127.0.0.1"):
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as s:
         s.bind((address, 0))
@@ -143,7 +131,7 @@ def main():
     work = work_folder()
     data = pattern(MIB << 20)
     sum = hashlib.sha256(data).hexdigest()
-    server, echo = Server(data), udp_echo()
+    server, echo = Server(data), udp_echo("127.0.0.1")
     has6 = True
     try:
         server6 = Server(data, socket.AF_INET6)
