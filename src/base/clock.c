@@ -85,7 +85,7 @@ static struct tsc_sample tsc_sample(void)
 
 static uint64_t tsc_khz_measure(void)
 {
-	struct timespec pause = { .tv_nsec = 5000000 }; /* to 1.2 millionths; 19 ms: to 0.3, and every start would wait for it */
+	struct timespec pause = { .tv_nsec = 5000000 }; /* 4 ms were right to 1.2 to 1.6 millionths, 20 ms to 0.3; every start waits for it */
 	struct tsc_sample a = tsc_sample(), b;
 
 	nanosleep(&pause, NULL);

@@ -21,7 +21,7 @@
 
 /*
  * The legacy frame: magic, then blocks of (packed size, data), each unpacking to 8 MiB but the last. Blocks know nothing of each
- * other, so two threads share them: half the time of all that a direct start costs.
+ * other, so two threads share them.
  */
 struct lz4_frame {
 	const uint8_t *data;
