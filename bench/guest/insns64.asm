@@ -55,7 +55,7 @@ main:
 	or eax, 0x40000 ; OSXSAVE
 	mov cr4, rax
 	xor ecx, ecx
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	xsetbv
 	GATE 14, on_fault
@@ -76,30 +76,30 @@ main:
 	mov rax, cr3
 	mov cr3, rax
 	COSTED
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	COSTING "xsave, x87 SSE AVX"
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	xsave64 [area]
 	COSTED
 	COSTING "xsavec"
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	xsavec64 [area]
 	COSTED
 	COSTING "xrstor"
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	xrstor64 [area]
 	COSTED
 	COSTING "xsaves"
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	xsaves64 [area]
 	COSTED
 	COSTING "xrstors"
-	mov eax, 7
+	mov eax, 0xe7
 	xor edx, edx
 	xrstors64 [area]
 	COSTED

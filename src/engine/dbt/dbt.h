@@ -362,6 +362,8 @@ uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param);
 #define SLOW_FP 4u
 #define SLOW_FAR 6u /* the size code is an enum far_kind and the instruction's length - 2 */
 #define SLOW_RUN 5u /* the size code is the run's number */
+#define SLOW_QUICK 7u /* the size code is an enum quick_kind */
+enum quick_kind { QUICK_XSAVE, QUICK_XRSTOR };
 #define SLOW_PARAM(block, idx, kind, size) \
 	((uint64_t)(uintptr_t)(block) | (uint64_t)(idx) << 48 | (uint64_t)(kind) << 56 | (uint64_t)(size_code(size)) << 60)
 static inline unsigned size_code(unsigned size) /* of sizes that the inline check takes */
@@ -377,6 +379,8 @@ bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value,
 void fp_release(struct cpu *c); /* host's vector and x87 registers to cpu->s, and the host's own settings back */
 void fp_load_vec(struct cpu *c);
 void fp_load_x87(struct cpu *c);
+void fp_peek_x87(struct cpu *c); /* to cpu->s, and they stay */
+void fp_drop_x87(struct cpu *c); /* they are not in the host's any more, and were not worth saving */
 
 extern const struct engine_ops engine_dbt;
 

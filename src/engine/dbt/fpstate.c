@@ -95,21 +95,41 @@ void fp_load_vec(struct cpu *c)
 }
 
 /* Host instruction and data pointers are the host's own business: cpu->s keeps what it has. */
+static void x87_take(struct x86_fpu *f, const struct fx *fx)
+{
+	unsigned top = fx->sw >> 11 & 7;
+
+	f->cw = fx->cw;
+	f->sw = fx->sw;
+	f->tag = fx->tag;
+	for (unsigned n = 0; n < 8; n++) {
+		f->reg[(top + n) & 7].mantissa = fx->st[n].mantissa;
+		f->reg[(top + n) & 7].exponent = fx->st[n].exponent;
+	}
+}
+
 static void x87_save(struct cpu *c)
 {
 	struct fx fx __attribute__((aligned(16)));
-	struct x86_fpu *f = &c->s.fpu;
-	unsigned top;
 
 	__asm__ volatile("fxsave64 %0\n\tfninit" : "=m"(fx));
-	f->cw = fx.cw;
-	f->sw = fx.sw;
-	f->tag = fx.tag;
-	top = fx.sw >> 11 & 7;
-	for (unsigned n = 0; n < 8; n++) {
-		f->reg[(top + n) & 7].mantissa = fx.st[n].mantissa;
-		f->reg[(top + n) & 7].exponent = fx.st[n].exponent;
-	}
+	x87_take(&c->s.fpu, &fx);
+	dbt_hot(c)->x87_live = 0;
+}
+
+void fp_peek_x87(struct cpu *c)
+{
+	struct fx fx __attribute__((aligned(16)));
+
+	__asm__ volatile("fxsave64 %0" : "=m"(fx));
+	x87_take(&c->s.fpu, &fx);
+}
+
+void fp_drop_x87(struct cpu *c)
+{
+	if (!dbt_hot(c)->x87_live)
+		return;
+	__asm__ volatile("fninit");
 	dbt_hot(c)->x87_live = 0;
 }
 

@@ -132,6 +132,11 @@ static void ea_emit(struct tr *t, const struct insn *i)
 	ea_emit_as(t, i, ea_unwrapped(t, i) ? ENC_W : 0);
 }
 
+void mem_linear(struct tr *t, const struct insn *i)
+{
+	ea_emit(t, i);
+}
+
 /* [RSP + offset] into S0; 32-bit code of a 64-bit system has to wrap it. */
 static bool stack_wraps(const struct tr *t, int32_t offset)
 {

@@ -313,11 +313,32 @@ static enum lowered lower_memory(struct tr *t, const struct insn *i, const struc
 	return LOWERED;
 }
 
+/* The XSAVE family of 64-bit code: quick-xsave.c. */
+static bool lower_xsave(struct tr *t, const struct insn *i, enum lowered *r)
+{
+	bool restore = i->op == OP_XRSTOR || i->op == OP_XRSTOR64 || i->op == OP_XRSTORS || i->op == OP_XRSTORS64;
+
+	if (t->m32 || !(i->flags & INSN_MEM) || i->op < OP_XSAVE || i->op > OP_XSAVEC64)
+		return false;
+	if (t->fl == FL_H) {
+		tr_flags_save(t);
+		t->fl = FL_M;
+	}
+	mem_linear(t, i);
+	*r = lower_quick(t, restore ? QUICK_XRSTOR : QUICK_XSAVE);
+	if (restore)
+		t->x87_known = false; /* it may have been put by */
+	return true;
+}
+
 enum lowered lower_vector(struct tr *t, const struct insn *i)
 {
 	bool x87 = i->class == CLASS_X87 || i->flags & INSN_MMX, vec = i->class == CLASS_VECTOR;
 	const struct shape *s = vector_shape(t, t->idx);
+	enum lowered r;
 
+	if (vec && lower_xsave(t, i, &r))
+		return r;
 	if (i->class == CLASS_X87 && i->op == OP_INVALID)
 		return LOWER_LEAVE;
 	if (!i->modrm_at && i->opcode != 0x9b && !(i->flags & INSN_VEX) && i->opmap == 0)

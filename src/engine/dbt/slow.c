@@ -3,7 +3,7 @@
  * Where translated code goes when its inline way does not do: TLB misses, and whole instructions through the interpreter.
  * Built with general registers only, and careful to save the guest's vector and x87 registers before calling what is not.
  */
-#include "engine/dbt/dbt.h"
+#include "engine/dbt/quick.h"
 #include "x86/tlb-fill.h"
 
 struct fp_was {
@@ -35,9 +35,14 @@ static uint64_t leave(struct cpu *c, enum dbt_exit why)
 }
 
 /* The instruction decoded, from a small cache: guest code of a live block has not changed since its translation. */
+static unsigned insn_slot(const struct block *b, unsigned idx)
+{
+	return (unsigned)((uintptr_t)b / 64 + idx * 7) % INSN_CACHE;
+}
+
 static const struct insn *insn_of(struct dbt_cpu *dc, const struct block *b, unsigned idx)
 {
-	unsigned n = (unsigned)((uintptr_t)b / 64 + idx * 7) % INSN_CACHE;
+	unsigned n = insn_slot(b, idx);
 	uint64_t rip = block_rip(b, idx);
 
 	if (dc->insns[n].serial != b->serial || dc->insns[n].rip != rip) {
@@ -53,6 +58,22 @@ static const struct insn *insn_of(struct dbt_cpu *dc, const struct block *b, uns
 		dc->insns[n].rip = rip;
 	}
 	return &dc->insns[n].insn;
+}
+
+/* The same with the guest's vector registers in the host's: decoding may use those. */
+static const struct insn *insn_of_live(struct cpu *c, const struct block *b, unsigned idx)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	unsigned n = insn_slot(b, idx);
+	const struct insn *i = &dc->insns[n].insn;
+
+	if (unlikely(dc->insns[n].serial != b->serial || dc->insns[n].rip != block_rip(b, idx))) {
+		struct fp_was was = fp_put_by(c);
+
+		i = insn_of(dc, b, idx);
+		fp_take_up(c, was);
+	}
+	return i;
 }
 
 /* Translated code is to go on with instruction idx: unless there has been a kick. */
@@ -122,6 +143,28 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 	if (b->dead || i->class == CLASS_BRANCH)
 		return leave(c, EXIT_LOOKUP);
 	fp_take_up(c, was);
+	return resume_at(c, b, idx + 1);
+}
+
+/* The way without putting registers by, else the usual one. */
+static uint64_t slow_quick(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea, enum quick_kind kind)
+{
+	const struct insn *i = insn_of_live(c, b, idx);
+	bool done = false;
+
+	if (!i || dbt_cpu(c)->d->watch)
+		return slow_interp(c, b, idx);
+	switch (kind) {
+	case QUICK_XSAVE:
+		done = quick_xsave(c, i, ea);
+		break;
+	case QUICK_XRSTOR:
+		done = quick_xrstor(c, i, ea);
+		break;
+	}
+	if (!done)
+		return slow_interp(c, b, idx);
+	c->s.rip += i->len;
 	return resume_at(c, b, idx + 1);
 }
 
@@ -224,6 +267,8 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 			return resume;
 		return slow_interp(c, b, idx);
 	}
+	if (kind == SLOW_QUICK)
+		return slow_quick(c, b, idx, ea, (enum quick_kind)code);
 	if (kind == SLOW_FP) {
 		if (once)
 			return slow_once(c, b, idx);

@@ -235,6 +235,14 @@ static void lower_helper(struct tr *t)
 	t->fl = FL_H; /* both ways */
 }
 
+enum lowered lower_quick(struct tr *t, enum quick_kind kind)
+{
+	tr_emit_block(t, S1, SLOW_PARAM(t->b, t->idx, SLOW_QUICK, 1) | (uint64_t)kind << 60);
+	tr_jump_out(t, t->d->tramp_slow);
+	t->fl = FL_H; /* both ways */
+	return LOWERED_CALL;
+}
+
 /* Room for another instruction and what is yet to come behind the block. */
 static bool room_left(const struct tr *t)
 {
@@ -338,7 +346,7 @@ static void lower_all(struct tr *t)
 			lower_helper(t);
 		else if (r == LOWER_LEAVE)
 			lower_leave(t, EXIT_STEP, tr_rip(t));
-		else if (i->flags_written & FLAGS_ARITH && i->op != OP_POPFQ && i->op != OP_POPFD)
+		else if (r == LOWERED && i->flags_written & FLAGS_ARITH && i->op != OP_POPFQ && i->op != OP_POPFD)
 			t->fl = FL_H;
 		s1_after(t, r, vec_known != t->vec_known || x87_known != t->x87_known);
 	}

@@ -105,7 +105,7 @@ struct tr {
 	struct exit *exits_final; /* where they will live */
 };
 
-enum lowered { LOWERED, LOWER_HELPER, LOWER_LEAVE };
+enum lowered { LOWERED, LOWERED_CALL /* by way of C, flags then in H */, LOWER_HELPER, LOWER_LEAVE };
 
 static inline uint64_t tr_rip(const struct tr *t) /* of the instruction being lowered */
 {
@@ -138,6 +138,8 @@ void mem_bits(struct tr *t, const struct insn *i, bool write, struct opnd *out);
 unsigned mem_scratch(struct tr *t, struct opnd *m);
 /* Offset within the segment into `reg`; LEA's own, and the first half of an address. */
 void mem_lea(struct tr *t, const struct insn *i, unsigned reg, unsigned enc_flags);
+/* Linear address of the operand into S0, unchecked; flags are lost. */
+void mem_linear(struct tr *t, const struct insn *i);
 /* The stack at rsp + offset. kind as above; `second`: another access of this instruction came before. */
 void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool second, struct opnd *out);
 
@@ -161,6 +163,8 @@ enum lowered lower_branch(struct tr *t, const struct insn *i);
 enum lowered lower_vector(struct tr *t, const struct insn *i);
 enum lowered lower_system(struct tr *t, const struct insn *i);
 enum lowered lower_string(struct tr *t, const struct insn *i);
+/* C that keeps the vector registers where they are; S0 is its argument, flags are saved. */
+enum lowered lower_quick(struct tr *t, enum quick_kind kind);
 bool lower_clobbers_flags(const struct tr *t, const struct insn *i); /* does its lowering need the host flags for itself? */
 /* The instruction again with other registers: its prefixes, opcode and immediate as they were. */
 void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct opnd *rm);

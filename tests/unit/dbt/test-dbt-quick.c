@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instructions that the translator does in C of its own (quick-*.c, far.c) against the interpreter: random programs of them,
+ * made from a seed, leave the same registers and memory in both.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "../interp/guest.h"
+#include "engine/dbt/dbt.h"
+
+#define IMAGES 0x50000ull /* 32 of 8 KiB */
+#define IMAGE_STEP 0x2000u
+#define NIMAGES 32u
+
+/* Across the end of a page here and there. */
+static uint32_t image_at(unsigned n)
+{
+	return (uint32_t)IMAGES + IMAGE_STEP * n + 0x1000 - 64 * (n * 7 % 50);
+}
+
+struct code {
+	uint8_t byte[4096];
+	unsigned n;
+	uint64_t seed;
+};
+
+static unsigned roll(struct code *k, unsigned sides)
+{
+	k->seed = k->seed * 6364136223846793005ull + 1442695040888963407ull;
+	return (unsigned)(k->seed >> 33) % sides;
+}
+
+static void put(struct code *k, const char *bytes, unsigned n)
+{
+	assert_true(k->n + n <= sizeof(k->byte));
+	memcpy(k->byte + k->n, bytes, n);
+	k->n += n;
+}
+#define PUT(k, bytes) put(k, bytes, sizeof(bytes) - 1)
+
+static void put32(struct code *k, uint32_t v)
+{
+	put(k, (const char *)&v, 4);
+}
+
+/* op [rbx], of 0f NN /digit */
+static void family(struct code *k, uint8_t opcode, unsigned digit, bool wide)
+{
+	if (wide)
+		PUT(k, "\x48");
+	PUT(k, "\x0f");
+	put(k, (const char *)&opcode, 1);
+	put(k, (const char[]){ (char)(digit << 3 | 3) }, 1);
+}
+
+/* Something that changes the registers to be saved. */
+static void disturb(struct code *k, const struct cpuid_model *m)
+{
+	static const char *const x87[] = { "\xd9\xe8", "\xdb\xe3", "\xdd\xd8", "\xd9\xeb", "\xde\xc1", "\x0f\x77", "\xd9\xff" };
+	const unsigned a = roll(k, 8), b = roll(k, 8);
+
+	switch (roll(k, 9)) {
+	case 0:
+		put(k, x87[roll(k, ARRAY_LEN(x87))], 2);
+		break;
+	case 1: /* paddq xmm, xmm */
+		put(k, (const char[]){ 0x66, 0x0f, (char)0xd4, (char)(0xc0 | a << 3 | b) }, 4);
+		break;
+	case 2: /* pxor */
+		put(k, (const char[]){ 0x66, 0x0f, (char)0xef, (char)(0xc0 | a << 3 | a) }, 4);
+		break;
+	case 3: /* vpxor ymm */
+		if (m->has_avx2)
+			put(k, (const char[]){ (char)0xc5, (char)(0x85 | (~a & 7) << 3), (char)0xef, (char)(0xc0 | a << 3 | b) }, 4);
+		break;
+	case 4:
+		if (m->has_avx)
+			put(k, roll(k, 4) ? "\xc5\xf8\x77" : "\xc5\xfc\x77", 3); /* vzeroupper, vzeroall */
+		break;
+	case 5: /* ldmxcsr [rsp]: exceptions stay masked */
+		PUT(k, "\xc7\x04\x24");
+		put32(k, 0x1f80u | roll(k, 64) | roll(k, 4) << 13 | roll(k, 2) << 15);
+		PUT(k, "\x0f\xae\x14\x24");
+		break;
+	case 6: /* vmovdqu64 zmm16 + a, [rbx - 64], and back */
+		if (m->has_avx512) {
+			put(k, (const char[]){ 0x62, (char)0xe1, (char)0xfe, 0x48, 0x6f, (char)(0x43 | a << 3), (char)-1 }, 7);
+			put(k, (const char[]){ 0x62, (char)0xe1, (char)0xfe, 0x48, 0x7f, (char)(0x43 | b << 3), 1 }, 7);
+		}
+		break;
+	case 7: /* kmovq k, rcx */
+		if (m->has_avx512)
+			put(k, (const char[]){ (char)0xc4, (char)0xe1, (char)0xfb, (char)0x92, (char)(0xc1 | a << 3) }, 5);
+		break;
+	default: /* vpternlogq zmm16+: all zeros or ones */
+		if (m->has_avx512)
+			put(k, (const char[]){ 0x62, (char)0xa3, (char)0xfd, 0x40, 0x25, (char)(0xc0 | a << 3 | b),
+					       (char)(roll(k, 2) - 1) }, 7);
+		break;
+	}
+}
+
+static void xsaves(struct code *k, const struct cpuid_model *m)
+{
+	const uint32_t all = (uint32_t)m->xcr0_allowed;
+
+	*k = (struct code){ .seed = k->seed };
+	PUT(k, "\xb9"); /* mov ecx */
+	put32(k, roll(k, 2) * 0x1234567u);
+	for (unsigned steps = 40; steps; steps--) {
+		bool wide = roll(k, 2);
+		uint32_t mask = roll(k, 3) ? 0xffffffffu : roll(k, 256);
+
+		PUT(k, "\xbb"); /* mov ebx, edx, eax */
+		put32(k, image_at(roll(k, NIMAGES)) + (roll(k, 500) ? 0 : 8));
+		PUT(k, "\xba");
+		put32(k, roll(k, 2) ? 0xffffffffu : 0);
+		PUT(k, "\xb8");
+		put32(k, mask & (roll(k, 2) ? all : 0xffffffffu));
+		switch (roll(k, 10)) {
+		case 0: /* xsave */
+			family(k, 0xae, 4, wide);
+			break;
+		case 1:
+		case 2:
+			family(k, 0xae, 6, wide); /* xsaveopt */
+			break;
+		case 3:
+		case 4:
+			family(k, 0xc7, 4, wide); /* xsavec */
+			break;
+		case 5:
+			family(k, 0xc7, 5, wide); /* xsaves */
+			break;
+		case 6:
+		case 7:
+			family(k, 0xae, 4, wide); /* there and back: xrstor */
+			disturb(k, m);
+			PUT(k, "\xb8\xff\xff\xff\xff");
+			family(k, 0xae, 5, wide);
+			break;
+		case 8:
+			family(k, 0xc7, 5, wide);
+			disturb(k, m);
+			family(k, 0xc7, 3, wide); /* xrstors */
+			break;
+		default:
+			family(k, 0xae, 5, wide); /* whatever lies there: faults, now and then */
+			break;
+		}
+		/* no exceptions of the x87: what it points at then only the interpreter remembers. fnclex; fldcw [rsp] */
+		PUT(k, "\xdb\xe2\xc7\x04\x24\x7f\x03\0\0\xd9\x2c\x24");
+		for (unsigned n = roll(k, 4); n; n--)
+			disturb(k, m);
+	}
+	PUT(k, "\xf4");
+}
+
+static void start(struct guest *g, const struct engine_ops *engine, const char *model, const struct code *k)
+{
+	struct err e;
+	struct cpu *c;
+	uint64_t v = 88172645463325252ull;
+	uint8_t *ram;
+
+	assert_int_equal(guest_create_as(g, 1, engine, model, &e), 0);
+	c = &g->cpus[0];
+	guest_long(g, 0);
+	c->s.cr0 = (c->s.cr0 & ~(CR0_EM | CR0_TS)) | CR0_NE | CR0_MP;
+	c->s.cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+	c->s.xcr0 = g->model.xcr0_allowed;
+	c->s.mxcsr = 0x1f80;
+	c->s.fpu.cw = 0x37f;
+	engine->state_set(c);
+	ram = mem_ram_base(g->machine.mem);
+	for (uint64_t at = IMAGES; at < IMAGES + NIMAGES * IMAGE_STEP; at += 8) {
+		v ^= v << 13;
+		v ^= v >> 7;
+		v ^= v << 17;
+		memcpy(ram + at, &v, 8);
+	}
+	for (unsigned n = 0; n < NIMAGES; n++) { /* which can be restored */
+		memset(ram + image_at(n) + 24, 0, 4);
+		memset(ram + image_at(n) + 512, 0, 64);
+	}
+	guest_load(g, GUEST_CODE, k->byte, k->n);
+}
+
+static void run(const struct engine_ops *engine, const char *model, const struct code *k, struct x86_state *s, uint8_t *images)
+{
+	struct guest g;
+
+	start(&g, engine, model, k);
+	assert_int_equal(guest_run(&g, 0), STOP_HLT);
+	engine->state_get(&g.cpus[0]);
+	*s = g.cpus[0].s;
+	guest_read(&g, IMAGES, images, NIMAGES * IMAGE_STEP);
+	if (engine == &engine_dbt)
+		assert_true(g.cpus[0].s.rip != GUEST_CODE);
+	guest_destroy(&g);
+}
+
+static void same(const struct x86_state *want, const struct x86_state *got)
+{
+	assert_memory_equal(want->gpr, got->gpr, sizeof(want->gpr));
+	assert_int_equal(want->rip, got->rip);
+	assert_int_equal(want->mxcsr, got->mxcsr);
+	assert_memory_equal(want->v, got->v, sizeof(want->v));
+	assert_memory_equal(want->k, got->k, sizeof(want->k));
+	assert_int_equal(want->fpu.cw, got->fpu.cw);
+	assert_int_equal(want->fpu.sw, got->fpu.sw);
+	assert_int_equal(want->fpu.tag, got->fpu.tag);
+	assert_memory_equal(want->fpu.reg, got->fpu.reg, sizeof(want->fpu.reg));
+}
+
+static void xsave_with(const char *model)
+{
+	static uint8_t images[2][NIMAGES * IMAGE_STEP];
+	struct code k = { .seed = 1 };
+	struct x86_state want, got;
+	struct cpuid_model m;
+	struct err e;
+
+	if (cpuid_build(&m, model, 1, 1000000, &e))
+		return; /* not on this host */
+	for (unsigned n = 0; n < 60; n++) {
+		xsaves(&k, &m);
+		run(&engine_interp, model, &k, &want, images[0]);
+		run(&engine_dbt, model, &k, &got, images[1]);
+		same(&want, &got);
+		assert_memory_equal(images[0], images[1], sizeof(images[0]));
+	}
+}
+
+static void xsave(void **state)
+{
+	xsave_with("v2");
+	xsave_with("v3");
+	xsave_with("v4");
+	xsave_with("host");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(xsave),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
