@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include "parts.h"
 
-static const struct part *const all[] = { parts_compute, parts_vector, parts_memory, parts_kernel, parts_job };
+static const struct part *const all[] = { parts_compute, parts_vector, parts_memory, parts_kernel, parts_job, parts_large };
 
 static double seconds(void)
 {
@@ -22,12 +22,12 @@ static double seconds(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static int wanted(const char *name, int argc, char **argv)
+static int wanted(const struct part *p, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++)
-		if (!strcmp(argv[i], name))
+		if (!strcmp(argv[i], p->name))
 			return 1;
-	return argc <= 1;
+	return argc <= 1 && strcmp(p->group, "large") != 0;
 }
 
 static void run_parts(int argc, char **argv)
@@ -37,7 +37,7 @@ static void run_parts(int argc, char **argv)
 			double start;
 			uint64_t sum;
 
-			if (!wanted(p->name, argc, argv) || (p->usable && !p->usable()))
+			if (!wanted(p, argc, argv) || (p->usable && !p->usable()))
 				continue;
 			start = seconds();
 			sum = p->run();

@@ -10,12 +10,12 @@
 
 struct part {
 	const char *name;
-	const char *group; /* "compute", "kernel", "smp", "job" */
+	const char *group; /* "compute", "kernel", "smp", "job"; "large": only when named */
 	uint64_t (*run)(void);
 	int (*usable)(void); /* NULL: everywhere */
 };
 
-extern const struct part parts_compute[], parts_vector[], parts_memory[], parts_kernel[], parts_job[];
+extern const struct part parts_compute[], parts_vector[], parts_memory[], parts_kernel[], parts_job[], parts_large[];
 
 /* xorshift: the same numbers everywhere */
 static inline uint64_t next_random(uint64_t *s)

@@ -5,6 +5,7 @@
 #include "x86/access.h"
 #include "x86/pgwalk.h"
 #include "x86/tlb-fill.h"
+#include "x86/tlb-second.h"
 
 const struct mem_range *tlb_range_find(struct cpu *c, gpa_t at)
 {
@@ -62,25 +63,90 @@ static void write_tag_make(struct cpu *c, struct tlb_table *t, gva_t page, uint6
 		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
 }
 
-/* Make an entry for a page of RAM or ROM that the walk has allowed. */
-static void entry_make(struct cpu *c, gva_t page, const struct pgwalk *w, const struct mem_range *r,
-		       enum tlb_mode mode, bool writing)
+/* What the page tables say of a page of RAM or ROM. */
+struct fact {
+	gva_t page;
+	uint8_t *host;
+	bool global, writable; /* RAM, allowed, dirty bit set */
+};
+
+/* See tlb-second.h. */
+static inline bool second_takes(enum tlb_mode mode, bool global)
+{
+	return mode != TLB_SUPER || global;
+}
+
+/* Another page's entry gives way. */
+static void drive_out(struct tlb *t, struct tlb_table *table, enum tlb_mode mode, unsigned i, gva_t page)
+{
+	gva_t old = table->read_tag[i];
+
+	if (old == page || old == tlb_none(i) || !second_takes(mode, !(table->local[i / 64] >> (i % 64) & 1)))
+		return;
+	second_put_page(t, table, old, (old + table->addend[i]) | (table->write_tag[i] == old ? SECOND_WRITABLE : 0));
+}
+
+static void entry_make(struct cpu *c, const struct fact *f, enum tlb_mode mode, bool writing)
 {
 	struct tlb_table *t = c->tlb.space->table[mode];
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
-	uint8_t *host = r->host + (w->page - r->start);
+	unsigned i = (f->page >> 12) & (TLB_ENTRIES - 1);
 
-	large_remember(&c->tlb, page, w->size);
+	drive_out(&c->tlb, t, mode, i, f->page);
 	/* The entry may be another page's: first it must be nobody's. */
 	__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELEASE);
-	__atomic_store_n(&t->addend[i], (uintptr_t)host - page, __ATOMIC_RELEASE);
+	__atomic_store_n(&t->addend[i], (uintptr_t)f->host - f->page, __ATOMIC_RELEASE);
 	bitmap_set(t->used, i, true);
-	bitmap_set(t->local, i, !w->global);
+	bitmap_set(t->local, i, !f->global);
+	__atomic_store_n(&t->read_tag[i], f->page, __ATOMIC_RELEASE);
+	if (f->writable)
+		write_tag_make(c, t, f->page, (uint64_t)(f->host - mem_ram_base(c->mem)) >> 12, writing);
+}
+
+/* From the second level. False: not there, or it does not allow the access, which only a walk can refuse. */
+static bool second_fill(struct cpu *c, gva_t page, bool write, enum tlb_mode mode)
+{
+	struct tlb_table *t = c->tlb.space->table[mode];
+	uint64_t found;
+	struct fact f;
+
+	/* if the first level has it, it is not enough */
+	if (t->read_tag[(page >> 12) & (TLB_ENTRIES - 1)] == page)
+		return false;
+	found = second_find(&c->tlb, t, page);
+	if (!found)
+		return false;
+	f = (struct fact){ .page = page,
+			   .host = (uint8_t *)(uintptr_t)(found & ~(GUEST_PAGE - 1)),
+			   .global = mode == TLB_SUPER,
+			   .writable = found & SECOND_WRITABLE };
+	if (write && !f.writable) {
+		second_clear_page(&c->tlb, t, page);
+		return false;
+	}
+	entry_make(c, &f, mode, write);
+	if (write && unlikely(t->write_tag[(page >> 12) & (TLB_ENTRIES - 1)] != page))
+		return false;
+	c->tlb.second_hits++;
+	return true;
+}
+
+/* A page of RAM or ROM that the walk has allowed. */
+static void walked(struct cpu *c, gva_t page, const struct pgwalk *w, const struct mem_range *r, enum tlb_mode mode, bool writing)
+{
+	struct fact f = { .page = page,
+			  .host = r->host + (w->page - r->start),
+			  .global = w->global,
+			  .writable = w->writable && w->dirty && r->kind == MEM_RAM };
+	gpa_t frame = w->page & ~LARGE_MASK;
+
+	large_remember(&c->tlb, page, w->size);
 	c->tlb.global_low |= w->global && !(page >> 63);
-	__atomic_store_n(&t->read_tag[i], page, __ATOMIC_RELEASE);
-	if (w->writable && w->dirty && r->kind == MEM_RAM)
-		write_tag_make(c, t, page, (r->ram_offset + (w->page - r->start)) >> 12, writing);
+	if (w->size > GUEST_PAGE && w->size <= 1ull << 30 && r->kind == MEM_RAM && second_takes(mode, w->global) &&
+	    frame >= r->start && range_fits(frame - r->start, LARGE_MASK + 1, r->size))
+		second_put_frame(&c->tlb, c->tlb.space->table[mode], page & ~LARGE_MASK,
+				 (uintptr_t)(r->host + (frame - r->start)) | (f.writable ? SECOND_WRITABLE : 0));
+	entry_make(c, &f, mode, writing);
 }
 
 #define PTE_P BIT(0)
@@ -173,6 +239,8 @@ int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode
 	const struct mem_range *r;
 	struct pgwalk w;
 
+	if (likely(access != ACCESS_FETCH) && second_fill(c, page, write, mode))
+		return CPU_OK;
 	if (!walk_usual(c, at, access, mode, &w)) {
 		int rc = pgwalk_plain(c, at, access, mode, &w);
 
@@ -188,7 +256,7 @@ int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode
 		return TLB_NOT_MEMORY;
 	if (watched(c, page))
 		return TLB_NOT_MEMORY;
-	entry_make(c, page, &w, r, mode, write);
+	walked(c, page, &w, r, mode, write);
 	if (write && unlikely(c->tlb.space->table[mode]->write_tag[(at >> 12) & (TLB_ENTRIES - 1)] != page))
 		return TLB_NOT_MEMORY;
 	return CPU_OK;

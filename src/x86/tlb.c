@@ -13,6 +13,7 @@
 #include "x86/access.h"
 #include "x86/cpuid.h"
 #include "x86/tlb-fill.h"
+#include "x86/tlb-second.h"
 
 #define SPACE_FREE (~0ull)
 
@@ -47,6 +48,13 @@ static void table_clear(struct tlb_table *t, uint64_t *which)
 	}
 }
 
+/* All of it, here and in the second level. */
+static void table_empty(struct tlb_table *t)
+{
+	second_forget(t);
+	table_clear(t, t->used);
+}
+
 static void fetch_clear(struct tlb_fetch *f, uint64_t *which)
 {
 	for (unsigned w = 0; w < TLB_FETCH_ENTRIES / 64; w++) {
@@ -69,14 +77,17 @@ static void large_forget(struct tlb_large *l)
 /* The tables that are a space's own. */
 static void space_clear(struct tlb_space *s)
 {
-	table_clear(s->table[TLB_USER], s->table[TLB_USER]->used);
-	table_clear(s->table[TLB_SUPER_AC], s->table[TLB_SUPER_AC]->used);
+	table_empty(s->table[TLB_USER]);
+	table_empty(s->table[TLB_SUPER_AC]);
 	fetch_clear(s->fetch[0], s->fetch[0]->used);
 	large_forget(&s->large);
 }
 
+/* In the second level none of these count as global. */
 static void space_clear_data(struct tlb_space *s)
 {
+	second_forget(s->table[TLB_USER]);
+	second_forget(s->table[TLB_SUPER_AC]);
 	table_clear(s->table[TLB_USER], s->table[TLB_USER]->local);
 	table_clear(s->table[TLB_SUPER_AC], s->table[TLB_SUPER_AC]->local);
 }
@@ -88,6 +99,7 @@ static void space_clear_local(struct tlb_space *s)
 	fetch_clear(s->fetch[0], s->fetch[0]->local);
 }
 
+/* And only global ones of this. */
 static void shared_clear_local(struct tlb *t)
 {
 	table_clear(t->space->table[TLB_SUPER], t->space->table[TLB_SUPER]->local);
@@ -124,6 +136,11 @@ int tlb_init(struct tlb *t, struct err *e)
 	if (!p)
 		return err_set(e, ENOMEM, "no memory for a TLB");
 	t->memory = p;
+	t->second = huge_alloc(sizeof(*t->second));
+	if (!t->second) {
+		tlb_dispose(t);
+		return err_set(e, ENOMEM, "no memory for a TLB");
+	}
 	t->none = table_new(&p);
 	super = table_new(&p);
 	super_fetch = fetch_new(&p);
@@ -149,6 +166,7 @@ void tlb_dispose(struct tlb *t)
 {
 	if (t->memory)
 		huge_free(t->memory, MEMORY_SIZE);
+	huge_free(t->second, sizeof(*t->second));
 	*t = (struct tlb){ 0 };
 }
 
@@ -219,7 +237,7 @@ void tlb_flush_all(struct cpu *c)
 		if (&t->spaces[i] != t->space)
 			t->spaces[i].cr3 = SPACE_FREE;
 	}
-	table_clear(t->space->table[TLB_SUPER], t->space->table[TLB_SUPER]->used);
+	table_empty(t->space->table[TLB_SUPER]);
 	large_forget(&t->large);
 	t->global_low = false;
 	t->range.size = 0;
@@ -256,12 +274,13 @@ void tlb_flush_pcid(struct cpu *c, unsigned pcid, bool keep_global)
 	t->flushes++;
 }
 
-static void table_flush_page(struct tlb_table *t, gva_t page)
+static void table_flush_page(struct tlb *tlb, struct tlb_table *t, gva_t page)
 {
 	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
 
 	if (t->read_tag[i] == page)
 		entry_clear(t, i);
+	second_clear_page(tlb, t, page);
 }
 
 static void fetch_flush_page(struct tlb_fetch *f, gva_t page)
@@ -275,6 +294,7 @@ static void fetch_flush_page(struct tlb_fetch *f, gva_t page)
 /* All that agrees with `page` from bit `shift` on. */
 static void table_flush_frame(struct tlb_table *t, gva_t page, unsigned shift)
 {
+	second_forget(t);
 	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
 		for (uint64_t left = t->used[w]; left; left &= left - 1) {
 			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
@@ -304,11 +324,11 @@ static unsigned large_shift(const struct tlb_large *l, gva_t page)
 	return l->frames[page >> 27 & 15] & (3ull << (page >> 21 & 62)) ? 22 : 12;
 }
 
-static void space_flush_page(struct tlb_space *s, gva_t page, unsigned shift)
+static void space_flush_page(struct tlb *t, struct tlb_space *s, gva_t page, unsigned shift)
 {
 	if (likely(shift == 12)) {
-		table_flush_page(s->table[TLB_USER], page);
-		table_flush_page(s->table[TLB_SUPER_AC], page);
+		table_flush_page(t, s->table[TLB_USER], page);
+		table_flush_page(t, s->table[TLB_SUPER_AC], page);
 		fetch_flush_page(s->fetch[0], page);
 	} else {
 		table_flush_frame(s->table[TLB_USER], page, shift);
@@ -333,7 +353,7 @@ static void user_page_changed(struct tlb *t, struct tlb_space *s, gva_t page, un
 static void shared_flush_page(struct tlb *t, gva_t page, unsigned shift)
 {
 	if (likely(shift == 12)) {
-		table_flush_page(t->space->table[TLB_SUPER], page);
+		table_flush_page(t, t->space->table[TLB_SUPER], page);
 		fetch_flush_page(t->space->fetch[1], page);
 	} else {
 		table_flush_frame(t->space->table[TLB_SUPER], page, shift);
@@ -347,7 +367,7 @@ static void flush_page_everywhere(struct tlb *t, gva_t page)
 		struct tlb_space *s = &t->spaces[i];
 
 		if (s->cr3 != SPACE_FREE)
-			space_flush_page(s, page, large_shift(page >> 63 ? &t->large : &s->large, page));
+			space_flush_page(t, s, page, large_shift(page >> 63 ? &t->large : &s->large, page));
 	}
 	code_page_changed(t, page, large_shift(large_of(t, page), page));
 	shared_flush_page(t, page, large_shift(large_of(t, page), page));
@@ -374,7 +394,7 @@ void tlb_flush_page(struct cpu *c, gva_t at)
 			continue;
 		shift = large_shift(&s->large, page);
 		user_page_changed(t, s, page, shift);
-		space_flush_page(s, page, shift);
+		space_flush_page(t, s, page, shift);
 	}
 }
 

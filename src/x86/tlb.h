@@ -50,6 +50,7 @@ struct tlb_table {
 	 * there is to flush. A bit may be set for an entry that is empty by now, never the other way.
 	 */
 	uint64_t used[TLB_ENTRIES / 64], local[TLB_ENTRIES / 64], written[TLB_ENTRIES / 64];
+	uint64_t second; /* the number of this table's entries in the second level; 0: it has none */
 };
 
 /* Instruction fetch: page of guest-virtual code to its physical page. Few entries suffice. */
@@ -95,6 +96,8 @@ struct tlb {
 	bool super_low;  /* a supervisor has fetched from the lower half since code_changes is what it is */
 	uint64_t clock;
 	void *memory;
+	struct tlb_second *second; /* tlb-second.h */
+	uint64_t second_ids;
 	/*
 	 * For engines that keep what fetches found. code_changes: any page's may lead elsewhere now; local_changes: those
 	 * of pages that are not global. fetched: pages fetched from since the last of the former, hashed: INVLPG of
@@ -103,12 +106,14 @@ struct tlb {
 	uint64_t code_changes, local_changes, code_ids;
 	uint64_t fetched[64];
 	/* counters, for --stats */
-	uint64_t fills, flushes, switches;
+	uint64_t fills, second_hits, flushes, switches;
 };
 
 struct cpu;
 struct err;
 
+/* Give the second level's memory back to the host; owner's thread. What the guest uses comes again by walks. */
+void tlb_give_back(struct tlb *t);
 int tlb_init(struct tlb *t, struct err *e);
 void tlb_dispose(struct tlb *t);
 

@@ -124,8 +124,10 @@ uint64_t dbt_idle(struct cpu *c)
 	}
 	trimmed = d->trimmed;
 	pthread_mutex_unlock(&d->lock);
-	if (trimmed)
-		interp_give_back(dc->legacy); /* only its own thread may */
+	if (trimmed) { /* only its own thread may */
+		interp_give_back(dc->legacy);
+		tlb_give_back(&c->tlb);
+	}
 	dc->idle_from = now;
 	dc->idle_used = used;
 	dc->idle_look = now + d->idle_after / 4;

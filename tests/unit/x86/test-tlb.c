@@ -22,6 +22,14 @@
 #define PT (TABLES + 0x4000)
 #define A_PAGE 0x200000ull
 #define B_PAGE 0x201000ull
+#define ALIAS ((gva_t)TLB_ENTRIES << 12) /* this far on a page has the same entry */
+
+/* The alias of the first page tables' 2 MiB. */
+static void alias_map(struct guest *g, gpa_t pd, uint64_t entry)
+{
+	put64(g, pd + 8 * (ALIAS >> 21), entry);
+	put64(g, pd + 8 * (ALIAS >> 21) + 8, entry);
+}
 
 static struct guest *paged(void **state)
 {
@@ -31,17 +39,31 @@ static struct guest *paged(void **state)
 	put64(g, TABLES + 8 * 256, (TABLES + 0x1000) | P | W | U); /* the upper half shows the same */
 	put64(g, TABLES + 0x1008, PD | P | W | U);
 	put64(g, PD, PT | P | W | U);
+	alias_map(g, PD, PT | P | W | U);
 	put64(g, A_PAGE, 'a');
 	put64(g, B_PAGE, 'b');
 	tlb_flush_all(g->c);
 	return g;
 }
 
+static bool driving; /* every page looked at is driven out of its entry at once, to the second level */
+
+static bool in_first(struct guest *g, gva_t at)
+{
+	const struct tlb_table *t = g->c->tlb.data;
+
+	return t->read_tag[at >> 12 & (TLB_ENTRIES - 1)] == (at & ~0xfffull);
+}
+
 static char seen(struct guest *g, gva_t at)
 {
-	uint64_t v = 0;
+	uint64_t v = 0, alias;
 
 	assert_int_equal(cpu_read(g->c, at, &v, 8), CPU_OK);
+	if (driving) {
+		assert_int_equal(cpu_read(g->c, at + ALIAS, &alias, 8), CPU_OK);
+		assert_false(in_first(g, at));
+	}
 	return (char)v;
 }
 
@@ -82,7 +104,8 @@ static void global_pages(void **state)
 		assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE), CPU_BOUNDARY);
 		stale(g, at[i], G);
 		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
-		assert_int_equal(seen(g, at[i]), 'a');
+		if (!driving) /* the second level drops them too, unless all spaces share the table */
+			assert_int_equal(seen(g, at[i]), 'a');
 		stale(g, at[i], 0);
 		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
 		assert_int_equal(seen(g, at[i]), 'b');
@@ -103,6 +126,7 @@ static void large_pages(void **state)
 
 	for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
 		put64(g, PD, A_PAGE | P | W | U | PS);
+		alias_map(g, PD, A_PAGE | P | W | U | PS);
 		tlb_flush_all(g->c);
 		assert_int_equal(seen(g, at[i]), 'a');
 		put64(g, 0x400000, 'c');
@@ -120,6 +144,93 @@ static void large_pages(void **state)
 		tlb_flush_page(g->c, at[i] + 0x3f000000);
 		assert_int_equal(seen(g, at[i] + A_PAGE), 'c');
 	}
+}
+
+/* The second level hits: for 4 KiB and large pages, and no more than the page tables allow. */
+static void second_level(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 'x', hits = g->c->tlb.second_hits, fills = g->c->tlb.fills;
+	const gva_t at[] = { LOW, HIGH };
+
+	for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+		put64(g, PT, A_PAGE | P | W | U);
+		assert_int_equal(seen(g, at[i]), 'a');
+		put64(g, PT, 0);
+		assert_int_equal(seen(g, at[i]), 'a');
+		assert_int_equal(g->c->tlb.second_hits - hits, 3 * i + 2); /* the page and its alias */
+		assert_int_equal(cpu_read(g->c, at[i], &v, 8), CPU_OK);
+		/* its dirty bit is clear: a walk, which ends the old mapping */
+		assert_fault(cpu_write(g->c, at[i], &v, 8), g, VEC_PF, W);
+		tlb_flush_page(g->c, at[i]);
+		assert_fault(cpu_read(g->c, at[i], &v, 8), g, VEC_PF, 0);
+		/* the second level was not asked for what the first has: nothing of the page is left */
+		put64(g, PT, B_PAGE | P | W | U);
+		assert_int_equal(cpu_write(g->c, at[i] + 8, &v, 8), CPU_OK);
+		assert_int_equal(seen(g, at[i]), 'b');
+		put64(g, PT, 0);
+		assert_int_equal(cpu_write(g->c, at[i] + 8, &v, 8), CPU_OK); /* its dirty bit is set */
+		assert_non_null(tlb_write_hit(g->c->tlb.data, at[i], 8));
+		tlb_flush_all(g->c);
+		hits = g->c->tlb.second_hits - 3 * (i + 1);
+	}
+	put64(g, PD, A_PAGE | P | W | U | PS | 0x60);
+	alias_map(g, PD, A_PAGE | P | W | U | PS | 0x60);
+	fills = g->c->tlb.fills;
+	assert_int_equal(seen(g, LOW), 'a');
+	assert_int_equal(g->c->tlb.fills - fills, 2);
+	for (unsigned n = 0; n < 512; n++)
+		assert_int_equal(cpu_write(g->c, LOW + 8 + n * 4096, &v, 8), CPU_OK);
+	assert_int_equal(g->c->tlb.fills - fills, 2);
+}
+
+/* What is in the second level gets no write tag while the page has code, or is tracked and clean. */
+static void second_level_writes(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 'x';
+
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_int_equal(seen(g, LOW), 'x');
+	assert_true(mem_mark_code(g->mem, A_PAGE >> 12));
+	assert_true(tlb_revoke_page(&g->c->tlb, mem_ram_ptr(g->mem, A_PAGE))); /* the alias */
+	assert_int_equal(cpu_read(g->c, LOW, &v, 8), CPU_OK);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(seen(g, LOW), 'x');
+	mem_unmark_code(g->mem, A_PAGE >> 12);
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(seen(g, LOW), 'x');
+	mem_dirty_start(g->mem);
+	tlb_revoke_writes(g->c);
+	assert_int_equal(cpu_read(g->c, LOW, &v, 8), CPU_OK);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(seen(g, LOW), 'x');
+	assert_int_equal(cpu_write(g->c, LOW, &v, 8), CPU_OK);
+	assert_true(atomic_load(&mem_page_flags(g->mem)[A_PAGE >> 12]) & MEM_DIRTY);
+	mem_dirty_stop(g->mem);
+}
+
+/* Its memory is given back; and numbers for its tables run out. */
+static void second_level_emptied(void **state)
+{
+	struct guest *g = paged(state);
+
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(seen(g, LOW), 'a');
+	put64(g, PT, B_PAGE | P | W | U);
+	tlb_give_back(&g->c->tlb);
+	assert_int_equal(seen(g, LOW), 'b');
+	for (unsigned n = 0; n < 10000; n++) {
+		put64(g, PT, (n & 1 ? A_PAGE : B_PAGE) | P | W | U);
+		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+		assert_int_equal(seen(g, LOW), n & 1 ? 'a' : 'b');
+	}
+	put64(g, PT, B_PAGE | P | W | U);
+	assert_int_equal(seen(g, LOW), 'a');
 }
 
 static void four_mib(void **state)
@@ -155,6 +266,7 @@ static void pcids(void **state)
 	put64(g, other + 0x1000, get(g, TABLES + 0x1000, 8));
 	put64(g, other + 0x1008, (other + 0x2000) | P | W | U);
 	put64(g, other + 0x2000, (other + 0x3000) | P | W | U);
+	alias_map(g, other + 0x2000, (other + 0x3000) | P | W | U);
 	put64(g, other + 0x3000, B_PAGE | P | W | U);
 	put64(g, PT, A_PAGE | P | W | U);
 	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE | CR4_PCIDE), CPU_BOUNDARY);
@@ -201,6 +313,7 @@ static void shared_supervisor(void **state)
 	put64(g, other + 8 * 256, (other + 0x1000) | P | W);
 	put64(g, other + 0x1008, (other + 0x2000) | P | W);
 	put64(g, other + 0x2000, (other + 0x3000) | P | W);
+	alias_map(g, other + 0x2000, (other + 0x3000) | P | W);
 	put64(g, other + 0x3000, B_PAGE | P | W);
 	put64(g, PT, A_PAGE | P | W);
 	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMAP | CR4_SMEP), CPU_BOUNDARY);
@@ -556,12 +669,27 @@ static void revoke_race(void **state)
 	assert_int_not_equal(r.fast, 0);
 }
 
+static int driving_setup(void **state)
+{
+	driving = true;
+	return guest_setup(state);
+}
+
+static int driving_teardown(void **state)
+{
+	driving = false;
+	return guest_teardown(state);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
+#define D(f) cmocka_unit_test_setup_teardown(f, driving_setup, driving_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
 		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
+		D(single_pages), D(global_pages),  D(large_pages), D(pcids), D(shared_supervisor), D(second_level),
+		D(second_level_writes), D(second_level_emptied),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
