@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A network card's port on a switch (net-wire.h). Frames go out from the thread that kicks, at once; what the socket does not
- * take is the card's to keep. They come in on the loop's thread; a frame the guest has no room for waits here, and the
+ * A network card's port on a switch (net-wire.h). Frames go out from the thread that kicks, small ones together at the end of the
+ * card's batch; what the socket does not take is the card's to keep. They come in on the loop's thread; a frame the guest has no room for waits here, and the
  * socket behind it: the switch drops what goes beyond, and nobody else waits. Should the switch end, the card's link
  * goes down, and we ask for the network again, more and more seldom.
  *
@@ -39,11 +39,13 @@ struct port {
 	unsigned retry_s;
 	bool out_blocked;    /* send said NET_BUSY */
 	bool in_blocked;     /* net_deliver did */
+	uint8_t *together; /* records of small frames that go in one message */
+	size_t ntogether;  /* bytes */
 	/* received, not yet delivered: the loop's thread alone */
 	uint8_t *slots;
-	struct net_wire wire[BATCH];
 	size_t len[BATCH];
 	unsigned first, used;
+	size_t at; /* within the first */
 };
 
 static void port_lost(struct port *p);
@@ -56,38 +58,99 @@ static void port_events(struct port *p)
 
 /* ---- towards the network */
 
+/* A message; the lock is held. False: the socket does not take it now. */
+static bool port_message(struct port *p, struct iovec *v, unsigned n)
+{
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = n };
+
+	if (p->fd >= 0 && sendmsg(p->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		return true;
+	if (p->fd >= 0 && (errno == EAGAIN || errno == EINTR)) {
+		p->out_blocked = true;
+		port_events(p);
+		return false;
+	}
+	net_dropped(&p->link, false); /* too little memory, or the switch has gone: the loop hears of it */
+	return true;
+}
+
+static bool port_flush(struct port *p)
+{
+	struct iovec v = { p->together, p->ntogether };
+
+	if (p->ntogether && !port_message(p, &v, 1))
+		return false;
+	p->ntogether = 0;
+	return true;
+}
+
+static void port_gather(struct port *p, const struct net_record *r, const struct iovec *iov, unsigned n)
+{
+	memcpy(p->together + p->ntogether, r, sizeof(*r));
+	p->ntogether += sizeof(*r);
+	for (unsigned i = 0; i < n; i++) {
+		memcpy(p->together + p->ntogether, iov[i].iov_base, iov[i].iov_len);
+		p->ntogether += iov[i].iov_len;
+	}
+}
+
 static enum net_result port_send(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
 {
 	struct port *p = container_of(l, struct port, link);
+	struct net_record r = { .len = (uint32_t)len, .wire = *w };
+	bool small = len <= NET_WIRE_SMALL, sent;
 	struct iovec v[PIECES];
-	struct msghdr m = { .msg_iov = v, .msg_iovlen = n + 1 };
-	enum net_result r = NET_DONE;
 
 	if (n > NET_PIECES) {
 		net_dropped(l, false);
 		return NET_DONE;
 	}
-	v[0] = (struct iovec){ (void *)w, sizeof(*w) };
-	memcpy(v + 1, iov, n * sizeof(*iov));
 	pthread_mutex_lock(&p->lock);
-	if (p->fd < 0) {
-		net_dropped(l, false);
-	} else if (sendmsg(p->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-		if (errno == EAGAIN || errno == EINTR) {
-			p->out_blocked = true;
-			port_events(p);
-			r = NET_BUSY;
-		} else {
-			net_dropped(l, false); /* too little memory, or the switch has gone: the loop hears of it */
-		}
+	sent = !p->out_blocked;
+	if (sent && (!small || p->ntogether + sizeof(r) + len > NET_WIRE_MESSAGE))
+		sent = port_flush(p);
+	if (sent && small) {
+		port_gather(p, &r, iov, n);
+	} else if (sent) {
+		v[0] = (struct iovec){ &r, sizeof(r) };
+		memcpy(v + 1, iov, n * sizeof(*iov));
+		sent = port_message(p, v, n + 1);
 	}
 	pthread_mutex_unlock(&p->lock);
-	return r;
+	return sent ? NET_DONE : NET_BUSY;
+}
+
+static void port_sent(struct net_link *l)
+{
+	struct port *p = container_of(l, struct port, link);
+
+	pthread_mutex_lock(&p->lock);
+	if (!p->out_blocked)
+		port_flush(p);
+	pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- from the network */
 
-#define SLOT (NET_WIRE_FRAME + 2)
+#define SLOT (NET_WIRE_MESSAGE + 2)
+
+/* The frames of a message, from p->at on. False: the guest has no room. */
+static bool message_deliver(struct port *p, uint8_t *message, size_t len)
+{
+	while (len - p->at >= sizeof(struct net_record)) {
+		struct net_record r;
+		struct iovec iov;
+
+		memcpy(&r, message + p->at, sizeof(r));
+		if (r.len > len - p->at - sizeof(r))
+			break; /* nonsense: the rest is dropped */
+		iov = (struct iovec){ message + p->at + sizeof(r), r.len };
+		if (net_deliver(&p->link, &r.wire, &iov, 1) == NET_BUSY)
+			return false;
+		p->at += sizeof(r) + r.len;
+	}
+	return true;
+}
 
 /* False: the guest has no room. */
 static bool port_deliver(struct port *p)
@@ -95,14 +158,12 @@ static bool port_deliver(struct port *p)
 	bool any = p->used, room = true;
 
 	while (p->used) {
-		struct iovec iov = { p->slots + p->first * SLOT, p->len[p->first] };
-
-		if (net_deliver(&p->link, &p->wire[p->first], &iov, 1) == NET_BUSY) {
-			room = false;
+		room = message_deliver(p, p->slots + p->first * SLOT, p->len[p->first]);
+		if (!room)
 			break;
-		}
 		p->first++;
 		p->used--;
+		p->at = 0;
 	}
 	if (any)
 		net_delivered(&p->link);
@@ -112,27 +173,27 @@ static bool port_deliver(struct port *p)
 /* What is there, as far as there are slots: true when there may be more; *gone: the switch is no more. */
 static bool port_fetch(struct port *p, bool *gone)
 {
-	struct iovec iov[BATCH][2];
+	struct iovec iov[BATCH];
 	struct mmsghdr m[BATCH] = { 0 };
 	int n;
 
 	for (unsigned i = 0; i < BATCH; i++) {
-		iov[i][0] = (struct iovec){ &p->wire[i], sizeof(p->wire[i]) };
-		iov[i][1] = (struct iovec){ p->slots + i * SLOT, SLOT };
-		m[i].msg_hdr = (struct msghdr){ .msg_iov = iov[i], .msg_iovlen = 2 };
+		iov[i] = (struct iovec){ p->slots + i * SLOT, SLOT };
+		m[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
 	}
 	n = recvmmsg(p->fd, m, BATCH, MSG_DONTWAIT, NULL);
 	p->first = p->used = 0;
+	p->at = 0;
 	if (n < 0) {
 		*gone = errno != EAGAIN && errno != EINTR;
 		return false;
 	}
 	for (int i = 0; i < n && !*gone; i++) {
-		if (m[i].msg_len < sizeof(struct net_wire)) {
+		if (m[i].msg_len < sizeof(struct net_record)) {
 			*gone = true;
 			break;
 		}
-		p->len[i] = m[i].msg_len - sizeof(struct net_wire);
+		p->len[i] = m[i].msg_len;
 		p->used++;
 	}
 	return n == (int)BATCH;
@@ -172,8 +233,9 @@ static void port_event(void *opaque, uint32_t events)
 	pthread_mutex_lock(&p->lock);
 	if (events & EPOLLOUT && p->out_blocked) {
 		p->out_blocked = false;
-		drained = true;
-		port_events(p);
+		drained = port_flush(p);
+		if (drained)
+			port_events(p);
 	}
 	pthread_mutex_unlock(&p->lock);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
@@ -235,6 +297,7 @@ static int port_join(struct port *p, struct err *e)
 	p->fd = fd;
 	p->in_blocked = p->out_blocked = false;
 	p->first = p->used = 0;
+	p->at = p->ntogether = 0;
 	pthread_mutex_unlock(&p->lock);
 	p->retry_s = RETRY_LEAST;
 	return 0;
@@ -265,6 +328,8 @@ static void port_lost(struct port *p)
 	pthread_mutex_lock(&p->lock);
 	p->fd = -1;
 	p->source = NULL;
+	p->out_blocked = false; /* what is sent now is dropped, and counted */
+	p->ntogether = 0;
 	pthread_mutex_unlock(&p->lock);
 	evloop_remove(source);
 	close(fd);
@@ -291,6 +356,7 @@ static void port_destroy(struct net_link *l)
 	net_link_dispose(l);
 	free(p->machine);
 	free(p->slots);
+	free(p->together);
 	free(p);
 }
 
@@ -302,6 +368,7 @@ static void port_addresses(struct net_link *l, char *text, size_t size)
 static const struct net_link_ops port_ops = {
 	.kind = "switch",
 	.send = port_send,
+	.sent = port_sent,
 	.ready = port_ready,
 	.addresses = port_addresses,
 	.destroy = port_destroy,
@@ -324,8 +391,9 @@ struct net_link *net_switch_open(struct evloop *loop, const struct net_config *c
 	r = net_link_init(&p->link, &port_ops, c, NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_USO | NET_TAKES_ECN, e);
 	p->machine = strdup(c->machine ? c->machine : "?");
 	p->slots = malloc(BATCH * SLOT);
+	p->together = malloc(NET_WIRE_MESSAGE);
 	p->retry = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (!r && (!p->machine || !p->slots || p->retry < 0))
+	if (!r && (!p->machine || !p->slots || !p->together || p->retry < 0))
 		r = err_set(e, ENOMEM, "no memory for a network card");
 	if (!r && !c->join)
 		r = err_set(e, ENOTSUP, "no way to a switch from here");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a machine and the switch say to each other, over a socket that keeps messages apart (UNIX, SOCK_SEQPACKET): first
- * a greeting, one side's struct net_hello and the other's struct net_welcome; then frames, each a struct net_wire and the bytes.
+ * a greeting, one side's struct net_hello and the other's struct net_welcome; then frames, each a struct net_record and the bytes,
+ * one after the other without gaps: as many small ones in a message as there are (most of what a frame costs is the message).
  * Both ends are on one host and of one version, so fields are the host's own; both ends distrust them all the same.
  */
 #ifndef BACKEND_NET_WIRE_H
@@ -10,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define NET_WIRE_MAGIC 0x6f737731u /* "osw1" */
+#define NET_WIRE_MAGIC 0x6f737732u /* "osw2" */
 #define NET_WIRE_FRAME 65550u      /* longest: 64 KiB of packet and its Ethernet header */
 
 enum net_wire_gso { NET_GSO_NONE, NET_GSO_TCP4, NET_GSO_TCP6, NET_GSO_UDP };
@@ -24,6 +25,15 @@ struct net_wire {
 	uint8_t flags, gso;
 	uint16_t hdr_len, gso_size, csum_start, csum_offset;
 };
+
+struct net_record {
+	uint32_t len; /* of the frame that follows */
+	uint16_t pad;
+	struct net_wire wire;
+};
+
+#define NET_WIRE_MESSAGE (NET_WIRE_FRAME + sizeof(struct net_record)) /* longest */
+#define NET_WIRE_SMALL 4096u /* longer ones do not wait for company */
 
 enum net_hello_kind { NET_HELLO_MEMBER = 1, NET_HELLO_CONTROL, NET_HELLO_CAPTURE };
 

@@ -57,7 +57,12 @@ struct switch_port {
 	struct switch_port_config config;
 	struct bucket in, out;
 	struct queue queue;
-	bool blocked; /* send said -EAGAIN */
+	/* of this batch, not yet sent: as the port is to see it, and as it came in */
+	struct switch_out out_frames[SWITCH_TOGETHER];
+	struct frame together[SWITCH_TOGETHER];
+	unsigned ntogether;
+	size_t together_bytes;
+	bool blocked; /* send took less than it was given */
 	bool held;    /* takes nothing in until its bucket fills */
 	uint64_t counter[SWITCH_COUNTERS];
 };
@@ -144,7 +149,7 @@ struct net_switch {
 	struct switch_config config;
 	struct switch_env env;
 	struct switch_port *port[SWITCH_PORTS];
-	struct port_set uplinks;
+	struct port_set uplinks, unsent; /* unsent: frames of this batch wait */
 	unsigned members;
 	size_t queued; /* bytes in all queues; shared ones once */
 	uint64_t armed;
@@ -155,6 +160,7 @@ struct net_switch {
 
 /* ---- ports (port.c) */
 
+void port_flush(struct switch_port *p);
 void port_output(struct switch_port *p, struct frame *f, struct kept **kept);
 void port_release(struct net_switch *s, struct kept *k);
 void port_drain(struct switch_port *p);

@@ -25,7 +25,7 @@
 #define CONNECTIONS (SWITCH_PORTS + 32u)
 #define PEER_BUFFER (4 << 20)
 #define ALONE_S 10                /* how long a switch nobody has yet come to waits */
-#define SLOT (SWITCH_HEADROOM + NET_WIRE_FRAME + 2)
+#define SLOT (SWITCH_HEADROOM + NET_WIRE_MESSAGE + 2) /* records are at even places where frames have even lengths */
 
 /* ---- connections */
 
@@ -70,20 +70,27 @@ static void conn_events(struct conn *c)
 
 /* ---- members */
 
-static int member_send(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n)
+/* All or nothing. */
+static int member_send(void *opaque, const struct switch_out *out, unsigned n)
 {
 	struct conn *c = opaque;
-	struct iovec v[5] = { { (void *)w, sizeof(*w) } };
-	struct msghdr m = { .msg_iov = v, .msg_iovlen = n + 1 };
+	struct net_record record[SWITCH_TOGETHER];
+	struct iovec v[SWITCH_TOGETHER * (1 + ARRAY_LEN(out->iov))];
+	struct msghdr m = { .msg_iov = v };
 
-	memcpy(v + 1, iov, MIN(n, 4u) * sizeof(*iov));
+	for (unsigned i = 0; i < n; i++) {
+		record[i] = (struct net_record){ .len = (uint32_t)out[i].len, .wire = out[i].wire };
+		v[m.msg_iovlen++] = (struct iovec){ &record[i], sizeof(record[i]) };
+		memcpy(v + m.msg_iovlen, out[i].iov, out[i].n * sizeof(*v));
+		m.msg_iovlen += out[i].n;
+	}
 	if (sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-		return 0;
+		return (int)n;
 	if (errno != EAGAIN && errno != ENOBUFS && errno != EINTR)
 		return -errno; /* its hang-up is on its way to us */
 	c->blocked = true;
 	conn_events(c);
-	return -EAGAIN;
+	return 0;
 }
 
 static void member_hold(void *opaque, bool on)
@@ -96,32 +103,51 @@ static void member_hold(void *opaque, bool on)
 
 static const struct switch_port_ops member_ops = { member_send, member_hold };
 
+/* The frames of one message. False: it is none. */
+static bool member_message(struct conn *c, uint8_t *at, size_t len)
+{
+	struct net_record r;
+
+	if (!len)
+		return false; /* the end: an empty message says nothing else */
+	while (len) {
+		if (len < sizeof(r))
+			return false;
+		memcpy(&r, at, sizeof(r));
+		at += sizeof(r);
+		len -= sizeof(r);
+		if (r.len > len)
+			return false;
+		switch_input(c->serve->sw, c->port, &r.wire, at, r.len);
+		at += r.len;
+		len -= r.len;
+	}
+	return true;
+}
+
 /* False: it has gone. */
 static bool member_read(struct conn *c)
 {
 	struct serve *s = c->serve;
 
 	for (unsigned round = 0; round < ROUNDS && !c->held; round++) {
-		struct net_wire w[BATCH];
-		struct iovec iov[BATCH][2];
+		struct iovec iov[BATCH];
 		struct mmsghdr m[BATCH] = { 0 };
+		bool sane = true;
 		int n;
 
 		for (unsigned i = 0; i < BATCH; i++) {
-			iov[i][0] = (struct iovec){ &w[i], sizeof(w[i]) };
-			iov[i][1] = (struct iovec){ s->slots + i * SLOT + SWITCH_HEADROOM, SLOT - SWITCH_HEADROOM };
-			m[i].msg_hdr = (struct msghdr){ .msg_iov = iov[i], .msg_iovlen = 2 };
+			iov[i] = (struct iovec){ s->slots + i * SLOT + SWITCH_HEADROOM, SLOT - SWITCH_HEADROOM };
+			m[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
 		}
 		n = recvmmsg(c->fd, m, BATCH, MSG_DONTWAIT, NULL);
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR;
-		for (int i = 0; i < n; i++) {
-			if (!m[i].msg_len)
-				return false; /* the end: an empty message says nothing else */
-			if (m[i].msg_len < sizeof(w[i]))
-				return false;
-			switch_input(s->sw, c->port, &w[i], iov[i][1].iov_base, m[i].msg_len - sizeof(w[i]));
-		}
+		for (int i = 0; i < n && sane; i++)
+			sane = member_message(c, iov[i].iov_base, m[i].msg_len);
+		switch_flush(s->sw);
+		if (!sane)
+			return false;
 		if (n < (int)BATCH)
 			break;
 	}

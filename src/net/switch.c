@@ -157,6 +157,7 @@ struct switch_port *switch_port_add(struct net_switch *s, const struct switch_po
 
 void switch_port_remove(struct net_switch *s, struct switch_port *p)
 {
+	set_remove(&s->unsent, p->index);
 	port_empty(p);
 	fdb_forget(&s->fdb, p->index);
 	snoop_forget(&s->snoop, p->index);
@@ -321,6 +322,13 @@ void switch_input(struct net_switch *s, struct switch_port *p, const struct net_
 	port_release(s, kept);
 out:
 	port_hold(p);
+}
+
+void switch_flush(struct net_switch *s)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(s->unsent.bits); i++)
+		while (s->unsent.bits[i])
+			port_flush(s->port[i * 64 + (unsigned)__builtin_ctzll(s->unsent.bits[i])]);
 }
 
 /* ---- looking */

@@ -45,9 +45,19 @@ struct switch_config {
 	uint32_t ageing;  /* seconds until an unused address is forgotten; 0: 300 */
 };
 
+/* A frame as a port is to see it. */
+struct switch_out {
+	struct net_wire wire;
+	uint8_t tag[4]; /* iov may lead here */
+	struct iovec iov[3];
+	unsigned n;
+	size_t len;
+};
+#define SWITCH_TOGETHER 32u /* most in one send; and all of them fit a message (net-wire.h) */
+
 struct switch_port_ops {
-	/* 0: sent; -EAGAIN: not now, switch_port_ready will be called; else the frame is dropped. */
-	int (*send)(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n);
+	/* How many were taken; fewer than n: not now, switch_port_ready will be called; negative: all are dropped. */
+	int (*send)(void *opaque, const struct switch_out *out, unsigned n);
 	/* Take in no more frames (a limit), or again. */
 	void (*hold)(void *opaque, bool on);
 };
@@ -69,9 +79,11 @@ void switch_port_remove(struct net_switch *s, struct switch_port *p);
 unsigned switch_port_index(const struct switch_port *p);
 
 /*
- * A frame from a port: `frame` has SWITCH_HEADROOM writable bytes before it and is the switch's to scribble on until this returns.
+ * A frame from a port: it has SWITCH_HEADROOM writable bytes before it and is the switch's to scribble on until switch_flush. Small
+ * frames wait until then for others to the same port.
  */
 void switch_input(struct net_switch *s, struct switch_port *p, const struct net_wire *w, uint8_t *frame, size_t len);
+void switch_flush(struct net_switch *s); /* the end of a batch */
 void switch_port_ready(struct net_switch *s, struct switch_port *p);
 void switch_tick(struct net_switch *s);
 

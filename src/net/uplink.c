@@ -92,6 +92,7 @@ static void uplink_work(void *opaque)
 		u->used--;
 		pthread_mutex_unlock(&u->lock);
 		switch_input(u->serve->sw, u->port, &c.wire, c.data + SWITCH_HEADROOM, c.len);
+		switch_flush(u->serve->sw);
 		free(c.data);
 		pthread_mutex_lock(&u->lock);
 	}
@@ -108,14 +109,16 @@ static const struct net_card_ops uplink_card = { .receive = uplink_receive, .dra
 
 /* ---- as a port */
 
-static int uplink_send(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n)
+static int uplink_send(void *opaque, const struct switch_out *out, unsigned n)
 {
 	struct uplink *u = opaque;
+	unsigned sent = 0;
 
-	if (net_send(u->link, w, iov, n) == NET_BUSY)
-		return -EAGAIN;
-	net_sent(u->link);
-	return 0;
+	while (sent < n && net_send(u->link, &out[sent].wire, out[sent].iov, out[sent].n) != NET_BUSY)
+		sent++;
+	if (sent)
+		net_sent(u->link);
+	return (int)sent;
 }
 
 static void uplink_hold(void *opaque, bool on)

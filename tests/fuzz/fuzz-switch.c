@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define PORTS 4
 #define STEPS 200
+#define TOGETHER 40
 
 struct member {
 	struct switch_port *port;
@@ -26,6 +27,8 @@ struct rig {
 	struct net_switch *sw;
 	uint64_t now;
 	struct member m[PORTS];
+	uint8_t frame[TOGETHER][SWITCH_HEADROOM + 512]; /* of a batch */
+	unsigned nframes;
 };
 
 static uint64_t rig_now(void *opaque)
@@ -37,21 +40,25 @@ static void rig_arm(void *opaque, uint64_t at)
 {
 }
 
-static int rig_send(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n)
+static int rig_send(void *opaque, const struct switch_out *out, unsigned n)
 {
 	struct member *m = opaque;
 	uint8_t sum = 0;
-	size_t len = 0;
 
-	if (m->stalled)
-		return -EAGAIN;
-	for (unsigned i = 0; i < n; i++) {
-		for (size_t k = 0; k < iov[i].iov_len; k++)
-			sum ^= ((const uint8_t *)iov[i].iov_base)[k];
-		len += iov[i].iov_len;
+	for (unsigned f = 0; f < n; f++) {
+		const struct switch_out *o = &out[f];
+		size_t len = 0;
+
+		if (m->stalled || sum == 0x78)
+			return (int)f;
+		for (unsigned i = 0; i < o->n; i++) {
+			for (size_t k = 0; k < o->iov[i].iov_len; k++)
+				sum ^= ((const uint8_t *)o->iov[i].iov_base)[k];
+			len += o->iov[i].iov_len;
+		}
+		CHECK(len == o->len && (net_wire_fits(&o->wire, len) || len > NET_WIRE_FRAME));
 	}
-	CHECK(net_wire_fits(w, len) || len > NET_WIRE_FRAME);
-	return sum == 0x77 ? -EPIPE : 0;
+	return sum == 0x77 ? -EPIPE : (int)n;
 }
 
 static void rig_hold(void *opaque, bool on)
@@ -77,13 +84,21 @@ static void join(struct rig *r, unsigned i, const uint8_t *how)
 		r->m[i].port = switch_port_add(r->sw, &c, NULL);
 }
 
+static void flush(struct rig *r)
+{
+	switch_flush(r->sw);
+	r->nframes = 0;
+}
+
 static void step(struct rig *r, const uint8_t *s, size_t len)
 {
 	struct member *m = &r->m[s[0] & 3];
-	uint8_t frame[SWITCH_HEADROOM + 512];
+	uint8_t *frame;
 	struct net_wire w = { 0 };
 
 	r->now += (uint64_t)s[1] << 28;
+	if ((s[0] >> 2 & 15) < 5 || s[0] & 0x40 || r->nframes == TOGETHER)
+		flush(r);
 	switch (s[0] >> 2 & 15) {
 	case 0: m->stalled = true; return;
 	case 1:
@@ -109,6 +124,7 @@ static void step(struct rig *r, const uint8_t *s, size_t len)
 		memcpy(&w, s + 2, sizeof(w));
 	s += 2 + sizeof(w);
 	len -= 2 + sizeof(w);
+	frame = r->frame[r->nframes++];
 	memcpy(frame + SWITCH_HEADROOM, s, len);
 	if (s[-1] & 1 && len >= 12) /* most sources are the port's, or little would get anywhere */
 		memcpy(frame + SWITCH_HEADROOM + 6, (uint8_t[]){ 2, 0, 0, 0, 0, (uint8_t)(m - r->m) }, 6);
@@ -153,6 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step(&r, data + at + 1, len);
 		at += 1 + len;
 	}
+	flush(&r);
 	switch_destroy(r.sw);
 	return 0;
 }

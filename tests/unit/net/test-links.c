@@ -30,7 +30,8 @@ struct card {
 	struct net_link *link;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	unsigned frames, drained, downs, ups;
+	unsigned frames, drained, downs, ups, disorder;
+	uint8_t number; /* of the last short frame, at its byte 20 */
 	bool full;
 	struct net_wire wire;
 	size_t len;
@@ -52,6 +53,10 @@ static enum net_result card_receive(void *opaque, const struct net_wire *w, cons
 		at += iov[i].iov_len;
 	}
 	assert_int_equal(at, len);
+	if (len == 60) {
+		c->disorder += c->last[20] && c->last[20] != c->number + 1;
+		c->number = c->last[20];
+	}
 	c->len = len;
 	c->wire = *w;
 	c->frames++;
@@ -188,6 +193,7 @@ static void test_switch(void **state)
 	w = (struct net_wire){ .flags = NET_WIRE_CSUM, .csum_start = 34, .csum_offset = 6 };
 	iov.iov_len = frame_to(f, net_mac(a.link), net_mac(b.link), 100);
 	net_send(b.link, &w, &iov, 1);
+	net_sent(b.link);
 	wait_for(&a, &a.frames, 1);
 	assert_memory_equal(&a.wire, &w, sizeof(w));
 	/* a guest without buffers: kept, and in order when it has some */
@@ -198,25 +204,36 @@ static void test_switch(void **state)
 		f[20] = i;
 		while (net_send(a.link, &w, &iov, 1) == NET_BUSY)
 			wait_for(&a, &a.drained, ++sent);
+		if (i % 7 == 0) /* a large one between small ones */
+			net_sent(a.link);
+		if (i % 10 == 5) {
+			iov.iov_len = frame_to(f, net_mac(b.link), net_mac(a.link), 30000);
+			while (net_send(a.link, &w, &iov, 1) == NET_BUSY)
+				wait_for(&a, &a.drained, ++sent);
+		}
 	}
+	net_sent(a.link);
 	pthread_mutex_lock(&b.lock);
 	b.full = false;
 	pthread_mutex_unlock(&b.lock);
 	net_ready(b.link);
-	wait_for(&b, &b.frames, 41);
+	wait_for(&b, &b.frames, 45);
 	assert_int_equal(b.last[20], 39);
+	assert_int_equal(b.disorder, 0);
 	net_get_stats(a.link, &s);
-	assert_int_equal(s.tx_frames, 41);
+	assert_int_equal(s.tx_frames, 45);
 	/* the switch ends, and comes again */
 	serve_off(&r);
 	wait_for(&a, &a.downs, 1);
 	wait_for(&b, &b.downs, 1);
 	assert_int_equal(net_send(a.link, &w, &iov, 1), NET_DONE); /* lost */
+	net_sent(a.link);
 	serve_on(&r);
 	wait_for(&a, &a.ups, 1);
 	wait_for(&b, &b.ups, 1);
 	net_send(a.link, &w, &iov, 1);
-	wait_for(&b, &b.frames, 42);
+	net_sent(a.link);
+	wait_for(&b, &b.frames, 46);
 
 	evloop_stop(loop);
 	net_close(a.link);

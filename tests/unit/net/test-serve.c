@@ -71,7 +71,7 @@ static int join(struct rig *r, uint8_t last)
 }
 
 struct message {
-	struct net_wire wire;
+	struct net_record record;
 	uint8_t frame[65000];
 } __attribute__((packed));
 
@@ -91,14 +91,15 @@ static ssize_t hear(int fd, struct message *m)
 	struct pollfd p = { fd, POLLIN, 0 };
 
 	assert_int_equal(poll(&p, 1, 30000), 1);
-	return recv(fd, m, sizeof(*m), 0) - (ssize_t)sizeof(m->wire);
+	return recv(fd, m, sizeof(*m), 0) - (ssize_t)sizeof(m->record);
 }
 
-static void give(int fd, const struct message *m, size_t len)
+static void give(int fd, struct message *m, size_t len)
 {
 	struct pollfd p = { fd, POLLOUT, 0 };
 
-	while (send(fd, m, sizeof(m->wire) + len, MSG_NOSIGNAL) < 0) {
+	m->record.len = (uint32_t)len;
+	while (send(fd, m, sizeof(m->record) + len, MSG_NOSIGNAL) < 0) {
 		assert_int_equal(errno, EAGAIN);
 		assert_int_equal(poll(&p, 1, 30000), 1);
 	}
@@ -130,26 +131,36 @@ static void test_pass(void **state)
 {
 	struct serve_config c = { .name = "test" };
 	struct rig r;
-	struct message *m = message(2, 1, 64000), *got = message(0, 0, 60);
+	struct message *m = message(2, 1, 64000), *got = message(0, 0, 60), *both = message(0, 0, 60);
 	int a, b;
 	json_t *o;
 
 	rig_start(&r, &c);
 	a = join(&r, 1);
 	b = join(&r, 2);
-	m->wire = (struct net_wire){ NET_WIRE_CSUM, NET_GSO_TCP4, 54, 1448, 34, 16 };
+	m->record.wire = (struct net_wire){ NET_WIRE_CSUM, NET_GSO_TCP4, 54, 1448, 34, 16 };
 	give(a, m, 64000);
 	assert_int_equal(hear(b, got), 64000);
-	assert_memory_equal(got, m, sizeof(m->wire) + 64000);
+	assert_memory_equal(got, m, sizeof(m->record) + 64000);
+	/* two frames in a message, and what follows them that is none */
+	memcpy(both, m, sizeof(m->record) + 100);
+	memcpy((uint8_t *)both + sizeof(m->record) + 100, m, sizeof(m->record) + 200);
+	both->record.len = 100;
+	m->record.len = 200;
+	memcpy((uint8_t *)both + sizeof(m->record) + 100, &m->record, sizeof(m->record));
+	assert_int_equal(send(a, both, 2 * sizeof(m->record) + 300, MSG_NOSIGNAL), 2 * sizeof(m->record) + 300);
+	assert_int_equal(hear(b, got), sizeof(m->record) + 300);
+	assert_memory_equal(got, both, 2 * sizeof(m->record) + 300);
 	o = ask(&r, "{\"command\": \"show\"}");
 	assert_int_equal(json_integer_value(json_object_get(o, "members")), 2);
 	assert_int_equal(json_array_size(json_object_get(o, "ports")), 2);
-	assert_int_equal(json_integer_value(json_object_get(json_array_get(json_object_get(o, "ports"), 0), "in-bytes")), 64000);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(json_object_get(o, "ports"), 0), "in-bytes")), 64300);
 	json_decref(o);
 	assert_false(ended(&r, 0));
 	close(a);
 	close(b);
 	assert_true(ended(&r, 30000)); /* with its last member */
+	free(both);
 	free(m);
 	free(got);
 	rig_stop(&r);
@@ -194,7 +205,13 @@ static void test_liars(void **state)
 	/* a message too short to be a frame: that member is sent away, the others stay */
 	int d = join(&r, 4);
 	assert_int_equal(send(d, "x", 1, 0), 1);
-	assert_int_equal(hear(d, got), -(ssize_t)sizeof(got->wire));
+	assert_int_equal(hear(d, got), -(ssize_t)sizeof(got->record));
+	close(d);
+	/* one that promises more than there is: the same */
+	d = join(&r, 4);
+	m->record.len = 101;
+	assert_int_equal(send(d, m, sizeof(m->record) + 100, 0), sizeof(m->record) + 100);
+	assert_int_equal(hear(d, got), -(ssize_t)sizeof(got->record));
 	close(d);
 	give(a, m, 100);
 	assert_int_equal(hear(b, got), 100);

@@ -25,6 +25,8 @@ struct member {
 	uint8_t last[70000];
 	size_t last_len;
 	struct net_wire wire;
+	unsigned sends, most; /* calls; frames taken in each (0: all) */
+	uint64_t order; /* of frames: a digit of their last bytes each */
 };
 
 struct rig {
@@ -43,21 +45,27 @@ static void rig_arm(void *opaque, uint64_t at)
 	((struct rig *)opaque)->armed = at;
 }
 
-static int rig_send(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n)
+static int rig_send(void *opaque, const struct switch_out *out, unsigned n)
 {
 	struct member *m = opaque;
+	unsigned taken = 0;
 
-	if (m->stalled)
-		return -EAGAIN;
-	m->last_len = 0;
-	for (unsigned i = 0; i < n; i++) {
-		memcpy(m->last + m->last_len, iov[i].iov_base, iov[i].iov_len);
-		m->last_len += iov[i].iov_len;
+	m->sends++;
+	for (; taken < n && !m->stalled && taken < (m->most ? m->most : n); taken++) {
+		const struct switch_out *o = &out[taken];
+
+		m->last_len = 0;
+		for (unsigned i = 0; i < o->n; i++) {
+			memcpy(m->last + m->last_len, o->iov[i].iov_base, o->iov[i].iov_len);
+			m->last_len += o->iov[i].iov_len;
+		}
+		assert_int_equal(m->last_len, o->len);
+		m->wire = o->wire;
+		m->got++;
+		m->bytes += m->last_len;
+		m->order = m->order << 4 | (m->last[m->last_len - 1] & 15);
 	}
-	m->wire = *w;
-	m->got++;
-	m->bytes += m->last_len;
-	return 0;
+	return (int)taken;
 }
 
 static void rig_hold(void *opaque, bool on)
@@ -134,6 +142,7 @@ static unsigned give(struct rig *r, unsigned from, const uint8_t *frame, size_t 
 	memcpy(copy + SWITCH_HEADROOM, frame, len);
 	clear(r);
 	switch_input(r->sw, r->m[from].port, w ? w : &plain, copy + SWITCH_HEADROOM, len);
+	switch_flush(r->sw);
 	free(copy);
 	for (unsigned i = 0; i < PORTS; i++)
 		who |= r->m[i].got ? 1u << i : 0;
@@ -148,6 +157,56 @@ static size_t frame(uint8_t *f, const uint8_t to[6], const uint8_t from[6], uint
 	f[12] = (uint8_t)(type >> 8);
 	f[13] = (uint8_t)type;
 	return len;
+}
+
+/* Small frames of a batch go to a port in one call, in order, also when it takes only some of them; large ones go at once. */
+static void test_together(void **state)
+{
+	static uint8_t f[50][SWITCH_HEADROOM + 9000];
+	struct rig *r = rig_create(&(struct switch_config){ 0 });
+	static const struct net_wire plain;
+
+	join(r, 0);
+	join(r, 1);
+	join(r, 2);
+	for (unsigned i = 0; i < 16; i++) {
+		size_t len = frame(f[i] + SWITCH_HEADROOM, r->m[i == 9 ? 2 : 1].mac, r->m[0].mac, 0x88b5, 200);
+
+		f[i][SWITCH_HEADROOM + len - 1] = (uint8_t)i;
+		switch_input(r->sw, r->m[0].port, &plain, f[i] + SWITCH_HEADROOM, len);
+		assert_int_equal(r->m[1].got + r->m[2].got, 0);
+	}
+	r->m[1].most = 5; /* it takes five at a time, and then no more for now */
+	switch_flush(r->sw);
+	assert_int_equal(r->m[1].got, 5);
+	assert_int_equal(r->m[2].got, 1);
+	for (unsigned i = 0; i < 2; i++)
+		switch_port_ready(r->sw, r->m[1].port);
+	assert_int_equal(r->m[1].got, 15);
+	assert_int_equal(r->m[1].order, 0x012345678abcdefull);
+	assert_int_equal(r->m[1].sends, 3);
+	/* a large one neither waits nor overtakes */
+	r->m[1].most = r->m[1].sends = r->m[1].got = 0;
+	for (unsigned i = 0; i < 3; i++) {
+		size_t len = frame(f[i] + SWITCH_HEADROOM, r->m[1].mac, r->m[0].mac, 0x88b5, i == 1 ? 9000 : 100);
+
+		f[i][SWITCH_HEADROOM + len - 1] = (uint8_t)i;
+		switch_input(r->sw, r->m[0].port, &plain, f[i] + SWITCH_HEADROOM, len);
+	}
+	assert_int_equal(r->m[1].got, 2);
+	switch_flush(r->sw);
+	assert_int_equal(r->m[1].order & 0xfff, 0x012);
+	/* more than fit one call, and a port that leaves with frames waiting */
+	r->m[1].got = 0;
+	for (unsigned i = 0; i < 50; i++) {
+		size_t len = frame(f[i] + SWITCH_HEADROOM, r->m[1].mac, r->m[0].mac, 0x88b5, 4000);
+
+		switch_input(r->sw, r->m[0].port, &plain, f[i] + SWITCH_HEADROOM, len);
+	}
+	assert_in_range(r->m[1].got, 32, 49);
+	switch_port_remove(r->sw, r->m[1].port);
+	switch_flush(r->sw);
+	rig_destroy(r);
 }
 
 static const uint8_t broadcast[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
@@ -599,7 +658,7 @@ static void test_capture(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_learning),     cmocka_unit_test(test_many_addresses),
+		cmocka_unit_test(test_together), cmocka_unit_test(test_learning),     cmocka_unit_test(test_many_addresses),
 		cmocka_unit_test(test_false_sources), cmocka_unit_test(test_vlans),
 		cmocka_unit_test(test_isolate),      cmocka_unit_test(test_multicast4),
 		cmocka_unit_test(test_multicast6),   cmocka_unit_test(test_bad_frames),
