@@ -55,8 +55,8 @@ struct kvm_cpu {
 	bool in_struct; /* cpu->s is the truth and has to be loaded before the next entry */
 	struct kvm_dirty_gfn *dirty; /* its ring of written pages; NULL: none */
 	uint32_t dirty_next;
-	uint32_t mp_state; /* KVM's, when the state was stored */
-	bool lapic_dirty; /* ours is to be taken over; changed with all CPUs stopped, or under lapic_lock */
+	uint32_t mp_state; /* KVM's, when the state was stored, or as it was set since */
+	_Atomic bool lapic_dirty; /* ours is to be taken over; changed with all CPUs stopped, or under lapic_lock */
 	bool tsc_stale;  /* the guest's counter has been set since KVM was told */
 	int64_t tsc_offset; /* to the host's, as KVM was told last */
 	uint64_t cr8; /* at the last entry */

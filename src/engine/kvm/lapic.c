@@ -202,6 +202,7 @@ static int load_one(struct cpu *c, struct err *e)
 		return err_errno(e, "KVM_SET_LAPIC");
 	if (ioctl(k->fd, KVM_SET_MP_STATE, &mp) < 0)
 		return err_errno(e, "KVM_SET_MP_STATE");
+	k->mp_state = mp.mp_state; /* ours: kvm_lapic_fetch is not to take it for an INIT or SIPI */
 	if (ioctl(k->fd, KVM_SET_MSRS, &deadline) != 1 && r.deadline)
 		return err_errno(e, "the TSC deadline of vCPU %u", c->id);
 	k->lapic_dirty = false;

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Local APICs in KVM (irqchip=split) on two CPUs that are driven by one thread, step by step: what one CPU does while the other's
+ * state is still with us. Skipped (77) where /dev/kvm or the split is missing.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "base/err.h"
+#include "base/kick.h"
+#include "engine/engine.h"
+#include "engine/kvm/engine.h"
+#include "engine/kvm/kvm.h"
+#include "x86/cpuid.h"
+
+#define CODE 0x1000
+#define RAM (16u << 20)
+#define CPUS 2
+
+struct fixture {
+	struct machine m;
+	struct cpu *c[CPUS];
+	struct apic_regs apic[CPUS]; /* our copies */
+	struct cpuid_model cpuid;
+	struct kick_thread kick;
+	unsigned outs;
+};
+
+/* ---- a local APIC of ours that only keeps what it is given; ctx is its registers */
+
+static int no_irq(void *ctx)
+{
+	return -1;
+}
+static uint64_t no_cr8(void *ctx)
+{
+	return 0;
+}
+static void set_cr8(void *ctx, uint64_t v)
+{
+}
+static int no_msr_read(void *ctx, uint32_t index, uint64_t *value)
+{
+	return -1;
+}
+static int no_msr_write(void *ctx, uint32_t index, uint64_t value)
+{
+	return -1;
+}
+static void apic_export(void *ctx, struct apic_regs *r)
+{
+	*r = *(struct apic_regs *)ctx;
+}
+static void apic_import(void *ctx, const struct apic_regs *r)
+{
+	*(struct apic_regs *)ctx = *r;
+}
+static void apic_released(void *ctx)
+{
+}
+static bool apic_take_posted(void *ctx, uint64_t vectors[4], uint64_t level[4])
+{
+	return false;
+}
+static void apic_eoi(void *ctx, uint8_t vector)
+{
+}
+static bool no_pic(void *ctx)
+{
+	return false;
+}
+static const struct cpu_bus bus = {
+	.irq_pending = no_irq, .irq_take = no_irq, .cr8_read = no_cr8, .cr8_write = set_cr8, .msr_read = no_msr_read, .msr_write = no_msr_write,
+	.apic_export = apic_export, .apic_import = apic_import, .apic_released = apic_released, .apic_take_posted = apic_take_posted,
+	.apic_eoi = apic_eoi, .pic_pending = no_pic, .pic_take = no_irq,
+};
+
+/* Whoever writes to the port wants to come out. */
+static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct fixture *f = opaque;
+
+	f->outs++;
+	for (unsigned i = 0; i < CPUS; i++)
+		atomic_fetch_or(&f->c[i]->attention, ATT_CALLER);
+}
+static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
+{
+	return 0;
+}
+static const struct io_ops port_ops = { port_read, port_write, 1, 4 };
+
+static int cpu_setup(struct fixture *f, unsigned id)
+{
+	struct cpu *c = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
+	struct err e = { 0 };
+
+	memset(c, 0, sizeof(*c));
+	f->m.cpus[id] = f->c[id] = c;
+	c->id = id;
+	c->machine = &f->m;
+	c->mem = f->m.mem;
+	c->bus = &bus;
+	c->ctx = &f->apic[id];
+	c->thread = &f->kick;
+	f->apic[id].base = 0xfee00800 | (id ? 0 : 0x100);
+	f->apic[id].word[0x02] = id << 24;
+	f->apic[id].word[0x03] = 0x50014;
+	f->apic[id].word[0x0e] = ~0u;
+	f->apic[id].word[0x0f] = 0x1ff; /* on */
+	for (unsigned i = 0x32; i < 0x38; i++)
+		f->apic[id].word[i] = 0x10000;
+	assert_int_equal(tlb_init(&c->tlb, &e), 0);
+	x86_state_reset(&c->s, !id);
+	return engine_kvm.cpu_create(c, &e);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct err e = { 0 };
+
+	f->m.mem = mem_create(RAM, &e);
+	assert_non_null(f->m.mem);
+	assert_int_equal(mem_map_ram(f->m.mem, 0, 0, RAM, "ram", &e), 0);
+	f->m.ports = ports_create();
+	assert_int_equal(ports_map(f->m.ports, 0x80, 4, &port_ops, f, "port", &e), 0);
+	f->m.clock = clock_create_manual();
+	f->m.cpuid = &f->cpuid;
+	f->m.engine = &engine_kvm;
+	f->m.engine_options.lapic = ENGINE_ON;
+	f->m.ncpus = CPUS;
+	assert_int_equal(cpuid_build(&f->cpuid, "host", CPUS, clock_tsc_khz(f->m.clock), &e), 0);
+	assert_int_equal(kick_attach(&f->kick, &e), 0);
+	if (engine_kvm.vm_attach(&f->m, &e)) {
+		print_message("cannot attach: %s\n", e.text);
+		return -1;
+	}
+	*state = f;
+	return cpu_setup(f, 0) || cpu_setup(f, 1);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < CPUS; i++) {
+		engine_kvm.cpu_destroy(f->c[i]);
+		tlb_dispose(&f->c[i]->tlb);
+	}
+	engine_kvm.vm_detach(&f->m);
+	kick_detach(&f->kick);
+	clock_destroy(f->m.clock);
+	ports_destroy(f->m.ports);
+	mem_destroy(f->m.mem);
+	for (unsigned i = 0; i < CPUS; i++)
+		free(f->c[i]);
+	free(f);
+	return 0;
+}
+
+/* It is somewhere in real mode, doing `activity`; as after a restore, it is not in KVM yet. */
+static void put(struct fixture *f, unsigned id, uint64_t rip, uint8_t activity)
+{
+	struct x86_state *s = &f->c[id]->s;
+
+	s->seg[SEG_CS].selector = 0;
+	s->seg[SEG_CS].base = 0;
+	s->rip = rip;
+	s->activity = activity;
+	engine_kvm.state_set(f->c[id]);
+}
+
+static void message(struct fixture *f, unsigned to, uint32_t data)
+{
+	const struct apic_host *host = atomic_load(&f->m.apic_host);
+
+	assert_non_null(host);
+	assert_int_equal(host->msi(host->opaque, 0xfee00000 | to << 12, data), 1);
+}
+
+/*
+ * The first CPU to run loads all local APICs. One that has not entered the guest yet keeps its own registers, whoever looks at it
+ * then: it halted in the saved machine, which the new vCPU in KVM, that has never run, did not.
+ */
+static void halted_cpu_stays_as_restored(void **state)
+{
+	static const uint8_t code[] = { 0xe6, 0x80, 0xf4 }; /* out 0x80, al; hlt */
+	struct fixture *f = *state;
+	struct cpu *c = f->c[1];
+
+	assert_int_equal(mem_load(f->m.mem, CODE, code, sizeof(code)), 0);
+	put(f, 0, CODE, ACTIVITY_RUN);
+	put(f, 1, CODE, ACTIVITY_HLT);
+	c->s.gpr[RBX] = 0x1234;
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+	assert_int_equal(f->outs, 1);
+	engine_kvm.state_get(c);
+	assert_int_equal(c->s.rip, CODE);
+	assert_int_equal(c->s.gpr[RBX], 0x1234);
+	assert_int_equal(c->s.activity, ACTIVITY_HLT);
+	assert_int_equal(f->apic[1].word[0x0f], 0x1ff);
+}
+
+/* But an INIT and a SIPI that came since have changed everything. */
+static void startup_reaches_a_parked_cpu(void **state)
+{
+	static const uint8_t code[] = { 0xe6, 0x80, 0xf4 };
+	struct fixture *f = *state;
+	struct cpu *c = f->c[1];
+
+	assert_int_equal(mem_load(f->m.mem, CODE, code, sizeof(code)), 0);
+	put(f, 0, CODE, ACTIVITY_RUN);
+	put(f, 1, CODE, ACTIVITY_HLT);
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+	message(f, 1, 0x4500);
+	message(f, 1, 0x4605);
+	engine_kvm.state_get(c);
+	assert_int_equal(c->s.activity, ACTIVITY_RUN);
+	assert_int_equal(c->s.rip, 0);
+	assert_int_equal(c->s.seg[SEG_CS].base, 0x5000);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(halted_cpu_stays_as_restored, setup, teardown),
+		cmocka_unit_test_setup_teardown(startup_reaches_a_parked_cpu, setup, teardown),
+	};
+	struct err e;
+
+	if (engine_kvm.probe(&e)) {
+		printf("skipped: %s\n", e.text);
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
