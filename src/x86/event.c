@@ -443,7 +443,9 @@ static int attend_interrupts(struct cpu *c, uint32_t attention)
 		return CPU_OK;
 	pv_steal_tick(c);
 	vector = c->bus->irq_take(c->ctx);
-	return vector < 0 ? CPU_OK : event_deliver_interrupt(c, (uint8_t)vector);
+	if (vector < 0)
+		return CPU_OK;
+	return event_interrupt_quick(c, (uint8_t)vector) ? CPU_BOUNDARY : event_deliver_interrupt(c, (uint8_t)vector);
 }
 
 int event_attend(struct cpu *c)

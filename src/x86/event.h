@@ -11,6 +11,8 @@
  * advanced it. CPU_BOUNDARY, or CPU_STOP with cpu->stop = STOP_SHUTDOWN.
  */
 int event_deliver_fault(struct cpu *c);
+bool event_fault_quick(struct cpu *c); /* in 64-bit code, without surprises; false: nothing done. General registers only */
+bool event_interrupt_quick(struct cpu *c, uint8_t vector);
 int event_deliver_interrupt(struct cpu *c, uint8_t vector); /* external; wakes from HLT */
 int event_deliver_nmi(struct cpu *c);
 

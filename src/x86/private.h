@@ -152,6 +152,14 @@ static inline uint64_t stack_merge(uint64_t old, uint64_t sp, unsigned width)
 /* The stack of an inner level, from the TSS; ist: 0, or 1..7 in long mode. */
 int stack_from_tss(struct cpu *c, unsigned cpl, unsigned ist, unsigned ext, struct stack *k, struct desc *ss);
 
+/* Of the quick forms (seg-quick.c): flat segments as they stand in a descriptor table, for level 0: present, accessed, 4 GiB by granularity. */
+#define RAW_CODE64 0x00af9b000000ffffull
+#define RAW_CODE32 0x00cf9b000000ffffull
+#define RAW_DATA 0x00cf93000000ffffull
+#define RAW_DPL_SHIFT 45
+bool descriptor_is(struct cpu *c, uint64_t selector, uint64_t raw); /* in the GDT, with the selector's RPL for its level */
+struct x86_segment flat_segment(uint64_t selector, uint16_t type);
+
 /* The task switch's part of a CR3 write: no checks are left. */
 void cr3_load(struct cpu *c, uint64_t value);
 

@@ -9,17 +9,12 @@
 #include "x86/private.h"
 #include "x86/tlb-fill.h"
 
-/* Flat segments as they stand in a descriptor table, for level 0: present, accessed, 4 GiB by granularity. */
-#define RAW_CODE64 0x00af9b000000ffffull
-#define RAW_CODE32 0x00cf9b000000ffffull
-#define RAW_DATA 0x00cf93000000ffffull
-#define RAW_DPL_SHIFT 45
 /* What an interrupt frame may set here; the rest changes how instructions are executed. */
 #define FLAGS_ODD (FLAG_TF | FLAG_NT | FLAG_VM)
 #define FLAGS_MERGED (FLAGS_ARITH | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID | FLAG_IF | FLAG_IOPL | FLAG_VIF | \
 		      FLAG_VIP)
 
-static bool descriptor_is(struct cpu *c, uint64_t selector, uint64_t raw)
+bool descriptor_is(struct cpu *c, uint64_t selector, uint64_t raw)
 {
 	enum tlb_mode mode = c->s.cr4 & CR4_SMAP ? TLB_SUPER : TLB_SUPER_AC;
 	const struct tlb_table *t = c->tlb.space->table[mode];
@@ -35,7 +30,7 @@ static bool descriptor_is(struct cpu *c, uint64_t selector, uint64_t raw)
 	return p && *p == (raw | (selector & 3) << RAW_DPL_SHIFT);
 }
 
-static struct x86_segment flat_segment(uint64_t selector, uint16_t type)
+struct x86_segment flat_segment(uint64_t selector, uint16_t type)
 {
 	unsigned dpl = selector & 3;
 

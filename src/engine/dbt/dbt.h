@@ -125,7 +125,7 @@ struct region {
 #define DBT_COUNTERS(X) \
 	X(blocks) X(copied) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
 	X(interp_helpers) X(interp_steps) X(second_chances) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
-	X(exits_fault) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) X(trims) \
+	X(exits_fault) X(quick_faults) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) X(trims) \
 	X(samples_guest_code) X(samples_helpers) X(samples_translating) X(samples_halted)
 
 struct dbt_counters {
@@ -199,6 +199,7 @@ struct dbt_cpu {
 	uint16_t jc_ids;
 	bool calling;    /* our thread is in C that looks at hot->kick before it goes on: what notifies us need not be a signal */
 	bool tsc_slow;   /* the clock is not the host's TSC: no RDTSC inline */
+	bool elsewhere;  /* where dbt_slow() lets the thread go on has nothing to do with the block it came from */
 	bool indirect;   /* the jump cache is to learn where rip leads */
 	uint32_t wanted; /* WANT_*: by other threads */
 	/* slots that hold more than their stub: for targets in global pages, and others */
@@ -373,6 +374,7 @@ static inline unsigned size_code(unsigned size) /* of sizes that the inline chec
 
 /* far.c. next: the address behind the instruction; value: of FAR_CR3's operand. *resume: host address to go on at, 0: leave. False: not done. */
 enum far_kind { FAR_SYSCALL, FAR_SYSRET, FAR_IRET, FAR_CR3 };
+uint64_t far_go_on(struct cpu *c); /* somewhere else, perhaps in another mode: host address, or 0 to leave */
 bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value, uint64_t *resume);
 
 /* fpstate.c */

@@ -22,8 +22,7 @@ static bool cr3_write_quick(struct cpu *c, uint64_t value)
 	return true;
 }
 
-/* The instruction has been executed. */
-static uint64_t go_on(struct cpu *c)
+uint64_t far_go_on(struct cpu *c)
 {
 	struct dbt_cpu *dc = dbt_cpu(c);
 	struct dbt_hot *h = dbt_hot(c);
@@ -74,7 +73,7 @@ bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value,
 	if (!x86_64bit(&c->s)) {
 		if (!far_quick_32(c, kind, next))
 			return false;
-		*resume = go_on(c);
+		*resume = far_go_on(c);
 		return true;
 	}
 	switch (kind) {
@@ -98,6 +97,6 @@ bool far_quick(struct cpu *c, enum far_kind kind, uint64_t next, uint64_t value,
 		c->s.rip = next;
 		break;
 	}
-	*resume = go_on(c);
+	*resume = far_go_on(c);
 	return true;
 }

@@ -223,6 +223,25 @@ static int find(struct cpu *c, uint32_t mode, struct exit *x, struct block **out
 
 enum after { AFTER_FIND, AFTER_BOUNDARY, AFTER_STOP };
 
+/* cpu->fault, to the handler; the jump cache is to know that, see slow_fault(). */
+static enum after fault(struct cpu *c)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	uint32_t mode;
+
+	if (unlikely(dc->d->watch) || !event_fault_quick(c)) {
+		epoch_even(c);
+		fp_by(c);
+		return event_deliver_fault(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
+	}
+	mode = mode_of(c);
+	if (mode == MODE_NONE)
+		return AFTER_BOUNDARY;
+	chain_check(c, mode);
+	dc->indirect = true;
+	return AFTER_FIND;
+}
+
 /* Another number after each block executed. */
 static uint64_t watch_mark(const struct cpu *c)
 {
@@ -309,9 +328,7 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 		return AFTER_FIND;
 	case EXIT_FAULT:
 		n->exits_fault++;
-		epoch_even(c);
-		fp_by(c);
-		return event_deliver_fault(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
+		return fault(c);
 	case EXIT_STEP:
 		return step(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
 	case EXIT_STOP:
@@ -338,13 +355,14 @@ static int run_blocks(struct cpu *c)
 		r = find(c, dbt_cpu(c)->mode, x, &b); /* may have changed on the way: far.c */
 		if (r || !b)
 			watch_stop(c, WATCH_LEFT);
-		if (r) {
-			fp_by(c);
-			return event_deliver_fault(c);
-		}
-		if (!b)
+		if (!r && !b)
 			return step(c);
-		a = enter(c, b, &x);
+		if (r) {
+			x = NULL;
+			a = fault(c);
+		} else {
+			a = enter(c, b, &x);
+		}
 		if (a == AFTER_FIND)
 			continue;
 		epoch_even(c);

@@ -4,6 +4,7 @@
  * Built with general registers only, and careful to save the guest's vector and x87 registers before calling what is not.
  */
 #include "engine/dbt/quick.h"
+#include "x86/event.h"
 #include "x86/tlb-fill.h"
 
 struct fp_was {
@@ -168,14 +169,33 @@ static uint64_t slow_quick(struct cpu *c, const struct block *b, unsigned idx, u
 	return resume_at(c, b, idx + 1);
 }
 
-/* Make the inline check succeed. False: it cannot, or the access faults. */
-static bool fill(struct cpu *c, uint32_t mode, uint64_t ea, unsigned size, bool write)
+/* Make the inline check succeed. Not CPU_OK: it cannot, or (CPU_FAULT) the access faults. */
+static int fill(struct cpu *c, uint32_t mode, uint64_t ea, unsigned size, bool write)
 {
 	gpa_t where;
 
 	if ((mode_32bit(mode) && ea > UINT32_MAX) || (ea & 0xfff) > 4096 - size || (uint64_t)((int64_t)(ea << 16) >> 16) != ea)
+		return TLB_NOT_MEMORY;
+	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where);
+}
+
+/*
+ * cpu->fault is that of the only access which the instruction makes there, none of it has happened: to the handler, with the vector
+ * registers where they are. What is not aligned may have to fault in another way first. False: not done.
+ */
+static bool slow_fault(struct cpu *c, uint64_t ea, unsigned size, uint64_t *resume)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+
+	if (dc->d->watch || (size >= 16 && ea & (size - 1)))
 		return false;
-	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where) == CPU_OK;
+	c->s.rflags = flags_from_m(c->s.rflags, dbt_hot(c)->flags);
+	if (!event_fault_quick(c))
+		return false;
+	dc->counters.quick_faults++;
+	dc->elsewhere = true;
+	*resume = far_go_on(c);
+	return true;
 }
 
 /* The block goes on as if they had been loaded for this instruction. */
@@ -255,14 +275,14 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 	unsigned idx = param >> 48 & 0xff, kind = param >> 56 & 15, code = (unsigned)(param >> 60);
 	unsigned size = code == 7 ? 10 : 1u << code;
 	struct dbt_cpu *dc = dbt_cpu(c);
+	uint64_t resume;
 	bool once;
+	int r;
 
 	c->s.rip = block_rip(b, idx);
 	/* behind STI a kick must not be answered before this instruction: it is not tried again */
 	once = b->map[idx].shadowed;
 	if (kind == SLOW_FAR) {
-		uint64_t resume;
-
 		if (far_quick(c, (enum far_kind)(code & 3), c->s.rip + 2 + (code >> 2), ea, &resume))
 			return resume;
 		return slow_interp(c, b, idx);
@@ -274,17 +294,22 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 			return slow_once(c, b, idx);
 		load_fp(c, code);
 	} else if (kind == SLOW_RUN) {
-		const struct run *r = &b->runs[code];
+		const struct run *run = &b->runs[code];
 
 		dc->counters.slow_paths++;
-		if (once || !fill(c, b->mode, ea, r->span, r->write))
-			return slow_run(c, b, idx, ea, r);
+		if (once || fill(c, b->mode, ea, run->span, run->write) != CPU_OK)
+			return slow_run(c, b, idx, ea, run);
 		dc->counters.slow_fills++;
 	} else {
 		dc->counters.slow_paths++;
 		if (once && kind != SLOW_INTERP)
 			return slow_once(c, b, idx);
-		if (kind == SLOW_INTERP || !fill(c, b->mode, ea, size, kind == SLOW_WRITE))
+		if (kind == SLOW_INTERP)
+			return slow_interp(c, b, idx);
+		r = fill(c, b->mode, ea, size, kind == SLOW_WRITE);
+		if (r == CPU_FAULT && slow_fault(c, ea, size, &resume))
+			return resume;
+		if (r != CPU_OK)
 			return slow_interp(c, b, idx);
 		dc->counters.slow_fills++;
 	}
@@ -299,8 +324,9 @@ __attribute__((used)) uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t par
 	if (likely(!b->nswaps))
 		return slow(c, ea, param);
 	block_swap(c, b);
+	dbt_cpu(c)->elsewhere = false;
 	resume = slow(c, ea, param);
-	if (!resume || (param >> 56 & 15) == SLOW_FAR) /* that is not in this block any more */
+	if (!resume || dbt_cpu(c)->elsewhere || (param >> 56 & 15) == SLOW_FAR)
 		return resume;
 	dbt_hot(c)->reenter = resume;
 	return (uint64_t)(uintptr_t)dbt_exec(dbt_cpu(c)->d, b->swap_in);

@@ -235,6 +235,51 @@ static void xsave_with(const char *model)
 	}
 }
 
+#define PROGRAM(name, code) \
+	extern const uint8_t name[], name##_end[]; \
+	__asm__(".pushsection .rodata\n.global " #name ", " #name "_end\n" #name ":\n.intel_syntax noprefix\n" code \
+		"\n.att_syntax\n" #name "_end:\n.popsection\n")
+
+/*
+ * Page faults whose handler goes on at rbx: reads, writes, both, vectors, in loops with exchanged registers, with flags and vector
+ * registers alive, several accesses checked at once.
+ */
+PROGRAM(prog_faults, "mov ebx, 0x1010e0\n lea rax, [rip+9f]\n mov [rbx], ax\n shr eax, 16\n mov [rbx+6], ax\n"
+		     "mov ecx, 40\n cvtsi2sd xmm1, ecx\n movsd xmm2, xmm1\n mov r12, 0x7000000000\n"
+		     "1: mov r13, r12\n mov r14d, ecx\n mov r15d, 9\n"
+		     "2: lea rbx, [rip+3f]\n mov [r13+r14*8], r15\n 3: add r14, 5\n lea r13, [r13+r14]\n dec r15\n jnz 2b\n"
+		     "lea rbx, [rip+3f]\n add rax, r14\n adc rdx, [r12+rcx]\n 3: adc rdx, 3\n setc al\n"
+		     "lea rbx, [rip+3f]\n stc\n lock adc [r12], rcx\n 3: sbb rdx, 0\n"
+		     "addsd xmm1, xmm2\n lea rbx, [rip+3f]\n addsd xmm1, [r12+8]\n 3: addsd xmm2, xmm1\n"
+		     "lea rbx, [rip+3f]\n movaps xmm1, [r12+16]\n 3: lea rbx, [rip+3f]\n mov r9, [r12+24]\n mov r10, [r12+32]\n"
+		     "mov [r12+40], r9\n 3: lea rbx, [rip+3f]\n call [r12]\n 3: mov r8, rsi\n mov rsi, r12\n lea rbx, [rip+3f]\n movsq\n 3: add rsi, r8\n dec ecx\n jnz 1b\n"
+		     "cvttsd2si r11, xmm2\n hlt\n"
+		     "9: pop rax\n shl rsi, 1\n lea rsi, [rsi+rax]\n mov rax, cr2\n add rdi, rax\n xor rdi, rsp\n mov [rsp], rbx\n iretq\n");
+
+static void faults(void **state)
+{
+	struct x86_state s[2];
+	uint64_t quick = 0;
+
+	for (unsigned n = 0; n < 2; n++) {
+		const struct engine_ops *engine = n ? &engine_dbt : &engine_interp;
+		struct code k = { .seed = 1 };
+		struct guest g;
+
+		put(&k, (const char *)prog_faults, (unsigned)(prog_faults_end - prog_faults));
+		start(&g, engine, "v3", &k);
+		assert_int_equal(guest_run(&g, 0), STOP_HLT);
+		engine->state_get(&g.cpus[0]);
+		s[n] = g.cpus[0].s;
+		if (n)
+			quick = dbt_cpu(&g.cpus[0])->counters.quick_faults;
+		guest_destroy(&g);
+	}
+	same(&s[0], &s[1]);
+	assert_int_equal(s[1].gpr[RCX], 0);
+	assert_true(quick > 300);
+}
+
 static void xsave(void **state)
 {
 	xsave_with("v2");
@@ -247,6 +292,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(xsave),
+		cmocka_unit_test(faults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -407,10 +407,77 @@ static void startup(void **state)
 	assert_int_equal(event_attend(g->c), CPU_OK);
 }
 
+/* What event_fault_quick() and event_interrupt_quick() take on they do as the full form does; the rest they leave alone. */
+static void quick(void **state)
+{
+	static const uint16_t selectors[] = { S_CODE64, S_CODE0, S_CODE64 | 3, S_CODE64_3, S_FREE, 0, 0x7f8 };
+	static const uint8_t types[] = { 0xe, 0xf, 0xc, 0x5 };
+	static const uint64_t offsets[] = { 0xffffffff81000010, CODE + 0x123, 0x800000000000 };
+	static const uint64_t stacks[] = { STACK0, STACK1 - 0x123, 0x9010, 0x800000000010, 0x7fff00000000, 0xffffffffffffffff };
+	struct guest *g = *state;
+	struct x86_state *s = &g->c->s, before, after;
+	static uint8_t memory[0xc000 - 0x7000], was[sizeof(memory)];
+	uint8_t *ram;
+	unsigned done = 0;
+
+	enter_long(g);
+	ram = mem_ram_base(g->mem);
+	put64(g, GDT + S_CODE64, 0x00af9b000000ffff);
+	put64(g, GDT + S_FREE, 0x00af9a000000ffff); /* not accessed */
+	memcpy(was, ram + 0x7000, sizeof(was));
+	before = *s;
+	for (unsigned n = 0; n < 7 * 4 * 3 * 6 * 2 * 3 * 4; n++) {
+		unsigned k = n, selector = k % 7, type = (k /= 7) % 4, offset = (k /= 4) % 3, stack = (k /= 3) % 6;
+		unsigned user = (k /= 6) % 2, ist = (k /= 2) % 3, how = (k /= 3) % 4;
+		struct cpu_fault f = { .vector = how == 1 ? VEC_UD : VEC_PF, .has_error = how != 1, .error = 7, .cr2 = 0x12345678 };
+		bool took;
+
+		for (unsigned round = 0; round < 2; round++) {
+			*s = before;
+			cpu_set_cpl(g->c, 0);
+			memcpy(ram + 0x7000, was, sizeof(was));
+			put64(g, GDT + S_FREE, 0x00af9a000000ffff);
+			put64(g, TSS + 4, stacks[stack]);
+			put64(g, TSS + 36 + 8, stacks[(stack + 1) % 6]);
+			set_gate64(g, IDT + 16 * 14, selectors[selector], offsets[offset], types[type], 0, ist);
+			set_gate64(g, IDT + 16 * 6, selectors[selector], offsets[offset], types[type], 0, ist);
+			set_gate64(g, IDT + 16 * 0x31, selectors[selector], offsets[offset], types[type], 0, ist);
+			put8(g, IDT + 16 * 14 + 5, get(g, IDT + 16 * 14 + 5, 1) & (n % 11 == 10 ? 0x7f : 0xff));
+			s->idtr.limit = n % 13 == 12 ? 16 * 6 : 0xfff;
+			if (user)
+				go_cpl(g, 3);
+			s->gpr[RSP] = stacks[stack];
+			s->rip = 0x4321;
+			cpu_set_rflags(g->c, (n & 1 ? 0x246 : 0x40a93) | (n % 17 == 16 ? FLAG_TF : n % 17 == 15 ? FLAG_NT : 0));
+			after = round ? after : *s;
+			g->c->fault = f;
+			g->c->stop = STOP_NONE;
+			if (!round) {
+				took = how == 3 ? event_interrupt_quick(g->c, 0x31) : event_fault_quick(g->c);
+				if (!took) {
+					assert_memory_equal(s, &after, sizeof(after));
+					assert_memory_equal(ram + 0x7000, was, sizeof(was));
+					assert_memory_equal(&g->c->fault, &f, how == 3 ? 0 : sizeof(f));
+					break;
+				}
+				after = *s;
+				memcpy(memory, ram + 0x7000, sizeof(was));
+				done++;
+				continue;
+			}
+			assert_int_equal(how == 3 ? event_deliver_interrupt(g->c, 0x31) : event_deliver_fault(g->c), CPU_BOUNDARY);
+			assert_memory_equal(s, &after, sizeof(after));
+			assert_memory_equal(ram + 0x7000, memory, sizeof(was));
+		}
+	}
+	assert_in_range(done, 200, 300);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
+		T(quick),
 		T(real_mode),	 T(protected_same_level), T(protected_inner_level), T(gates_refuse),
 		T(external_bit), T(double_faults),	  T(page_fault_in_page_fault), T(long_mode),
 		T(v86),		 T(v86_redirection),	  T(debug_exceptions),	    T(attention),
