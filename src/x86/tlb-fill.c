@@ -103,6 +103,11 @@ static void entry_make(struct cpu *c, const struct fact *f, enum tlb_mode mode, 
 		write_tag_make(c, t, f->page, (uint64_t)(f->host - mem_ram_base(c->mem)) >> 12, writing);
 }
 
+static bool watched(const struct cpu *c, gva_t page)
+{
+	return unlikely((c->s.dr[7] & 0xff) || c->debug.nwatches) && tlb_page_watched(c, page);
+}
+
 /* From the second level. False: not there, or it does not allow the access, which only a walk can refuse. */
 static bool second_fill(struct cpu *c, gva_t page, bool write, enum tlb_mode mode)
 {
@@ -114,7 +119,7 @@ static bool second_fill(struct cpu *c, gva_t page, bool write, enum tlb_mode mod
 	if (t->read_tag[(page >> 12) & (TLB_ENTRIES - 1)] == page)
 		return false;
 	found = second_find(&c->tlb, t, page);
-	if (!found)
+	if (!found || watched(c, page)) /* a large page is there whole */
 		return false;
 	f = (struct fact){ .page = page,
 			   .host = (uint8_t *)(uintptr_t)(found & ~(GUEST_PAGE - 1)),
@@ -225,11 +230,6 @@ bool tlb_fetch_leads(struct cpu *c, gva_t page, gpa_t to)
 	struct pgwalk w;
 
 	return walk_usual(c, page, ACCESS_FETCH, TLB_USER, &w) && w.page == to && w.size == GUEST_PAGE && !w.global;
-}
-
-static bool watched(const struct cpu *c, gva_t page)
-{
-	return unlikely((c->s.dr[7] & 0xff) || c->debug.nwatches) && tlb_page_watched(c, page);
 }
 
 int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, gpa_t *where)

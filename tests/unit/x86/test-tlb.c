@@ -496,6 +496,24 @@ static void data_breakpoints(void **state)
 	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
 }
 
+/* A watched page has no entry, whatever is known of the large page it lies in. */
+static void data_breakpoints_large(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t v = 0;
+
+	put64(g, PD, A_PAGE | P | W | U | PS);
+	tlb_flush_all(g->c);
+	assert_int_equal(dr_write(g->c, 0, LOW + 0x104), CPU_BOUNDARY);
+	assert_int_equal(dr_write(g->c, 7, 2 | 0xdull << 16), CPU_BOUNDARY); /* global, write, 4 bytes */
+	assert_int_equal(cpu_write(g->c, LOW + 0x5000, &v, 8), CPU_OK);
+	assert_non_null(tlb_write_hit(g->c->tlb.data, LOW + 0x5000, 8));
+	assert_int_equal(cpu_write(g->c, LOW + 0x108, &v, 8), CPU_OK);
+	assert_null(tlb_write_hit(g->c->tlb.data, LOW, 8));
+	assert_int_equal(cpu_write(g->c, LOW + 0x100, &v, 8), CPU_OK);
+	assert_int_equal(g->c->data_hits, 1);
+}
+
 /* Engines that keep where fetches led: INVLPG of every page fetched from since the last change is a change. */
 static void code_changes(void **state)
 {
@@ -687,7 +705,8 @@ int main(void)
 #define D(f) cmocka_unit_test_setup_teardown(f, driving_setup, driving_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
-		T(written_code), T(tracked_pages), T(rom),	   T(crossing), T(alignment), T(data_breakpoints), T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
+		T(written_code), T(tracked_pages), T(rom),	   T(crossing),	 T(alignment), T(data_breakpoints),  T(data_breakpoints_large),
+		T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
 		D(single_pages), D(global_pages),  D(large_pages), D(pcids), D(shared_supervisor), D(second_level),
 		D(second_level_writes), D(second_level_emptied),
 	};
