@@ -113,6 +113,7 @@ struct blk_spec {
 	unsigned nbacking;
 	struct blk_backing *backing; /* BLK_CHAIN entries when nbacking */
 	uint64_t table_cache; /* bytes of qcow2 metadata kept; 0: default */
+	const struct block_files *files; /* see block_config */
 	bool check_only;      /* open without repair, even if dirty */
 };
 

@@ -388,7 +388,7 @@ int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, un
 	return import_open(out, a, store, s, e);
 }
 
-static int open_as(struct block **out, const char *spec, bool read_only, bool alone, struct err *e)
+static int open_as(struct block **out, const char *spec, bool read_only, bool alone, const struct block_files *files, struct err *e)
 {
 	struct blk_spec s;
 	struct node *top;
@@ -399,6 +399,7 @@ static int open_as(struct block **out, const char *spec, bool read_only, bool al
 		return r;
 	s.read_only |= read_only;
 	s.no_backing = alone;
+	s.files = files;
 	a = aio_create(!s.no_ring, e);
 	if (!a) {
 		blk_spec_dispose(&s);
@@ -415,10 +416,26 @@ static int open_as(struct block **out, const char *spec, bool read_only, bool al
 
 int block_open(struct block **out, const struct block_config *config, struct err *e)
 {
-	return open_as(out, config->spec, config->read_only, false, e);
+	return open_as(out, config->spec, config->read_only, false, config->files, e);
 }
 
 int block_open_alone(struct block **out, const char *spec, bool read_only, struct err *e)
 {
-	return open_as(out, spec, read_only, true, e);
+	return open_as(out, spec, read_only, true, NULL, e);
+}
+
+int block_spec_files(const char *spec, bool read_only, int (*each)(void *opaque, const char *path, bool write, struct err *e), void *opaque,
+		     struct err *e)
+{
+	struct blk_spec s;
+	int r = blk_spec_parse(&s, spec, e);
+
+	if (r)
+		return r;
+	if (!s.nbd)
+		r = each(opaque, s.path, !s.read_only && !read_only, e);
+	for (unsigned i = 0; i < s.nbacking && !r; i++)
+		r = each(opaque, s.backing[i].path, false, e);
+	blk_spec_dispose(&s);
+	return r;
 }

@@ -46,7 +46,18 @@ struct block_request {
 struct block_config {
 	const char *spec;
 	bool read_only; /* the front end cannot write (a CD) */
+	const struct block_files *files; /* looked at before the host's; may be NULL */
 };
+
+/* Files that somebody has opened for us: a new descriptor, or -1 with errno; ENOENT: not one of them. */
+struct block_files {
+	int (*open)(void *opaque, const char *path, bool write);
+	void *opaque;
+};
+
+/* The files a description names, with those of its chain as far as it names them; `write`: it is written to. */
+int block_spec_files(const char *spec, bool read_only, int (*each)(void *opaque, const char *path, bool write, struct err *e), void *opaque,
+		     struct err *e);
 
 struct block_info {
 	uint64_t size; /* bytes */

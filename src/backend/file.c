@@ -472,7 +472,13 @@ static int file_open_fd(struct file *f, const struct blk_spec *s, struct err *e)
 	int flags = (s->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
 	f->direct = s->cache == BLK_DIRECT;
-	f->fd = open(s->path, flags | (f->direct ? O_DIRECT : 0));
+	f->fd = s->files ? s->files->open(s->files->opaque, s->path, !s->read_only) : -1;
+	if (f->fd >= 0 && f->direct && fcntl(f->fd, F_SETFL, O_DIRECT)) {
+		cleanup_close(&f->fd);
+		f->fd = -1;
+	} else if (f->fd < 0 && (!s->files || errno == ENOENT)) {
+		f->fd = open(s->path, flags | (f->direct ? O_DIRECT : 0));
+	}
 	if (f->fd < 0 && f->direct && errno == EINVAL)
 		return err_set(e, EINVAL, "cache=none: the file system of %s does not have O_DIRECT", s->path);
 	if (f->fd < 0 && !s->read_only && (errno == EACCES || errno == EROFS))

@@ -174,7 +174,7 @@ static void path_beside(const char *image, const char *name, char *out, size_t s
 static int open_backing(struct qcow2 *q, const struct blk_spec *s, unsigned depth, struct err *e)
 {
 	struct blk_spec b = { .read_only = true, .no_lock = s->no_lock, .no_ring = s->no_ring, .cache = s->cache,
-			      .backing_header = s->backing_header, .table_cache = s->table_cache };
+			      .backing_header = s->backing_header, .table_cache = s->table_cache, .files = s->files };
 	const char *format;
 	int r;
 
@@ -310,6 +310,7 @@ int qcow2_open(struct node **out, struct aio *a, struct node *file, const struct
 	q->spec = *s;
 	q->spec.backing = NULL;
 	q->spec.nbacking = 0;
+	q->spec.files = NULL; /* the opener's, as long as it opens */
 	if (!q->spec.table_cache)
 		q->spec.table_cache = L2_CACHE;
 	q->last = &q->first;

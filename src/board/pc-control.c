@@ -6,6 +6,11 @@
 #include "backend/block.h"
 #include "virtio/devices.h"
 
+void pc_bring(struct pc *pc, const struct block_files *files)
+{
+	pc->disks.files = files;
+}
+
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e)
 {
 	if (n >= pc->disks.count || !pc->disks.disk[n].cdrom)

@@ -26,7 +26,7 @@ int pc_drive_open(struct pc_disks *d, unsigned n, struct err *e)
 {
 	const struct pc_disk *disk = &d->disk[n];
 	struct pc_drive *drive = &d->drive[n];
-	struct block_config config = { .spec = disk->spec, .read_only = disk->cdrom };
+	struct block_config config = { .spec = disk->spec, .read_only = disk->cdrom, .files = d->files };
 	int r;
 
 	*drive = (struct pc_drive){ .ide = -1, .ahci = -1, .disks = d, .removed = disk->removed };
@@ -226,7 +226,7 @@ int pc_disks_ahci(struct pc_disks *d, struct pci_bus *bus, struct device_env *en
 
 int pc_disks_change(struct pc_disks *d, struct pc_drive *drive, const char *spec, bool force, struct err *e)
 {
-	struct block_config config = { .spec = spec, .read_only = true };
+	struct block_config config = { .spec = spec, .read_only = true, .files = d->files };
 	struct block *block = NULL;
 	int r = spec ? block_open(&block, &config, e) : 0;
 

@@ -128,6 +128,9 @@ struct device *pc_keyboard(struct pc *pc); /* see dev/i8042.h */
  * Another medium for drive n (as pc_disk_view counts), a CD-ROM drive; spec NULL: none. Any thread but a vCPU's. -EBUSY: the
  * guest has locked the drive, and `force` is not set.
  */
+/* Files for the disks and media that the same thread adds next, looked at before the host's; NULL: no more. */
+struct block_files;
+void pc_bring(struct pc *pc, const struct block_files *files);
 int pc_change_medium(struct pc *pc, unsigned n, const char *spec, bool force, struct err *e);
 
 /* Disks and CD-ROM drives, in the order of the configuration; only the thread that changes media looks. */

@@ -197,6 +197,7 @@ struct pc_disks {
 	struct pc_drive drive[PC_DISKS];
 	struct device *ide, *ahci;
 	int ahci_slot;
+	const struct block_files *files; /* pc_bring */
 };
 /* Opens every back-end and gives each a place, before anything is wired. */
 int pc_disks_open(struct pc_disks *d, const struct pc_config *config, struct err *e);

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "vm/view.h"
 #include "vm/measure.h"
 
 enum verdict { GOOD, WEAK, BAD };
@@ -125,9 +126,14 @@ static void look_at_memory(json_t *rows)
 static void look_at_confinement(json_t *rows)
 {
 	bool filter = !access("/proc/sys/kernel/seccomp/actions_avail", R_OK);
+	struct err e = { 0 };
+	int r;
 
 	say(rows, "confinement", "system calls", filter ? GOOD : BAD, filter ? "seccomp filters" : "the kernel has no seccomp filters",
 	    filter ? NULL : "machines start only with --unconfined; use a kernel with CONFIG_SECCOMP_FILTER");
+	r = view_probe(&e);
+	say(rows, "confinement", "view of files", r ? WEAK : GOOD, r ? e.text : "each machine sees its own files only",
+	    r ? "machines see the host's files as their user does; allow user namespaces (sysctl user.max_user_namespaces), or start as root" : NULL);
 	if (!geteuid())
 		say(rows, "confinement", "user", getpwnam("ospite") ? GOOD : WEAK,
 		    getpwnam("ospite") ? "machines with a folder run as user ospite" : "machines run as root, with few capabilities",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ospite medium: what is in a machine's CD-ROM drives, and changing it while it runs. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,6 +49,7 @@ static int change(struct life_args *a, struct store *s, const char *drive, struc
 	char path[PATH_MAX], here[PATH_MAX] = "";
 	const char *file = a->nwords > 1 ? a->words[1] : NULL;
 	json_t *arguments;
+	int fd _close_ = -1;
 
 	if (!file)
 		return life_ask(a, s, "eject", json_pack("{s:s,s:b}", "device", drive, "force", a->force), NULL, e);
@@ -60,7 +62,8 @@ static int change(struct life_args *a, struct store *s, const char *drive, struc
 		return err_set(e, EINVAL, "%.60s: not a name in UTF-8", file);
 	if (a->format)
 		json_object_set_new(arguments, "format", json_string(a->format));
-	return life_ask(a, s, "blockdev-change-medium", arguments, NULL, e);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return life_ask_with(a, s, fd < 0 ? NULL : path, fd, "blockdev-change-medium", arguments, NULL, e);
 }
 
 int life_medium(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands for a machine's screen and keyboard, and the exchange of its engine: each one request to its control socket. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "cli/life.h"
@@ -14,7 +17,8 @@
 #define KEYS_WAITS 200
 #define SLOW_MS 60000 /* for what waits for the CPUs */
 
-int life_ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e)
+int life_ask_with(struct life_args *a, struct store *s, const char *file, int fd, const char *command, json_t *arguments, json_t **result,
+		  struct err *e)
 {
 	struct ctl_peer *p = NULL;
 	struct store_vm m;
@@ -22,6 +26,8 @@ int life_ask(struct life_args *a, struct store *s, const char *command, json_t *
 
 	if (!r) {
 		r = life_connect(&m, &p, e);
+		if (!r && file)
+			r = ctl_bring(p, file, fd, SLOW_MS, e);
 		if (!r) {
 			r = ctl_call_command(p, command, arguments, result, SLOW_MS, e);
 			arguments = NULL;
@@ -36,6 +42,11 @@ int life_ask(struct life_args *a, struct store *s, const char *command, json_t *
 	return r;
 }
 
+int life_ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e)
+{
+	return life_ask_with(a, s, NULL, -1, command, arguments, result, e);
+}
+
 static int print_text(struct life_args *a, struct store *s, struct err *e)
 {
 	json_t *result = NULL;
@@ -47,7 +58,32 @@ static int print_text(struct life_args *a, struct store *s, struct err *e)
 	return r;
 }
 
-/* The machine's process writes the file: it is told where by its whole name. */
+static mode_t umask_now(void)
+{
+	mode_t mask = umask(0);
+
+	umask(mask);
+	return mask;
+}
+
+/* The machine's process writes into a file that is opened here, beside the final name. */
+static int take_picture(struct life_args *a, struct store *s, const char *path, struct err *e)
+{
+	char beside[PATH_MAX + 8];
+	int fd _close_ = -1, r;
+
+	snprintf(beside, sizeof(beside), "%s.XXXXXX", path);
+	fd = mkostemp(beside, O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(e, "cannot write %s", path);
+	r = life_ask_with(a, s, path, fd, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
+	if (!r && (fchmod(fd, 0666 & ~umask_now()) || rename(beside, path)))
+		r = err_errno(e, "cannot write %s", path);
+	if (r)
+		unlink(beside);
+	return r;
+}
+
 int life_screenshot(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
 {
 	char path[PATH_MAX] = "", here[PATH_MAX];
@@ -62,7 +98,7 @@ int life_screenshot(const struct life_command *c, struct life_args *a, struct st
 		return err_errno(e, "cannot tell where we are");
 	if ((size_t)snprintf(path, sizeof(path), "%s%s%s", *file == '/' ? "" : here, *file == '/' ? "" : "/", file) >= sizeof(path))
 		return err_set(e, ENAMETOOLONG, "%.60s...: the name is too long", file);
-	return life_ask(a, s, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
+	return take_picture(a, s, path, e);
 }
 
 /* "ctrl-alt-delete" as QMP writes keys; a dash that stands where a name begins is the key itself. NULL: not keys. */

@@ -342,6 +342,8 @@ static int set_new(struct setter *s, const char *key, const char *value, struct 
 	if (!s->p)
 		return text_add(&s->t.vm, key, spec, e);
 	r = strcmp(key, "net") ? 0 : switch_start(s, spec, &fd, e);
+	if (!r && !strcmp(key, "disk"))
+		r = life_bring_disk(s->p, spec, e);
 	snprintf(command, sizeof(command), "ospite-%s-add", key);
 	if (!r)
 		r = ctl_call_command(s->p, command, json_pack("{s:s}", key, spec), &result, ANSWER_MS, e);

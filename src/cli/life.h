@@ -64,6 +64,9 @@ int cmd_life(int argc, char **argv); /* the main of all of them: argv[0] says wh
 
 /* The machine's control socket; an error that names the state when it does not run. */
 int life_connect(struct store_vm *m, struct ctl_peer **p, struct err *e);
+/* life_ask with a file brought along before: `fd` under the name `file`; NULL: none. */
+int life_ask_with(struct life_args *a, struct store *s, const char *file, int fd, const char *command, json_t *arguments, json_t **result,
+		  struct err *e);
 /* One command to the machine a->words[0]. `arguments` is taken over; `result` may be NULL. */
 int life_ask(struct life_args *a, struct store *s, const char *command, json_t *arguments, json_t **result, struct err *e);
 /* inactive, running, paused, suspended, crashed */
@@ -114,6 +117,9 @@ int life_cp(const struct life_command *c, struct life_args *a, struct store *s, 
 
 /* running.yaml as the machine is at the moment, before it is suspended (cmd-set.c). */
 int life_follow(struct store_vm *m, struct ctl_peer *p, struct err *e);
+/* Files for the machine that runs, before the command that names them (bring.c). */
+int life_bring_file(struct ctl_peer *p, const char *path, struct err *e);
+int life_bring_disk(struct ctl_peer *p, const char *spec, struct err *e);
 /* A descriptor that can be read when somebody wants this command to end (SIGTERM, SIGINT, SIGHUP): the terminal is put right first. */
 int life_signals(void);
 int64_t life_now_ms(void); /* of a clock that does not jump */

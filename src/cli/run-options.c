@@ -482,6 +482,16 @@ SET_FLAG(set_autostart, autostart)
 SET_FLAG(set_no_reboot, vm.no_reboot)
 SET_FLAG(set_boot_menu, pc.boot_menu)
 SET_FLAG(set_vga, vga)
+static int set_view(void *into, const char *value, struct err *e)
+{
+	struct run_options *o = into;
+
+	if (o->nviews == RUN_VIEWS)
+		return err_set(e, E2BIG, "there can be %d folders", RUN_VIEWS);
+	o->view[o->nviews++] = value;
+	return *value ? 0 : err_set(e, EINVAL, "needs a folder");
+}
+
 SET_FLAG(set_rng, pc.rng)
 SET_FLAG(set_seed, seed)
 SET_FLAG(set_balloon, pc.balloon)
@@ -534,6 +544,7 @@ const struct option_def run_options[] = {
 	{ "cpu-quota", "PERCENT", "of one CPU, the most it may use: 150%", set_cpu_quota },
 	{ "memory-max", "SIZE", "the most its process may use, guest and ours", set_memory_max },
 	{ "autostart", NULL, "with a folder: 'ospite start --autostart' starts it", set_autostart },
+	{ "view", "FOLDER", "its process may see this folder beside its own files", set_view, OPTION_LIST | OPTION_PATH },
 	{ "unconfined", NULL, "all system calls and privileges stay: to find faults", set_unconfined },
 	{ "hostname", "NAME", "first boot (NoCloud): the guest's name [the machine's]", set_hostname },
 	{ "ssh-key", "FILE", "first boot: public keys that may log in", set_ssh_key, OPTION_LIST | OPTION_PATH },

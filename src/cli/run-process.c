@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "cli/net.h"
+#include "cli/run-view.h"
 #include "cli/run.h"
 #include "cli/saver.h"
 #include "ctl/ctl.h"
@@ -40,6 +41,7 @@ struct run {
 	struct state_reader *saved; /* --restore */
 	struct save_meta meta;
 	struct confine confine;
+	struct view view;
 	char root[PATH_MAX];   /* where networks are */
 	int network[PC_NETS];  /* connections that keep switches from ending before we are on them */
 	int port[PC_NETS];     /* of the cards, made while we are still who may; -1: given away */
@@ -174,7 +176,7 @@ static int end_status(const struct run *run, enum vm_end end)
 static int control_open(struct run *run, struct err *e)
 {
 	struct ctl_config c = { .vm = run->vm, .pc = run->pc, .version = OSPITE_VERSION, .folder = AT_FDCWD,
-				.path = run->options->control, .save_path = run->options->save_to };
+				.path = run->options->control, .save_path = run->options->save_to, .mapped = run->view.mapped };
 
 	if (run->home) {
 		c.folder = run->home->vm->fd;
@@ -278,6 +280,8 @@ static int confine_begin(struct run *run, struct err *e)
 		r = limits_apply(&run->options->limits, e);
 	if (!r && run->confine.uid && run->home)
 		r = folder_give(run, e);
+	if (!r)
+		r = run_view_begin(&run->view, run->options, run->home, run->root, e);
 	return r || run->options->unconfined ? r : confine_early(&run->confine, e);
 }
 
@@ -315,8 +319,10 @@ static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 /* With a folder nothing runs before the folder says so. */
 static int run_start(struct run *run, struct err *e)
 {
-	int r = run->options->unconfined ? 0 : confine_late(e);
+	int r = view_enter(&run->view, e);
 
+	if (!r && !run->options->unconfined)
+		r = confine_late(e);
 	if (r || !run->home)
 		return r ? r : vm_start(run->vm, e);
 	run->vm->start_paused = true;
@@ -373,9 +379,6 @@ static void home_leave(struct run *run, int status)
 	if ((unsigned)end < ARRAY_LEN(ends) && ends[end] && (!reason[0] || !strcmp(reason, "quit")))
 		reason = ends[end];
 	if (store_vm_say_ended(h->vm, end == VM_END_CRASH || end == VM_END_ENGINE, status, reason, &e))
-		cli_fail("%s", e.text);
-	if (store_vm_temporary(h->vm) && faccessat(h->vm->fd, "saved", F_OK, AT_SYMLINK_NOFOLLOW) &&
-	    store_vm_remove(h->store, h->vm, &e))
 		cli_fail("%s", e.text);
 }
 
@@ -459,6 +462,7 @@ int run_process(struct run_options *options, struct run_home *home, struct err *
 	bool ran;
 	int status;
 
+	view_init(&run.view);
 	run.saver.path = options->save_to;
 	options->pc.save = options->save_to ? saver_request : NULL;
 	options->pc.save_opaque = &run.saver;
@@ -479,6 +483,7 @@ int run_process(struct run_options *options, struct run_home *home, struct err *
 	run.ctl = NULL;
 	if (ran && home) /* the devices' files are closed before anybody else may have them: the lock is kept till the end */
 		home_leave(&run, status);
+	view_dispose(&run.view, ran); /* of a temporary machine the folder goes now: the keeper has the lock too */
 	run_dispose(&run);
 	return status;
 }

@@ -15,6 +15,7 @@
 
 #define MODULES_MAX 32
 #define SSH_KEYS 16
+#define RUN_VIEWS 16
 
 struct run_options {
 	struct vm_config vm;
@@ -26,6 +27,8 @@ struct run_options {
 	bool autostart; /* 'ospite start --autostart' starts it */
 	const char *user; /* root's: who runs the machine */
 	bool unconfined;
+	const char *view[RUN_VIEWS]; /* folders its process may see beside its own */
+	unsigned nviews;
 	bool vga; /* a display adapter without firmware */
 	bool net_none, append_given, stats, require_kvm, sized;
 	const char *log, *trace, *gdb, *save_to, *restore, *control;

@@ -126,17 +126,36 @@ int ctl_peer_fd(const struct ctl_peer *p)
 	return p->fd;
 }
 
-static int send_all(struct ctl_peer *p, const char *text, struct err *e)
+/* `fd` goes with the first bytes; -1: none does. */
+static ssize_t send_some(struct ctl_peer *p, const char *text, size_t len, int fd)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) } };
+	struct iovec iov = { (void *)(uintptr_t)text, len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control);
+	}
+	return sendmsg(p->fd, &m, MSG_NOSIGNAL);
+}
+
+static int send_all(struct ctl_peer *p, const char *text, int fd, struct err *e)
 {
 	size_t len = strlen(text);
 
 	while (len) {
-		ssize_t n = send(p->fd, text, len, MSG_NOSIGNAL);
+		ssize_t n = send_some(p, text, len, fd);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return errno == EPIPE ? err_set(e, EPIPE, "the machine has ended") : err_errno(e, "cannot reach the machine");
+		fd = -1;
 		text += n;
 		len -= (size_t)n;
 	}
@@ -155,7 +174,7 @@ static int take_reply(json_t *reply, json_t **result, struct err *e)
 	return 0;
 }
 
-int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, json_t **result, int ms, struct err *e)
+static int call_with(struct ctl_peer *p, int fd, const char *name, json_t *arguments, json_t **result, int ms, struct err *e)
 {
 	json_t *request = json_pack("{s:s}", "execute", name), *reply = NULL;
 	int64_t end = ms < 0 ? INT64_MAX : now_ms() + ms;
@@ -166,7 +185,7 @@ int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, js
 		json_object_set_new(request, "arguments", arguments);
 	text = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
-	r = text ? send_all(p, text, e) : err_set(e, EINVAL, "the arguments are not UTF-8");
+	r = text ? send_all(p, text, fd, e) : err_set(e, EINVAL, "the arguments are not UTF-8");
 	free(text);
 	while (!r) {
 		r = receive(p, &reply, end, e);
@@ -179,6 +198,18 @@ int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, js
 	r = take_reply(reply, result, e);
 	json_decref(reply);
 	return r;
+}
+
+int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, json_t **result, int ms, struct err *e)
+{
+	return call_with(p, -1, name, arguments, result, ms, e);
+}
+
+int ctl_bring(struct ctl_peer *p, const char *name, int fd, int ms, struct err *e)
+{
+	int r = call_with(p, fd, "add-fd", json_pack("{s:s}", "opaque", name), NULL, ms, e);
+
+	return r == -EPIPE || r == -ETIMEDOUT ? r : 0;
 }
 
 int ctl_next_event(struct ctl_peer *p, json_t **event, int ms, struct err *e)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backend/block.h"
 #include "board/pc.h"
 #include "ctl/private.h"
 
@@ -15,12 +16,16 @@ static void tray_moved(struct ctl_call *call, const char *name, bool open)
 static int change(struct ctl_call *call, const char *spec, struct err *e)
 {
 	bool force = json_is_true(json_object_get(call->arguments, "force"));
+	struct block_files files = ctl_brought_files(call->session);
 	struct pc_disk_view d;
 	unsigned n;
 	int r = ctl_disk_named(call, &d, &n, e);
 
-	if (!r)
+	if (!r) {
+		pc_bring(call->ctl->config.pc, &files);
 		r = pc_change_medium(call->ctl->config.pc, n, spec, force, e);
+		pc_bring(call->ctl->config.pc, NULL);
+	}
 	if (r)
 		return r;
 	if (d.block)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "backend/block.h"
 #include "board/pc.h"
 #include "ctl/private.h"
 
@@ -10,12 +11,15 @@ static int come(struct ctl_call *call, const char *argument,
 		int (*add)(struct pc *pc, const char *spec, struct pc_plugged *out, struct err *e), struct err *e)
 {
 	const char *spec = json_string_value(json_object_get(call->arguments, argument));
+	struct block_files files = ctl_brought_files(call->session);
 	struct pc_plugged p = { .slot = 0 };
 	int r;
 
 	if (!call->ctl->config.pc)
 		return err_set(e, ENODEV, "the machine has no place for it");
+	pc_bring(call->ctl->config.pc, &files);
 	r = add(call->ctl->config.pc, spec, &p, e);
+	pc_bring(call->ctl->config.pc, NULL);
 	if (r)
 		return err_prefix(e, "%.200s", spec);
 	call->result = json_pack("{s:s,s:i,s:s}", "id", p.id, "slot", (int)p.slot, argument, p.text);

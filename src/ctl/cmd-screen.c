@@ -22,14 +22,17 @@ int ctl_screendump(struct ctl_call *call, struct err *e)
 	const char *format = json_string_value(json_object_get(call->arguments, "format"));
 	const struct screen *s = screen_of(call, e);
 	struct surface picture = { 0 };
-	int r;
+	int fd, r;
 
 	if (!s)
 		return -ENOTSUP;
 	if (format && strcmp(format, "png"))
 		return err_set(e, EINVAL, "format %s is not known; there is png", format);
-	r = s->picture(s->opaque, &picture) ? err_set(e, ENOMEM, "no memory for a picture") :
-					      surface_write_png(&picture, path, e);
+	r = s->picture(s->opaque, &picture) ? err_set(e, ENOMEM, "no memory for a picture") : 0;
+	if (!r) {
+		fd = ctl_brought_open(call->session, path, true);
+		r = fd < 0 ? surface_write_png(&picture, path, e) : surface_write_png_to(&picture, fd, path, e);
+	}
 	surface_dispose(&picture);
 	return r;
 }

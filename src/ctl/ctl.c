@@ -35,6 +35,8 @@ struct ctl_client {
 	bool broken;
 };
 
+#define NO_NUMBER 65534 /* the uid of those without one; /proc/sys/kernel/overflowuid is hardly ever changed */
+
 static int64_t now_us(void)
 {
 	struct timespec ts;
@@ -157,6 +159,7 @@ static void client_free(struct ctl *c, struct ctl_client *k)
 	evloop_remove(k->source);
 	close(k->fd);
 	ctl_frame_dispose(&k->frame);
+	ctl_brought_dispose(&k->session.brought);
 	free(k->out);
 	free(k);
 }
@@ -184,10 +187,34 @@ static void client_work(struct ctl_client *k)
 	}
 }
 
+/* Descriptors that came along belong to the client from here on. */
+static ssize_t receive(struct ctl_client *k, char *data, size_t size)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(CTL_FDS_WAITING * sizeof(int))];
+	} control;
+	struct iovec iov = { data, size };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(k->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	for (struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		for (size_t i = 0; c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+			ctl_brought_receive(&k->session.brought, fd);
+		}
+	}
+	return n;
+}
+
 static void client_read(struct ctl_client *k)
 {
 	char data[16384];
-	ssize_t n = recv(k->fd, data, sizeof(data), MSG_DONTWAIT);
+	ssize_t n = receive(k, data, sizeof(data));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -316,12 +343,14 @@ static void machine_changed(void *opaque, enum vm_event what)
 
 /* ---- the socket */
 
-static bool peer_allowed(int fd)
+/* In a user namespace root has no number, as everybody else: there the socket's mode alone decides, 0600. */
+static bool peer_allowed(const struct ctl *c, int fd)
 {
 	struct ucred who;
 	socklen_t n = sizeof(who);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) && (who.uid == geteuid() || who.uid == 0);
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) &&
+	       (who.uid == geteuid() || who.uid == 0 || (c->config.mapped && who.uid == NO_NUMBER));
 }
 
 static void client_accept(void *opaque, uint32_t events)
@@ -333,7 +362,7 @@ static void client_accept(void *opaque, uint32_t events)
 
 	if (fd < 0)
 		return;
-	k = peer_allowed(fd) && c->nclients < CTL_CLIENTS ? calloc(1, sizeof(*k)) : NULL;
+	k = peer_allowed(c, fd) && c->nclients < CTL_CLIENTS ? calloc(1, sizeof(*k)) : NULL;
 	if (!k) {
 		close(fd);
 		return;

@@ -28,6 +28,7 @@ struct ctl_config {
 	const char *version;  /* of the program, "1.2.3" */
 	int folder;           /* an open folder the path is relative to; AT_FDCWD: none. Not owned. */
 	const char *path;     /* of the socket */
+	bool mapped;          /* we are in a user namespace (vm/view.h) */
 	const char *save_path; /* where ospite-suspend saves to; NULL: it cannot */
 };
 

@@ -33,12 +33,36 @@ int ctl_frame_add(struct ctl_frame *f, const char *bytes, size_t n); /* -ENOMEM,
 enum ctl_frame_result ctl_frame_next(struct ctl_frame *f, const char **text, size_t *len);
 void ctl_frame_dispose(struct ctl_frame *f);
 
+/* ---- brought.c: files that a client brings along */
+
+#define CTL_FDS 64
+#define CTL_FDS_WAITING 16 /* sent, with no add-fd yet */
+
+struct ctl_file {
+	int set, fd;
+	char *name;
+};
+struct ctl_brought {
+	struct ctl_file file[CTL_FDS];
+	unsigned n;
+	int waiting[CTL_FDS_WAITING];
+	unsigned nwaiting;
+};
+void ctl_brought_receive(struct ctl_brought *b, int fd); /* takes it */
+void ctl_brought_dispose(struct ctl_brought *b);
+
 /* ---- session.c: one client's conversation, whatever carries it */
 
 struct ctl_session {
 	struct ctl *ctl;
 	bool negotiated;
+	struct ctl_brought brought;
 };
+
+/* A descriptor of the caller's own for a file brought along; -1: errno says EACCES, or ENOENT when it was not brought. */
+int ctl_brought_open(struct ctl_session *s, const char *path, bool write);
+struct block_files;
+struct block_files ctl_brought_files(struct ctl_session *s);
 
 json_t *ctl_session_greeting(const struct ctl_session *s);
 /* The reply to one request. Never NULL, except without memory. */

@@ -58,5 +58,7 @@ char *screen_text_utf8(const struct screen_text *t);
 
 /* Write a picture as PNG, beside its final name and then renamed. */
 int surface_write_png(const struct surface *s, const char *path, struct err *e);
+/* The same into an open file, which is closed. */
+int surface_write_png_to(const struct surface *s, int fd, const char *name, struct err *e);
 
 #endif

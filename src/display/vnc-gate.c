@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -36,7 +37,8 @@ struct vnc_gate {
 	struct vnc_filter filter; /* what each client's begins as */
 	const struct vnc_auth *auth;
 	int listener;
-	char folder[64], path[80]; /* of libneatvnc's socket */
+	char folder[64], path[80]; /* of libneatvnc's socket, until vnc_gate_anchor */
+	int place; /* the socket's file, without a name */
 	pthread_t thread;
 	bool started, stopping;
 	pthread_mutex_t lock;
@@ -143,7 +145,10 @@ static int server_connect(const struct vnc_gate *g)
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", g->path);
+	if (g->place >= 0)
+		snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d", g->place);
+	else
+		snprintf(a.sun_path, sizeof(a.sun_path), "%s", g->path);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a))) {
 		close(fd);
 		fd = -1;
@@ -317,7 +322,7 @@ struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct 
 		err_set(e, ENOMEM, "no memory for a VNC server");
 		return NULL;
 	}
-	g->listener = -1;
+	g->listener = g->place = -1;
 	g->filter = *filter;
 	g->auth = auth;
 	pthread_mutex_init(&g->lock, NULL);
@@ -339,6 +344,18 @@ struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct 
 const char *vnc_gate_path(const struct vnc_gate *g)
 {
 	return g->path;
+}
+
+/* Nobody else is to find it, and later the process does not see it by name any more (vm/view.h); nor is it left behind. */
+int vnc_gate_anchor(struct vnc_gate *g, struct err *e)
+{
+	g->place = open(g->path, O_PATH | O_CLOEXEC);
+	if (g->place < 0)
+		return err_errno(e, "cannot open %s", g->path);
+	unlink(g->path);
+	rmdir(g->folder);
+	*g->folder = 0;
+	return 0;
 }
 
 int vnc_gate_start(struct vnc_gate *g, struct err *e)
@@ -376,6 +393,7 @@ void vnc_gate_close(struct vnc_gate *g)
 	vnc_gate_stop(g);
 	if (g->listener >= 0)
 		close(g->listener);
+	cleanup_close(&g->place);
 	if (*g->folder) {
 		unlink(g->path);
 		rmdir(g->folder);

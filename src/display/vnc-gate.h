@@ -13,6 +13,8 @@ struct vnc_gate;
 struct vnc_gate *vnc_gate_open(const char *address, uint16_t port, const struct vnc_filter *filter, const struct vnc_auth *auth,
 			       struct err *e);
 const char *vnc_gate_path(const struct vnc_gate *g);
+/* The server listens: its socket loses its name, for everybody but us. */
+int vnc_gate_anchor(struct vnc_gate *g, struct err *e);
 int vnc_gate_start(struct vnc_gate *g, struct err *e);
 void vnc_gate_stop(struct vnc_gate *g); /* nobody is connected any more; may be NULL, as for close */
 void vnc_gate_close(struct vnc_gate *g);

@@ -254,7 +254,7 @@ static int server_open(struct vnc *v, struct err *e)
 	v->server = nvnc_open_unix(vnc_gate_path(v->gate));
 	if (!v->server)
 		return err_set(e, EIO, "cannot listen on %s", vnc_gate_path(v->gate));
-	return 0;
+	return vnc_gate_anchor(v->gate, e);
 }
 
 static int start(struct vnc *v, struct err *e)

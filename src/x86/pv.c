@@ -6,6 +6,7 @@
  * while the machine is paused, so a page stays true and is written only when the guest asks or moves its TSC.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -112,9 +113,14 @@ int pv_wall_clock_write(struct cpu *c, uint64_t value)
 /* Nanoseconds this thread has waited for a processor, as the scheduler counts them; 0 where it does not. */
 static uint64_t run_delay(void)
 {
-	char text[96], *end;
-	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	char text[96], *end, path[64];
+	int fd;
+	ssize_t n;
+
+	/* thread-self is not in the process's own view of /proc (vm/view.c) */
+	snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", gettid());
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
 	if (fd >= 0)
 		close(fd);

@@ -14,7 +14,7 @@ if [ "${4-}" != inside ]; then
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
 	chmod 755 "$work"
-	cp -r "$ospite" "$tests/life.sh" "$tests/guest" "$tests/unprivileged.sh" "$work/"
+	cp -r "$ospite" "$tests/life.sh" "$tests/guest" "$tests/unprivileged.sh" "$tests/view.py" "$work/"
 	cp "$cache"/vmlinuz-* "$work/vmlinuz"
 	mkdir -p "$work/initrd/bin" "$work/initrd/m" "$work/home"
 	cp "$(command -v busybox)" "$work/initrd/bin/"
@@ -61,6 +61,9 @@ cd "$work" || exit 1
 echo "as $(id -u), groups $(id -G)"
 [ "$(id -u)" != 0 ] || fail "still root"
 sh ./life.sh "$ospite" ./guest || fail "life.sh"
+if [ -x /usr/bin/python3 ]; then
+	/usr/bin/python3 ./view.py "$ospite" ./guest || [ $? = 77 ] || fail "view.py"
+fi
 "$ospite" doctor >out 2>&1 || fail "doctor: $(cat out)"
 printf 'hello world' >disk.raw
 truncate -s 1M disk.raw

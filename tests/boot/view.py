@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine's process sees of the host's files: its own folder and little else; and that what comes from outside of it still does:
+disks, pictures, sockets, suspended states, the folder that goes with the machine. usage: view.py OSPITE ASM-FOLDER"""
+import array, json, os, shutil, socket, subprocess, sys, tempfile, time
+
+ospite, source = (os.path.realpath(a) for a in sys.argv[1:3])
+LIMIT = 120
+if not shutil.which("nasm"):
+    print("skipped: nasm is not installed")
+    sys.exit(77)
+work = tempfile.mkdtemp(prefix="view-")
+os.environ["OSPITE_ROOT"] = work + "/root"
+os.environ.pop("XDG_DATA_HOME", None)
+
+
+def o(*words, status=0):
+    got = subprocess.run([ospite, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT)
+    assert got.returncode == status, "%s: status %d\n%s%s" % (words, got.returncode, got.stdout, got.stderr)
+    return got.stdout + (got.stderr if status else "")
+
+
+def pid_of(name):
+    return next(row["pid"] for row in json.loads(o("ps", "--json")) if row["name"] == name)
+
+
+def wait_for(what, condition):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "not within %d s: %s" % (LIMIT, what)
+        time.sleep(0.02)
+
+
+def seen_by(pid):
+    """Everything below the process's root, but what is in /proc and in its own folder."""
+    root, found = "/proc/%d/root" % pid, set()
+    for at, folders, files in os.walk(root):
+        here = at[len(root):] or "/"
+        if here == "/proc":
+            numbers = [f for f in folders + files if f.isdigit()]
+            assert numbers == [str(pid)], numbers
+            folders[:] = []
+        if here.startswith(work + "/root/machines/"):
+            folders[:] = []
+        else:
+            found.update(here.rstrip("/") + "/" + f for f in files)
+    return found
+
+
+class Control:
+    def __init__(self, name):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.settimeout(LIMIT)
+        here = os.getcwd()
+        os.chdir(work + "/root/machines/" + name)
+        self.s.connect("control")
+        os.chdir(here)
+        self.f = self.s.makefile()
+        self.f.readline()
+        self("qmp_capabilities")
+
+    def __call__(self, command, fd=None, **arguments):
+        text = json.dumps({"execute": command, "arguments": arguments}).encode()
+        extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd is not None else []
+        self.s.sendmsg([text], extra)
+        while True:
+            answer = json.loads(self.f.readline())
+            if "event" not in answer:
+                return answer
+
+
+def look(pid):
+    allowed = {"/dev/null", "/dev/kvm", "/dev/net/tun", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf",
+               "/etc/gai.conf", "/etc/services", "/etc/localtime", work + "/echo.bin",
+               "/usr/share/seabios/vgabios-stdvga.bin"}
+    extra = seen_by(pid) - allowed
+    assert not extra, "sees too much: %s" % sorted(extra)[:20]
+    with open("/proc/%d/mountinfo" % pid) as f:
+        points = {line.split()[4]: line.split()[5] for line in f}
+    assert points["/"].startswith("ro,"), points
+    assert set(points) <= allowed | {"/", "/proc/%d" % pid, work + "/root/machines/m", work + "/root/networks"}, points
+    # no descriptor of a folder leads anywhere else
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        path = "/proc/%d/fd/%s" % (pid, fd)
+        if os.path.isdir(path):
+            assert os.readlink(path) == work + "/root/machines/m", os.readlink(path)
+
+
+def main():
+    subprocess.run(["nasm", "-f", "bin", "-o", work + "/echo.bin", source + "/echo.asm"], check=True)
+    doctor = next(row for row in json.loads(o("doctor", "--json")) if row["what"] == "view of files")
+    if doctor["verdict"] != "ok":
+        o("create", "m", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp")
+        o("start", "m")  # a host that refuses is no reason not to start
+        o("kill", "m")
+        print("skipped: this host has no name spaces for us: " + doctor["finding"])
+        sys.exit(77)
+    o("create", "m", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--vga", "--cdrom", "none")
+    o("start", "m")
+    look(pid_of("m"))
+    # what is not there by itself is handed over
+    os.mkdir(work + "/images")
+    for name in ("raw.img", "base.img", "cd.iso"):
+        with open(work + "/images/" + name, "wb") as f:
+            f.truncate(1 << 20)
+    o("image", "create", "--backing", work + "/images/base.img", "--backing-format", "raw", work + "/images/top.qcow2")
+    assert o("set", "m", "--disk", work + "/images/raw.img").strip() == "disk1"
+    chain = "format=qcow2,file=%s/images/top.qcow2,backing=%s/images/base.img,backing-format=raw" % (work, work)
+    assert o("set", "m", "--disk", chain).strip() == "disk2"
+    o("medium", "m", work + "/images/cd.iso")
+    assert work + "/images/cd.iso" in o("medium", "m")
+    o("screenshot", "m", work + "/shot.png")
+    with open(work + "/shot.png", "rb") as f:
+        assert f.read(4) == b"\x89PNG"
+    assert not [f for f in os.listdir(work) if f.startswith("shot.png.")]
+    look(pid_of("m"))
+    # the same by a client of its own: as a name, as a set, not at all, for reading only
+    c = Control("m")
+    plain = "file=%s/images/base.img,readonly" % work
+    answer = c("ospite-disk-add", disk=plain)
+    assert "No such file" in answer["error"]["desc"], answer
+    assert "SCM_RIGHTS" in c("add-fd")["error"]["desc"]
+    fd = os.open(work + "/images/base.img", os.O_RDONLY)
+    got = c("add-fd", fd, opaque=work + "/images/base.img")
+    assert got["return"]["fdset-id"] == 0, got
+    assert c("query-fdsets")["return"][0]["fds"][0]["opaque"] == work + "/images/base.img"
+    answer = c("ospite-disk-add", disk="file=%s/images/base.img" % work)
+    assert "ermission" in answer["error"]["desc"], answer
+    assert "return" in c("ospite-disk-add", disk=plain)
+    assert "return" in c("ospite-disk-add", disk="file=/dev/fdset/0,readonly")
+    assert "return" in c("remove-fd", **{"fdset-id": 0}) and "error" in c("remove-fd", **{"fdset-id": 0})
+    for _ in range(200):  # more than it keeps: closed, not gathered
+        c.s.sendmsg([b" "], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd] * 10))])
+    assert "return" in c("query-status")
+    pid = pid_of("m")
+    assert len(os.listdir("/proc/%d/fd" % pid)) < 200
+    c.s.close()
+    # suspended, resumed, logged, ended; the same view again
+    o("suspend", "m")
+    o("resume", "m")
+    look(pid_of("m"))
+    assert "disk2" in o("ctl", "m", "query-block")
+    o("logs", "m")
+    pid = pid_of("m")
+    o("kill", "m")
+    wait_for("the process ends", lambda: not os.path.exists("/proc/%d" % pid))
+    assert not os.path.exists(work + "/root/machines/m/control")
+    o("rm", "m")
+    # a folder that is to be seen, and one that goes with the machine
+    o("run", "--detach", "--rm", "--name", "t", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--view",
+      work + "/images", "--quiet")
+    pid = pid_of("t")
+    assert sorted(os.listdir("/proc/%d/root%s/images" % (pid, work))) == ["base.img", "cd.iso", "raw.img", "top.qcow2"]
+    c = Control("t")
+    assert "return" in c("ospite-disk-add", disk=plain)
+    c.s.close()
+    o("kill", "t")
+    wait_for("the machine's folder goes", lambda: not os.path.exists(work + "/root/machines/t"))
+    left = [p for p in os.listdir("/proc") if p.isdigit() and os.path.exists("/proc/%s/cwd" % p) and
+            os.path.realpath("/proc/%s/cwd" % p).startswith(work + "/root")]
+    assert not left, left
+    # unconfined: as the host is
+    o("run", "--detach", "--name", "u", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--unconfined", "--quiet")
+    assert os.path.samefile("/proc/%d/root/etc" % pid_of("u"), "/etc")
+    o("kill", "u")
+
+
+try:
+    os.chdir(work)
+    main()
+finally:
+    subprocess.run([ospite, "kill", "--all", "--quiet"], timeout=LIMIT, capture_output=True)
+    os.chdir("/")
+    shutil.rmtree(work, ignore_errors=True)
