@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The benchmark's program: the same static binary runs on the host and inside each machine, there as /init too.
- * Prints "part GROUP NAME SECONDS CHECKSUM" lines. Arguments: names of parts to run; none means all.
+ * Prints "part GROUP NAME SECONDS CHECKSUM" lines. Arguments: names of parts to run, none
+ * means all; "x5" has each run five times.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -30,20 +32,34 @@ static int wanted(const struct part *p, int argc, char **argv)
 	return argc <= 1 && strcmp(p->group, "large") != 0;
 }
 
+/* "xN": each part N times */
+static int repeats(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (argv[i][0] == 'x' && atoi(argv[i] + 1) > 0)
+			return atoi(argv[i] + 1);
+	return 1;
+}
+
+static void run_part(const struct part *p)
+{
+	double start = seconds();
+	uint64_t sum = p->run();
+
+	printf("part %s %s %.4f %016llx\n", p->group, p->name, seconds() - start, (unsigned long long)sum);
+	fflush(stdout);
+}
+
 static void run_parts(int argc, char **argv)
 {
+	int times = repeats(argc, argv);
+
 	for (unsigned g = 0; g < sizeof(all) / sizeof(all[0]); g++) {
 		for (const struct part *p = all[g]; p->name; p++) {
-			double start;
-			uint64_t sum;
-
 			if (!wanted(p, argc, argv) || (p->usable && !p->usable()))
 				continue;
-			start = seconds();
-			sum = p->run();
-			printf("part %s %s %.4f %016llx\n", p->group, p->name, seconds() - start,
-			       (unsigned long long)sum);
-			fflush(stdout);
+			for (int n = 0; n < times; n++)
+				run_part(p);
 		}
 	}
 }

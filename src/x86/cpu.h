@@ -144,7 +144,7 @@ struct machine {
 #define ATT_DEBUG BIT(7)
 
 /* Room for the engine's own hot data, next to the state so that generated code reaches both from one base. */
-#define CPU_HOT_SIZE (2u << 20)
+#define CPU_HOT_SIZE (3u << 20)
 
 /* Where the CPU's thread is; decides which notification a posted request needs. */
 enum cpu_run_state { CPU_READY, CPU_RUNNING, CPU_HALTED };

@@ -15,7 +15,7 @@
 
 enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 
-#define JC_BITS 15
+#define JC_BITS 16 /* what MOVZX takes from an address */
 #define JC_ENTRIES (1u << JC_BITS)
 #define JC2_BITS 14
 #define LINK_SLOTS 131072u
@@ -23,13 +23,7 @@ enum { S0 = R13, S1 = R14, TB = R15, GUEST_HOST_REGS = 13 };
 #define BLOCK_RUNS 16u
 #define GUESSES 512u
 
-/* Jump cache: where translated code of a guest address begins (entry for flags state M). */
-struct jc_entry {
-	uint64_t key; /* guest rip with hot->jc_id for its low 12 bits, which the index implies */
-	uint64_t host;
-};
-
-/* What the jump cache had no place for any more, found by C: two functions 32 KiB apart would else drive each other out for ever. */
+/* What the jump cache had no place for any more, found by C: two functions 64 KiB apart would else drive each other out for ever. */
 struct jc2_entry {
 	uint64_t key; /* low 48 bits of rip, above them the id */
 	uint64_t host;
@@ -43,7 +37,7 @@ struct dbt_hot {
 	uint64_t exit_code; /* enum dbt_exit */
 	uint64_t exit_arg;
 	uint64_t resume;    /* where the slow path goes on */
-	uint64_t jc_id;     /* 1..4095: address space, mode and their generation */
+	uint64_t jc_id;     /* 1..65534: address space, mode and their generation */
 	uint64_t tmp;       /* a value between two accesses of one instruction */
 	uint64_t from;      /* indirect branch not in the jump cache: its own rip, */
 	int64_t undo;       /* and what it takes to put RSP back */
@@ -58,7 +52,12 @@ struct dbt_hot {
 	uint64_t run[BLOCK_RUNS]; /* addends of runs */
 	uint8_t vec_live, x87_live;
 	uint8_t pad[6];
-	struct jc_entry jc[JC_ENTRIES];
+	/*
+	 * Jump cache: where translated code of a guest address begins (entry for flags state M). The key is the guest's rip with jc_id
+	 * in place of its low 16 bits, which are the index: so it takes one instruction to get each of them from the address. Two
+	 * arrays, because no addressing scales by 16.
+	 */
+	uint64_t jc_key[JC_ENTRIES], jc_host[JC_ENTRIES];
 	struct jc2_entry jc2[1u << JC2_BITS];
 	uint64_t slot[LINK_SLOTS]; /* cross-page links: host address to jump to */
 	uint64_t log_left; /* under engine=verify: the blocks executed, from the end of log[] down */
@@ -109,7 +108,6 @@ _Static_assert(TLB_TABLE_ALIGN == 0x10000, "TB's low 16 bits are TB_BIAS");
 
 _Static_assert(offsetof(struct cpu, s) == 0, "generated code uses small offsets to the state");
 _Static_assert(OFF_GPR(15) < 128, "guest R13..R15 take one-byte displacements");
-_Static_assert(sizeof(struct jc_entry) == 16, "the inline look-up scales by 16");
 _Static_assert(sizeof(struct cpu) < INT32_MAX, "everything is in reach of a 32-bit displacement");
 
 #endif

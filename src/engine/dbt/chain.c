@@ -176,23 +176,22 @@ static uint64_t jc2_key(uint64_t rip, uint64_t id)
 }
 
 /* One that is pushed out of the jump cache. Should it be an old one, nobody will ask for its id. */
-static void jc2_insert(struct dbt_hot *h, uint64_t rip, const struct jc_entry *j)
+static void jc2_insert(struct dbt_hot *h, uint64_t rip, uint64_t key, uint64_t host)
 {
 	struct jc2_entry *second = jc2_entry(h, rip);
 
 	store64(&second->key, JC_EMPTY);
-	store64(&second->host, j->host);
-	store64(&second->key, jc2_key(rip, j->key & 0xfff));
+	store64(&second->host, host);
+	store64(&second->key, jc2_key(rip, key & 0xffff));
 }
 
 uint64_t jc_find(struct cpu *c, uint64_t rip)
 {
 	struct dbt_hot *h = dbt_hot(c);
-	const struct jc_entry *j = &h->jc[jc_index(rip)];
 	const struct jc2_entry *second = jc2_entry(h, rip);
 
-	if (__atomic_load_n(&j->key, __ATOMIC_ACQUIRE) == ((rip & ~0xfffull) | h->jc_id))
-		return __atomic_load_n(&j->host, __ATOMIC_RELAXED);
+	if (__atomic_load_n(&h->jc_key[jc_index(rip)], __ATOMIC_ACQUIRE) == ((rip & ~0xffffull) | h->jc_id))
+		return __atomic_load_n(&h->jc_host[jc_index(rip)], __ATOMIC_RELAXED);
 	if ((uint64_t)((int64_t)(rip << 16) >> 16) != rip || __atomic_load_n(&second->key, __ATOMIC_ACQUIRE) != jc2_key(rip, h->jc_id))
 		return 0;
 	dbt_cpu(c)->counters.second_chances++;
@@ -202,14 +201,14 @@ uint64_t jc_find(struct cpu *c, uint64_t rip)
 void jc_insert(struct cpu *c, uint64_t rip, const void *host)
 {
 	struct dbt_hot *h = dbt_hot(c);
-	struct jc_entry *j = &h->jc[jc_index(rip)];
-	uint64_t was = (j->key & ~0xfffull) | (rip & 0xfff);
+	uint64_t *key = &h->jc_key[jc_index(rip)], *to = &h->jc_host[jc_index(rip)];
+	uint64_t was = (*key & ~0xffffull) | (rip & 0xffff);
 
-	if (j->key != JC_EMPTY && was != rip)
-		jc2_insert(h, was, j);
-	store64(&j->key, JC_EMPTY);
-	store64(&j->host, (uint64_t)(uintptr_t)host);
-	store64(&j->key, (rip & ~0xfffull) | h->jc_id);
+	if (*key != JC_EMPTY && was != rip)
+		jc2_insert(h, was, *key, *to);
+	store64(key, JC_EMPTY);
+	store64(to, (uint64_t)(uintptr_t)host);
+	store64(key, (rip & ~0xffffull) | h->jc_id);
 }
 
 void jc_remove(struct dbt *d, uint64_t rip)
@@ -219,7 +218,7 @@ void jc_remove(struct dbt *d, uint64_t rip)
 
 		if (!c)
 			continue;
-		store64(&dbt_hot(c)->jc[jc_index(rip)].key, JC_EMPTY);
+		store64(&dbt_hot(c)->jc_key[jc_index(rip)], JC_EMPTY);
 		store64(&jc2_entry(dbt_hot(c), rip)->key, JC_EMPTY);
 	}
 }
@@ -241,12 +240,12 @@ static uint16_t jc_id_of(struct dbt_cpu *dc, uint32_t mode, uint64_t code_id)
 		if (dc->ids[n].used < dc->ids[victim].used)
 			victim = n;
 	}
-	if (++dc->jc_ids == 4096) {
+	if (++dc->jc_ids == UINT16_MAX) {
 		dc->jc_ids = 1;
 		for (n = 0; n < JC_IDS; n++)
 			dc->ids[n].id = 0;
 		for (n = 0; n < JC_ENTRIES; n++)
-			store64(&h->jc[n].key, JC_EMPTY);
+			store64(&h->jc_key[n], JC_EMPTY);
 		for (n = 0; n < 1u << JC2_BITS; n++)
 			store64(&h->jc2[n].key, JC_EMPTY);
 	}

@@ -63,7 +63,7 @@ static void tables_each(struct dbt *d, void (*fn)(void *at, size_t size))
 		struct cpu *c = d->machine->cpus[n];
 
 		if (c && c->engine_data)
-			fn(dbt_hot(c)->jc, offsetof(struct dbt_hot, log_left) - offsetof(struct dbt_hot, jc));
+			fn(dbt_hot(c)->jc_key, offsetof(struct dbt_hot, log_left) - offsetof(struct dbt_hot, jc_key));
 	}
 }
 

@@ -166,11 +166,7 @@ static void indirect_miss_emit(struct tr *t, const struct cold *k)
 	int32_t undo = i->op == OP_CALL ? 8 : i->op == OP_RET ? -8 - (i->form == FORM_IMM ? (uint16_t)i->imm : 0) : 0;
 
 	emit_label_here(&t->e, k->from);
-	emit_alu_imm(&t->e, ENC_W, 4, opnd_reg(S0), -4096);
-	enc(&t->e, 0, 0xc1, 5, &s1);
-	emit8(&t->e, 4);
-	emit_alu_imm(&t->e, 0, 4, s1, 4095);
-	enc(&t->e, ENC_W, X_OR, S0, &s1);
+	enc(&t->e, ENC_66, X_MOV_LOAD, S0, &s1);
 	emit_store(&t->e, opnd_gs(OFF_RIP), S0);
 	/* a target that is not canonical faults at the branch, with the stack pointer as it was */
 	tr_emit_va(t, S0, t->page_va | t->at[k->idx]);
@@ -180,27 +176,23 @@ static void indirect_miss_emit(struct tr *t, const struct cold *k)
 }
 
 /*
- * Jump cache: the index is the address's low bits, so that the key has room for the id in the lowest 12. The whole page
- * number is compared: no address a guest makes up can match what is another address space's or privilege's. The
- * address itself is put together again where it is not found.
+ * Jump cache: its index is the address's low 16 bits, the key the address with the id in their place, so the whole page number
+ * is compared: no address a guest makes up can match what is another address space's or privilege's. The address
+ * itself is put together again where it is not found.
  */
 void lower_exit_indirect(struct tr *t)
 {
 	struct emit *e = &t->e;
-	struct opnd s0 = opnd_reg(S0), s1 = opnd_reg(S1), m = opnd_gs(OFF_HOT(jc_id));
+	struct opnd s0 = opnd_reg(S0), m = opnd_gs(OFF_HOT(jc_id));
 
 	swap_out(t);
-	enc(e, 0, X_MOV_LOAD, S1, &s0);
-	enc(e, 0, 0xc1, 4, &s1);
-	emit8(e, 4);
-	emit_alu_imm(e, 0, 4, s1, (JC_ENTRIES - 1) << 4);
-	emit_alu_imm(e, ENC_W, 4, s0, -4096);
-	enc(e, ENC_W, X_OR, S0, &m);
-	m = opnd_mem(S1, OFF_HOT(jc));
+	enc(e, ENC_0F, 0xb7, S1, &s0); /* MOVZX */
+	enc(e, ENC_66, X_MOV_LOAD, S0, &m);
+	m = opnd_sib(OPND_NONE, S1, 3, OFF_HOT(jc_key));
 	m.gs = true;
 	enc(e, ENC_W, X_CMP, S0, &m);
 	tr_cold(t, indirect_miss_emit, emit_jcc(e, CC_NE));
-	m.disp += 8;
+	m.disp = OFF_HOT(jc_host);
 	emit_jmp_mem(e, m);
 	t->ended = true;
 }
