@@ -82,6 +82,10 @@ struct user {
 	uint64_t target6_seen; /* ms; 0: never, it is a guess */
 	bool neighbour; /* the guest has said where it is: frames may have waited for that within libslirp */
 	struct net_frag frag;
+	struct net_flows flows;
+	struct net_flow over[NET_FLOWS]; /* before a restore: probes of these are still to be sent */
+	unsigned nover;
+	uint8_t over_mac[6];
 	uint8_t frame[NET_WIRE_FRAME];
 };
 
@@ -96,6 +100,7 @@ static ssize_t user_output(const void *data, size_t len, void *opaque)
 {
 	struct user *u = opaque;
 
+	net_flows_look(&u->flows, data, len, false);
 	if (!net_merge_add(&u->merge, data, len))
 		net_dropped(&u->link, true);
 	return (ssize_t)len;
@@ -252,6 +257,20 @@ static void user_arm(struct user *u, uint64_t at)
 	timerfd_settime(u->timer, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
+/* What the guest answers to these libslirp, knowing no such connections, answers with a reset. */
+static void user_probe(struct user *u)
+{
+	const uint8_t gateway[6] = { 0x52, 0x55, 10, 0, (uint8_t)(u->network.s_addr >> 8), 2 }; /* libslirp's */
+	uint8_t frame[NET_PROBE];
+
+	while (u->nover && !net_merge_full(&u->merge)) {
+		size_t len = net_flow_probe(&u->over[--u->nover], u->over_mac, gateway, frame);
+
+		if (len)
+			net_merge_add(&u->merge, frame, len);
+	}
+}
+
 /* Frames out, sockets and timers in line. */
 static void user_settle(struct user *u)
 {
@@ -259,6 +278,7 @@ static void user_settle(struct user *u)
 	uint64_t now = now_ms();
 	bool deaf;
 
+	user_probe(u);
 	net_merge_deliver(&u->merge, &u->link);
 	slirp_pollfds_fill(u->slirp, &timeout, poll_want, u);
 	for (unsigned fd = 0; fd < u->nfd; fd++) {
@@ -466,6 +486,7 @@ static enum net_result user_send(struct net_link *l, const struct net_wire *w, c
 	for (unsigned i = 0; i < n; at += iov[i++].iov_len)
 		memcpy(u->frame + at, iov[i].iov_base, iov[i].iov_len);
 	learn(u, u->frame, len);
+	net_flows_look(&u->flows, u->frame, len, true);
 	if (net_frag_is(u->frame, len))
 		len = net_frag_add(&u->frag, u->frame, len, now_ms(), u->frame);
 	if (!len) {
@@ -502,7 +523,7 @@ static void user_ready(struct net_link *l)
 	struct user *u = container_of(l, struct user, link);
 
 	pthread_mutex_lock(&u->lock);
-	if (net_merge_waiting(&u->merge))
+	if (net_merge_waiting(&u->merge) || u->nover)
 		user_settle(u);
 	pthread_mutex_unlock(&u->lock);
 }
@@ -526,6 +547,28 @@ static void user_addresses(struct net_link *l, char *text, size_t size)
 	snprintf(text, size, "%s%s%s", v4, *v4 && *v6 ? " " : "", v6);
 }
 
+static void user_flows_of(struct net_link *l, struct net_flow *to)
+{
+	struct user *u = container_of(l, struct user, link);
+
+	pthread_mutex_lock(&u->lock);
+	net_flows_save(&u->flows, to);
+	pthread_mutex_unlock(&u->lock);
+}
+
+static void user_flows_over(struct net_link *l, const struct net_flow *from, const uint8_t mac[6])
+{
+	struct user *u = container_of(l, struct user, link);
+
+	pthread_mutex_lock(&u->lock);
+	net_flows_load(&u->flows, from);
+	net_flows_save(&u->flows, u->over);
+	u->nover = NET_FLOWS;
+	memcpy(u->over_mac, mac, sizeof(u->over_mac));
+	user_settle(u);
+	pthread_mutex_unlock(&u->lock);
+}
+
 static void user_destroy(struct net_link *l)
 {
 	struct user *u = container_of(l, struct user, link);
@@ -547,6 +590,7 @@ static void user_destroy(struct net_link *l)
 
 static const struct net_link_ops ops = {
 	.kind = "user", .send = user_send, .sent = user_sent, .ready = user_ready, .addresses = user_addresses,
+	.flows_of = user_flows_of, .flows_over = user_flows_over,
 	.destroy = user_destroy,
 };
 

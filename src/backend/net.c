@@ -200,6 +200,20 @@ void net_sent(struct net_link *l)
 		l->ops->sent(l);
 }
 
+void net_flows_of(struct net_link *l, struct net_flow to[NET_FLOWS])
+{
+	if (l->ops->flows_of)
+		l->ops->flows_of(l, to);
+	else
+		memset(to, 0, NET_FLOWS * sizeof(*to));
+}
+
+void net_flows_over(struct net_link *l, const struct net_flow from[NET_FLOWS], const uint8_t mac[6])
+{
+	if (l->ops->flows_over)
+		l->ops->flows_over(l, from, mac);
+}
+
 void net_ready(struct net_link *l)
 {
 	l->ops->ready(l);

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+#include "backend/net-flows.h"
 #include "backend/net-wire.h"
 
 struct err;
@@ -72,6 +73,12 @@ void net_sent(struct net_link *l);  /* the end of a batch */
 void net_ready(struct net_link *l); /* buffers again, after receive said NET_BUSY; no lock held */
 const uint8_t *net_mac(const struct net_link *l);
 bool net_up(const struct net_link *l);
+/*
+ * The guest's connections that live in the back-end and are lost with it (the NAT's), to be saved with the machine; all zero where there
+ * are none. And for a machine that was loaded: the guest, whose card has that address, is told that they are over.
+ */
+void net_flows_of(struct net_link *l, struct net_flow to[NET_FLOWS]);
+void net_flows_over(struct net_link *l, const struct net_flow from[NET_FLOWS], const uint8_t mac[6]);
 unsigned net_mtu(const struct net_link *l); /* 0: nobody said one */
 
 /* ---- the back-end's side: struct net_link is the first member of its own struct */
@@ -81,6 +88,8 @@ struct net_link_ops {
 	enum net_result (*send)(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len);
 	void (*sent)(struct net_link *l);  /* may be NULL */
 	void (*ready)(struct net_link *l); /* net_deliver will take frames again */
+	void (*flows_of)(struct net_link *l, struct net_flow *to); /* as net_flows_of and net_flows_over; may be NULL */
+	void (*flows_over)(struct net_link *l, const struct net_flow *from, const uint8_t mac[6]);
 	/* The guest's addresses, as text with blanks between, as far as they are known; may be NULL. */
 	void (*addresses)(struct net_link *l, char *text, size_t size);
 	void (*destroy)(struct net_link *l); /* frees it; calls net_link_dispose */

@@ -88,6 +88,7 @@ struct e1000_hw {
 	uint8_t tx_overrun, tx_extended;
 	uint32_t tx_len;
 	uint8_t tx_data[E1000_FRAME];
+	struct net_flow flows[NET_FLOWS]; /* as of when it was saved */
 };
 
 struct e1000 {

@@ -386,6 +386,7 @@ static const struct state_field fields[] = {
 	F(struct e1000_hw, tx_most), F(struct e1000_hw, next_irq), CONTEXT(tso), CONTEXT(plain), F(struct e1000_hw, tx_command),
 	F(struct e1000_hw, tx_options), F(struct e1000_hw, tx_special), F(struct e1000_hw, tx_overrun),
 	F(struct e1000_hw, tx_extended), F(struct e1000_hw, tx_len), STATE_RAW(struct e1000_hw, tx_data),
+	STATE_RAW(struct e1000_hw, flows),
 };
 
 static int e1000_check(const void *opaque, struct err *e)
@@ -403,6 +404,13 @@ static const struct state_desc e1000_state = {
 	.fields = fields, .nfields = ARRAY_LEN(fields), .check = e1000_check,
 };
 
+static void e1000_saving(struct device *d)
+{
+	struct e1000 *c = container_of(d, struct e1000, device);
+
+	net_flows_of(c->link, c->hw.flows);
+}
+
 static void e1000_loaded(struct device *d)
 {
 	struct e1000 *c = container_of(d, struct e1000, device);
@@ -415,6 +423,7 @@ static void e1000_loaded(struct device *d)
 	e1000_interrupts(c);
 	timer_update(c);
 	pthread_mutex_unlock(&c->lock);
+	net_flows_over(c->link, c->hw.flows, net_mac(c->link));
 }
 
 static void e1000_pause(struct device *d)
@@ -456,6 +465,7 @@ static void e1000_destroy(struct device *d)
 static const struct device_ops e1000_ops = {
 	.state = &e1000_state,
 	.reset = e1000_reset,
+	.saving = e1000_saving,
 	.loaded = e1000_loaded,
 	.pause = e1000_pause,
 	.resume = e1000_resume,

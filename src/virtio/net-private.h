@@ -59,6 +59,7 @@ struct net_hw {
 	uint16_t unicasts, multicasts; /* entries used; above NET_MACS: all are wanted */
 	uint8_t unicast[NET_MACS * 6], multicast[NET_MACS * 6];
 	uint32_t vlan[4096 / 32];
+	struct net_flow flows[NET_FLOWS]; /* as of when it was saved */
 };
 
 struct net_queue {

@@ -525,7 +525,7 @@ static const struct state_field fields[] = {
 	STATE_INTS(struct net_hw, mac),	       STATE_INTS(struct net_hw, mode),	      STATE_INT(struct net_hw, announce),
 	STATE_INT(struct net_hw, pairs),       STATE_INT(struct net_hw, offloads),    STATE_INT(struct net_hw, unicasts),
 	STATE_INT(struct net_hw, multicasts),  STATE_INTS(struct net_hw, unicast),    STATE_INTS(struct net_hw, multicast),
-	STATE_INTS(struct net_hw, vlan),
+	STATE_INTS(struct net_hw, vlan),       STATE_RAW(struct net_hw, flows),
 };
 
 static int net_check(const void *opaque, struct err *e)
@@ -542,6 +542,13 @@ static const struct state_desc net_state = {
 	.check = net_check,
 };
 
+static void own_saving(struct device *d)
+{
+	struct virtio_net *n = container_of(d, struct virtio_net, own);
+
+	net_flows_of(n->link, n->hw.flows);
+}
+
 static void own_loaded(struct device *d)
 {
 	struct virtio_net *n = container_of(d, struct virtio_net, own);
@@ -551,13 +558,14 @@ static void own_loaded(struct device *d)
 	n->restored = true;
 	if (virtio_running(&n->v))
 		net_takes_update(n);
+	net_flows_over(n->link, n->hw.flows, n->hw.mac);
 }
 
 static void own_destroy(struct device *d)
 {
 }
 
-static const struct device_ops own_ops = { .state = &net_state, .loaded = own_loaded, .destroy = own_destroy };
+static const struct device_ops own_ops = { .state = &net_state, .saving = own_saving, .loaded = own_loaded, .destroy = own_destroy };
 
 struct virtio *virtio_net_create(const struct device_env *env, unsigned instance, const struct virtio_net_config *c, struct err *e)
 {

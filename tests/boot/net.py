@@ -66,6 +66,10 @@ class Server:
             if word == b"give":
                 s.sendall(self.data)
                 return
+            if word == b"wait":
+                self.held.put(b"wait")
+                s.recv(1)
+                return
             if word == b"hold":
                 self.held.put(s.recv(1))
                 while s.recv(1 << 16):
@@ -150,9 +154,14 @@ datagram send 10.0.2.2 %d 5 20000
         before += "nslookup -type=a machine.example 10.0.2.3 | grep -A1 Name: | tail -n 1 | sed 's/^/named /'\n"
     if has6:
         before += "(echo -n take; cat /tmp/data) | nc fd6f:7370:6974:2::2 %d\necho sent6\n" % server6.port
-    after = """
+    waiting = [("10.0.2.2", server)] + ([("fd6f:7370:6974:2::2", server6)] if has6 else [])
+    after = "".join("(echo -n wait; sleep 600) | nc %s %d > /tmp/waited%d &\n" % (address, s.port, i)
+                    for i, (address, s) in enumerate(waiting))
+    after += """
 (echo -n hold; while sleep 0.1; do echo x || break; done) | nc 10.0.2.2 %d
 echo "old connection over"
+wait_for '! pidof nc'
+echo "connections that only waited over"
 (echo -n take; cat /tmp/data) | nc 10.0.2.2 %d
 echo "new connection over"
 cat
@@ -203,14 +212,17 @@ poweroff -f
     check_datagrams(socket.AF_INET, "127.0.0.1", forward_udp)
     if has6:
         check_datagrams(socket.AF_INET6, "::1", forward6_udp)
-    server.held.get(timeout=SECONDS)
+    for s in [server] + [s for _, s in waiting]:
+        s.held.get(timeout=SECONDS)
     Control(work + "/control").ask("ospite-suspend")
     m.end()
     m = Machine(work, base + ["--restore", work + "/saved"])
     Control(work + "/control")
     check_forwards()
+    check_datagrams(socket.AF_INET, "127.0.0.1", forward_udp)
     # what went through the NAT is over, and the guest is told; what it begins now goes
     m.wait("old connection over")
+    m.wait("connections that only waited over")
     m.wait("new connection over")
     if server.sums.get(timeout=SECONDS) != sum:
         fail("what the guest sent after it was restored is something else", m)

@@ -408,11 +408,117 @@ static void test_nonsense(void **state)
 	}
 }
 
+/* ---- connections remembered */
+
+/* One way or the other between a guest's port and 80 of its peer, without payload. */
+static size_t segment(uint8_t *f, bool v6, bool from_guest, uint16_t port, uint8_t flags)
+{
+	struct net_wire w;
+	size_t len = tcp_frame(f, v6, 0, &w), l4 = len - 20, address = v6 ? 16 : 4;
+	const uint8_t ports[4] = { (uint8_t)(port >> 8), (uint8_t)port, 0, 80 };
+	uint8_t *a = f + (v6 ? 22 : 26);
+
+	memset(a, from_guest ? 1 : 2, address);
+	memset(a + address, from_guest ? 2 : 1, address);
+	memcpy(f + l4, from_guest ? ports : ports + 2, 2);
+	memcpy(f + l4 + 2, from_guest ? ports + 2 : ports, 2);
+	memcpy(f + l4 + 4, "\0\0\x10\0\0\0\x20\0", 8);
+	f[l4 + 13] = flags;
+	return len;
+}
+
+static unsigned flows_open(const struct net_flows *t, struct net_flow *first)
+{
+	static struct net_flow all[NET_FLOWS];
+	unsigned n = 0;
+
+	net_flows_save(t, all);
+	*first = all[0];
+	while (n < NET_FLOWS && all[n].state)
+		n++;
+	return n;
+}
+
+static void flows_rules(bool v6)
+{
+	static struct net_flows t, again;
+	static struct net_flow saved[NET_FLOWS];
+	const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 }, gateway[6] = { 2, 0, 0, 0, 0, 2 };
+	uint8_t f[128], probe[NET_PROBE];
+	struct net_flow flow;
+	size_t len, l4 = NET_HEADER + (v6 ? 40 : 20);
+
+	memset(&t, 0, sizeof(t));
+	net_flows_look(&t, f, segment(f, v6, true, 4000, 2), true); /* a SYN is sent again by itself */
+	assert_int_equal(flows_open(&t, &flow), 0);
+	net_flows_look(&t, f, segment(f, v6, true, 4000, 16), true);
+	net_flows_look(&t, f, segment(f, v6, true, 4001, 18), true);
+	assert_int_equal(flows_open(&t, &flow), 2);
+	/* half closed is open still; from both sides it is not, also while its last words pass */
+	net_flows_look(&t, f, segment(f, v6, true, 4001, 17), true);
+	assert_int_equal(flows_open(&t, &flow), 2);
+	net_flows_look(&t, f, segment(f, v6, false, 4001, 17), false);
+	net_flows_look(&t, f, segment(f, v6, true, 4001, 16), true);
+	assert_int_equal(flows_open(&t, &flow), 1);
+	/* the two meet again */
+	net_flows_look(&t, f, segment(f, v6, true, 4001, 18), true);
+	assert_int_equal(flows_open(&t, &flow), 2);
+	for (unsigned way = 0; way < 2; way++) {
+		net_flows_look(&t, f, segment(f, v6, way, 4001, 20), way);
+		assert_int_equal(flows_open(&t, &flow), 1);
+		net_flows_look(&t, f, segment(f, v6, true, 4001, 16), true);
+	}
+	net_flows_look(&t, f, segment(f, v6, true, 4001, 4), true);
+	assert_int_equal(flows_open(&t, &flow), 1);
+	/* what the guest is sent about it comes from before what it expects */
+	assert_int_equal(flow.guest_port, 4000);
+	assert_int_equal(flow.seq, 0x1000);
+	assert_int_equal(flow.ack, 0x2000);
+	len = net_flow_probe(&flow, mac, gateway, probe);
+	assert_int_equal(len, l4 + 20);
+	frame_check(probe, len, v6);
+	assert_memory_equal(probe, mac, 6);
+	assert_memory_equal(probe + l4, "\x00\x50\x0f\xa0\x00\x00\x1f\xff\x00\x00\x10\x00\x50\x10", 14);
+	/* saved and loaded it is the same; of nonsense nothing is taken */
+	net_flows_save(&t, saved);
+	net_flows_load(&again, saved);
+	assert_int_equal(flows_open(&again, &flow), 1);
+	memset(saved, 0xfe, sizeof(saved));
+	net_flows_load(&again, saved);
+	assert_int_equal(flows_open(&again, &flow), 0);
+	assert_int_equal(net_flow_probe(&saved[0], mac, gateway, probe), 0);
+	/* a thousand: bounded, the latest of each set are kept */
+	for (uint16_t i = 0; i < 1000; i++)
+		net_flows_look(&t, f, segment(f, v6, true, (uint16_t)(5000 + i), 16), true);
+	assert_in_range(flows_open(&t, &flow), NET_FLOWS / 2, NET_FLOWS);
+	net_flows_look(&t, f, segment(f, v6, false, 5999, 20), false);
+	net_flows_look(&t, f, segment(f, v6, true, 5999, 16), true);
+}
+
+static void test_flows(void **state)
+{
+	static struct net_flows t;
+	struct net_flow first;
+	uint8_t f[128];
+
+	flows_rules(false);
+	flows_rules(true);
+	srand(5);
+	for (unsigned i = 0; i < 200000; i++) {
+		size_t len = segment(f, i % 2, i % 3, (uint16_t)rand(), (uint8_t)rand());
+
+		f[12 + rand() % 60] = (uint8_t)rand();
+		net_flows_look(&t, f, len - (size_t)(i % 5 ? 0 : rand() % (int)len), i % 3);
+	}
+	assert_in_range(flows_open(&t, &first), 1, NET_FLOWS);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense), cmocka_unit_test(test_fragments),
+		cmocka_unit_test(test_flows),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
