@@ -80,6 +80,7 @@ struct user {
 	unsigned nforward6;
 	uint8_t target6[16];
 	uint64_t target6_seen; /* ms; 0: never, it is a guess */
+	bool connecting; /* a TCP connection was begun in this batch */
 	bool neighbour; /* the guest has said where it is: frames may have waited for that within libslirp */
 	struct net_frag frag;
 	struct net_flows flows;
@@ -300,14 +301,13 @@ static void user_settle(struct user *u)
 		user_arm(u, t->at);
 }
 
-static void user_sockets(void *opaque, uint32_t events)
+/* What the sockets have to say by now. The lock is held. */
+static void user_turn(struct user *u)
 {
-	struct user *u = opaque;
 	struct epoll_event ev[EVENTS];
 	uint32_t timeout = UINT32_MAX;
 	int n;
 
-	pthread_mutex_lock(&u->lock);
 	n = u->deaf ? 0 : epoll_wait(u->epoll, ev, EVENTS, 0);
 	if (n > 0) {
 		u->active = now_ms();
@@ -322,6 +322,14 @@ static void user_sockets(void *opaque, uint32_t events)
 			u->fd[fd].wanted = 0;
 		user_settle(u);
 	}
+}
+
+static void user_sockets(void *opaque, uint32_t events)
+{
+	struct user *u = opaque;
+
+	pthread_mutex_lock(&u->lock);
+	user_turn(u);
 	pthread_mutex_unlock(&u->lock);
 }
 
@@ -481,6 +489,7 @@ static enum net_result user_send(struct net_link *l, const struct net_wire *w, c
 {
 	struct user *u = container_of(l, struct user, link);
 	size_t at = 0;
+	bool opens;
 
 	pthread_mutex_lock(&u->lock);
 	for (unsigned i = 0; i < n; at += iov[i++].iov_len)
@@ -489,12 +498,15 @@ static enum net_result user_send(struct net_link *l, const struct net_wire *w, c
 	net_flows_look(&u->flows, u->frame, len, true);
 	if (net_frag_is(u->frame, len))
 		len = net_frag_add(&u->frag, u->frame, len, now_ms(), u->frame);
+	opens = makes_socket(u->frame, len);
 	if (!len) {
 		/* it waits for the rest of its datagram, or is none */
-	} else if (u->sockets < u->sockets_max || !makes_socket(u->frame, len))
+	} else if (u->sockets < u->sockets_max || !opens) {
 		slirp_input(u->slirp, u->frame, (int)len);
-	else
+		u->connecting |= opens && u->frame[u->frame[12] == 8 ? 23 : 20] == 6;
+	} else {
 		net_dropped(l, false);
+	}
 	pthread_mutex_unlock(&u->lock);
 	return NET_DONE;
 }
@@ -515,6 +527,10 @@ static void user_sent(struct net_link *l)
 			u->fd[fd].wanted = 0;
 	}
 	user_settle(u);
+	if (u->connecting) { /* to this host that is done already: an answer without waking the loop's thread */
+		u->connecting = false;
+		user_turn(u);
+	}
 	pthread_mutex_unlock(&u->lock);
 }
 
