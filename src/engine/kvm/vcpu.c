@@ -6,14 +6,20 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "base/log.h"
 #include "engine/kvm/kvm.h"
 #include "x86/event.h"
 #include "x86/msr.h"
 #include "x86/pv.h"
+
+#define SETTLE_SIGNAL SIGURG /* kick_attach has it blocked */
+#define SETTLE_EXITS 10000u
 
 static enum cpu_stop stop(struct cpu *c, enum cpu_stop why)
 {
@@ -227,20 +233,69 @@ static enum cpu_stop serve(struct cpu *c)
 }
 
 /*
- * Finish an access that came out as an exit, so that the state is at an instruction boundary: enter with
- * immediate_exit set, which completes it and returns.
+ * Into KVM without the guest running an instruction: an access that came out as an exit is finished. With irqchip=split it also tells
+ * the end of a level interrupt that it has noticed and not yet told, which no state that can be read shows. For that KVM has to
+ * be on its way into the guest, so a signal waits there in place of immediate_exit: it is looked at after what is to be told.
  */
-static void complete_io(struct kvm_cpu *k)
+static int run_nothing(struct kvm_cpu *k)
 {
-	k->run->immediate_exit = 1;
-	ioctl(k->fd, KVM_RUN, 0);
-	__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
+	const struct timespec now = { 0 };
+	struct { /* struct kvm_signal_mask with its bits */
+		uint32_t len;
+		uint8_t bits[8];
+	} mask = { .len = 8 };
+	sigset_t one;
+	int r;
+
+	if (!k->vm->split) {
+		k->run->immediate_exit = 1;
+		r = ioctl(k->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+		__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
+		return r;
+	}
+	memset(mask.bits, 0xff, sizeof(mask.bits));
+	mask.bits[(SETTLE_SIGNAL - 1) / 8] &= (uint8_t)~(1u << (SETTLE_SIGNAL - 1) % 8);
+	if (ioctl(k->fd, KVM_SET_SIGNAL_MASK, &mask) < 0)
+		return -errno;
+	k->run->immediate_exit = 0;
+	k->run->request_interrupt_window = 0;
+	syscall(SYS_tgkill, getpid(), gettid(), SETTLE_SIGNAL); /* blocked everywhere but in there */
+	r = ioctl(k->fd, KVM_RUN, 0) < 0 ? -errno : 0;
+	sigemptyset(&one);
+	sigaddset(&one, SETTLE_SIGNAL);
+	sigtimedwait(&one, NULL, &now);
+	return ioctl(k->fd, KVM_SET_SIGNAL_MASK, NULL) < 0 ? -errno : r;
 }
 
-static bool needs_completion(const struct kvm_run *run)
+static bool needs_completion(const struct kvm_cpu *k)
 {
-	return run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO ||
+	const struct kvm_run *run = k->run;
+
+	return k->vm->split || run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO ||
 	       run->exit_reason == KVM_EXIT_X86_RDMSR || run->exit_reason == KVM_EXIT_X86_WRMSR;
+}
+
+/* To an instruction boundary, with nothing underway that only KVM knows. To finish one access can lead to the next (OR to a device). */
+static enum cpu_stop settle(struct cpu *c)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	for (unsigned i = 0; i < SETTLE_EXITS; i++) {
+		int r = run_nothing(k);
+		enum cpu_stop why;
+
+		if (r == -EINTR || r == -EAGAIN) {
+			k->run->exit_reason = KVM_EXIT_INTR;
+			return STOP_NONE;
+		}
+		if (r)
+			return fail(c, strerror(-r));
+		kvm_coalesced_flush(k);
+		why = serve(c);
+		if (why != STOP_NONE)
+			return why;
+	}
+	return fail(c, "an instruction that does not end");
 }
 
 /* Requests, INIT and halts, before an entry. STOP_NONE: enter. */
@@ -249,8 +304,12 @@ static enum cpu_stop attend(struct cpu *c)
 	struct kvm_cpu *k = c->engine_data;
 	uint32_t att = atomic_load(&c->attention);
 
-	if ((att & (ATT_CALLER | ATT_INIT | ATT_SIPI | ATT_DEBUG)) && !k->in_struct && needs_completion(k->run))
-		complete_io(k);
+	if ((att & (ATT_CALLER | ATT_INIT | ATT_SIPI | ATT_DEBUG)) && !k->in_struct && needs_completion(k)) {
+		enum cpu_stop why = settle(c);
+
+		if (why != STOP_NONE)
+			return why;
+	}
 	if (att & ATT_CALLER) {
 		atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER);
 		return stop(c, STOP_KICK);

@@ -24,13 +24,17 @@
 struct fixture {
 	struct machine m;
 	struct cpu *c[CPUS];
-	struct apic_regs apic[CPUS]; /* our copies */
+	struct local {
+		struct apic_regs apic; /* our copy */
+		unsigned ends; /* of level interrupts that were told */
+		uint8_t ended;
+	} local[CPUS];
 	struct cpuid_model cpuid;
 	struct kick_thread kick;
 	unsigned outs;
 };
 
-/* ---- a local APIC of ours that only keeps what it is given; ctx is its registers */
+/* ---- a local APIC of ours that only keeps what it is given; ctx is struct local */
 
 static int no_irq(void *ctx)
 {
@@ -53,11 +57,11 @@ static int no_msr_write(void *ctx, uint32_t index, uint64_t value)
 }
 static void apic_export(void *ctx, struct apic_regs *r)
 {
-	*r = *(struct apic_regs *)ctx;
+	*r = ((struct local *)ctx)->apic;
 }
 static void apic_import(void *ctx, const struct apic_regs *r)
 {
-	*(struct apic_regs *)ctx = *r;
+	((struct local *)ctx)->apic = *r;
 }
 static void apic_released(void *ctx)
 {
@@ -68,6 +72,10 @@ static bool apic_take_posted(void *ctx, uint64_t vectors[4], uint64_t level[4])
 }
 static void apic_eoi(void *ctx, uint8_t vector)
 {
+	struct local *l = ctx;
+
+	l->ends++;
+	l->ended = vector;
 }
 static bool no_pic(void *ctx)
 {
@@ -105,15 +113,15 @@ static int cpu_setup(struct fixture *f, unsigned id)
 	c->machine = &f->m;
 	c->mem = f->m.mem;
 	c->bus = &bus;
-	c->ctx = &f->apic[id];
+	c->ctx = &f->local[id];
 	c->thread = &f->kick;
-	f->apic[id].base = 0xfee00800 | (id ? 0 : 0x100);
-	f->apic[id].word[0x02] = id << 24;
-	f->apic[id].word[0x03] = 0x50014;
-	f->apic[id].word[0x0e] = ~0u;
-	f->apic[id].word[0x0f] = 0x1ff; /* on */
+	f->local[id].apic.base = 0xfee00800 | (id ? 0 : 0x100);
+	f->local[id].apic.word[0x02] = id << 24;
+	f->local[id].apic.word[0x03] = 0x50014;
+	f->local[id].apic.word[0x0e] = ~0u;
+	f->local[id].apic.word[0x0f] = 0x1ff; /* on */
 	for (unsigned i = 0x32; i < 0x38; i++)
-		f->apic[id].word[i] = 0x10000;
+		f->local[id].apic.word[i] = 0x10000;
 	assert_int_equal(tlb_init(&c->tlb, &e), 0);
 	x86_state_reset(&c->s, !id);
 	return engine_kvm.cpu_create(c, &e);
@@ -203,7 +211,7 @@ static void halted_cpu_stays_as_restored(void **state)
 	assert_int_equal(c->s.rip, CODE);
 	assert_int_equal(c->s.gpr[RBX], 0x1234);
 	assert_int_equal(c->s.activity, ACTIVITY_HLT);
-	assert_int_equal(f->apic[1].word[0x0f], 0x1ff);
+	assert_int_equal(f->local[1].apic.word[0x0f], 0x1ff);
 }
 
 /* But an INIT and a SIPI that came since have changed everything. */
@@ -225,11 +233,51 @@ static void startup_reaches_a_parked_cpu(void **state)
 	assert_int_equal(c->s.seg[SEG_CS].base, 0x5000);
 }
 
+/*
+ * The guest ends a level interrupt and is stopped before KVM has told of it: no register shows that it still has to, so it is asked
+ * before the state is taken, or the IOAPIC would wait for that end forever.
+ */
+static void ends_are_told_before_a_stop(void **state)
+{
+	static const uint8_t code[] = { 0xe6, 0x80, 0xfb, 0xf4 }; /* out 0x80, al; sti; hlt */
+	static const uint8_t handler[] = {
+		0x66, 0xa3, 0xb0, 0x00, /* mov [0xb0], eax */
+		0xe6, 0x80,		/* out 0x80, al */
+		0xcf,			/* iret */
+	};
+	static const uint8_t vector[] = { 0x00, 0x30, 0x00, 0x00 };
+	struct fixture *f = *state;
+	struct cpu *c = f->c[0];
+
+	assert_int_equal(mem_load(f->m.mem, CODE, code, sizeof(code)), 0);
+	assert_int_equal(mem_load(f->m.mem, 0x3000, handler, sizeof(handler)), 0);
+	assert_int_equal(mem_load(f->m.mem, 4 * 0x51, vector, sizeof(vector)), 0);
+	f->m.apic_route[4] = (struct apic_route){ .address = 0xfee00000, .data = 0xc051, .level = true };
+	f->m.apic_host->routes_changed(f->m.apic_host->opaque);
+	c->s.gpr[RSP] = 0x8000;
+	c->s.seg[SEG_DS].base = 0xfee00000;
+	put(f, 1, CODE, ACTIVITY_WAIT_SIPI);
+	put(f, 0, CODE, ACTIVITY_RUN);
+	assert_int_equal(engine_kvm.run(c), STOP_KICK);
+	message(f, 0, 0xc051);
+	for (unsigned i = 1; i < 4; i++) {
+		assert_int_equal(engine_kvm.run(c), STOP_KICK);
+		assert_int_equal(f->outs, i + 1);
+		assert_int_equal(f->local[0].ends, i);
+		assert_int_equal(f->local[0].ended, 0x51);
+		engine_kvm.state_get(c);
+		assert_int_equal(c->s.rip, 0x3006);
+		assert_int_equal(f->local[0].apic.word[0x12], 0);
+		message(f, 0, 0xc051);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(halted_cpu_stays_as_restored, setup, teardown),
 		cmocka_unit_test_setup_teardown(startup_reaches_a_parked_cpu, setup, teardown),
+		cmocka_unit_test_setup_teardown(ends_are_told_before_a_stop, setup, teardown),
 	};
 	struct err e;
 

@@ -270,6 +270,29 @@ static void long_mode_and_mmio(void **state)
 	assert_int_equal(s->cpl, 0);
 }
 
+static uint64_t asking_read(void *opaque, uint64_t offset, unsigned size)
+{
+	atomic_fetch_or(&((struct fixture *)opaque)->c->attention, ATT_CALLER);
+	return 0x40;
+}
+static const struct io_ops asking_ops = { asking_read, mmio_write, 1, 8 };
+
+/* A stop is asked for in the middle of an instruction that reads from a device and then writes to it: both are done before. */
+static void stops_between_instructions(void **state)
+{
+	static const uint8_t code[] = { 0x80, 0x0e, 0x00, 0x00, 0x01, 0xf4 }; /* or byte [0], 1; hlt */
+	struct fixture *f = *state;
+
+	assert_int_equal(mem_map_io(f->m.mem, 0x20000000, 0x1000, &asking_ops, f, "asking", NULL), 0);
+	f->c->s.seg[SEG_DS].base = 0x20000000;
+	real_mode_at(f, code, sizeof(code));
+	assert_int_equal(engine_kvm.run(f->c), STOP_KICK);
+	assert_int_equal(f->last_mmio, 0x41);
+	engine_kvm.state_get(f->c);
+	assert_int_equal(f->c->s.rip, CODE + 5);
+	assert_int_equal(engine_kvm.run(f->c), STOP_HLT);
+}
+
 static void triple_fault_is_a_shutdown(void **state)
 {
 	struct fixture *f = *state;
@@ -524,6 +547,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ports_and_halt, setup, teardown),
 		cmocka_unit_test_setup_teardown(state_goes_in_and_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(long_mode_and_mmio, setup, teardown),
+		cmocka_unit_test_setup_teardown(stops_between_instructions, setup, teardown),
 		cmocka_unit_test_setup_teardown(triple_fault_is_a_shutdown, setup, teardown),
 		cmocka_unit_test_setup_teardown(endless_loop_is_kicked, setup, teardown),
 		cmocka_unit_test_setup_teardown(state_that_cannot_be, setup, teardown),
