@@ -61,6 +61,8 @@ struct lapic {
 	bool attached;
 	volatile bool armed; /* posix_timer is, for armed_at or earlier */
 	uint64_t armed_at;
+	uint64_t armed_for;   /* the same in virtual ns, */
+	int64_t armed_clock;  /* as long as the clock is not paused or set: clock_tsc_host_offset() */
 };
 
 struct lapic_bus {

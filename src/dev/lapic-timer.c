@@ -83,6 +83,7 @@ static bool masked(const struct lapic *l)
 static void host_arm(struct lapic *l)
 {
 	struct itimerspec when = { 0 };
+	int64_t offset;
 	uint64_t at;
 
 	if (!l->attached) {
@@ -91,10 +92,15 @@ static void host_arm(struct lapic *l)
 	}
 	if (masked(l) || l->deadline == TIMER_NEVER)
 		return;
+	offset = clock_tsc_host_offset(l->bus->clock);
+	if (l->armed && l->armed_for <= l->deadline && l->armed_clock == offset)
+		return;
 	at = clock_to_host(l->bus->clock, l->deadline);
 	if (at == UINT64_MAX || (l->armed && l->armed_at <= at)) /* paused: the poll after it arms */
 		return;
 	l->armed_at = at;
+	l->armed_for = l->deadline;
+	l->armed_clock = offset;
 	l->armed = true;
 	at = MAX(MIN(at, (uint64_t)INT64_MAX), 1u); /* 0 would disarm */
 	when.it_value.tv_sec = (time_t)(at / 1000000000u);

@@ -329,6 +329,11 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 		return lower_base(t, i);
 	case OP_MOV_CR:
 		return lower_mov_cr(t, i);
+	case OP_WRMSR:
+		return ring0(t) && !t->m32 && !(i->flags & INSN_LOCK) ? lower_quick(t, i, QUICK_WRMSR) : LOWER_HELPER;
+	case OP_INVLPG:
+		return ring0(t) && !t->m32 && i->flags & INSN_MEM && !(i->flags & INSN_LOCK) ? lower_quick(t, i, QUICK_INVLPG) :
+											     LOWER_HELPER;
 	case OP_SYSCALL:
 		if (t->m32)
 			return LOWER_HELPER;

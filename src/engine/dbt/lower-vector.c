@@ -320,12 +320,7 @@ static bool lower_xsave(struct tr *t, const struct insn *i, enum lowered *r)
 
 	if (t->m32 || !(i->flags & INSN_MEM) || i->op < OP_XSAVE || i->op > OP_XSAVEC64)
 		return false;
-	if (t->fl == FL_H) {
-		tr_flags_save(t);
-		t->fl = FL_M;
-	}
-	mem_linear(t, i);
-	*r = lower_quick(t, restore ? QUICK_XRSTOR : QUICK_XSAVE);
+	*r = lower_quick(t, i, restore ? QUICK_XRSTOR : QUICK_XSAVE);
 	if (restore)
 		t->x87_known = false; /* it may have been put by */
 	return true;

@@ -286,15 +286,15 @@ static bool watch_left(struct cpu *c, enum dbt_exit why, uint64_t left)
 	return !w->failed;
 }
 
-/* Into the block and out again; *x is the exit taken that could be linked. */
-static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
+/* Into translated code and out again; *x is the exit taken that could be linked. */
+static enum after enter(struct cpu *c, const void *host, struct exit **x)
 {
 	struct dbt_cpu *dc = dbt_cpu(c);
 	struct dbt_hot *h = dbt_hot(c);
 	struct dbt_counters *n = &dc->counters;
 	uint64_t left;
 
-	if (mode_32bit(b->mode))
+	if (mode_32bit(dc->mode))
 		gpr_narrow(c);
 	if (unlikely(dc->d->watch) && !dc->d->watch->active) {
 		fp_by(c);
@@ -302,7 +302,7 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 	}
 	left = unlikely(dc->d->watch) ? watch_mark(c) : 0;
 	h->flags = flags_to_m(c->s.rflags);
-	dbt_enter(c, dbt_exec(dc->d, b->start));
+	dbt_enter(c, host);
 	c->s.rflags = flags_from_m(c->s.rflags, h->flags);
 	*x = NULL;
 	if (unlikely(dc->d->watch) && !watch_left(c, (enum dbt_exit)h->exit_code, left))
@@ -343,25 +343,42 @@ static enum after enter(struct cpu *c, const struct block *b, struct exit **x)
 	return AFTER_BOUNDARY;
 }
 
+/* Where rip leads, if the jump cache knows; the epoch is odd then. What it does not know it is to learn. */
+static const void *enter_known(struct cpu *c)
+{
+	struct dbt_cpu *dc = dbt_cpu(c);
+	uint64_t host;
+
+	if (unlikely(dc->d->watch))
+		return NULL;
+	epoch_odd(c);
+	host = jc_find(c, c->s.rip);
+	dc->indirect |= !host;
+	return (const void *)(uintptr_t)host;
+}
+
 /* Translated code until something needs a boundary. CPU_STOP or CPU_BOUNDARY. */
 static int run_blocks(struct cpu *c)
 {
+	const void *host = enter_known(c);
 	struct exit *x = NULL;
-	struct block *b;
+	struct block *b = NULL;
 	enum after a;
 	int r;
 
-	for (;;) {
-		r = find(c, dbt_cpu(c)->mode, x, &b); /* may have changed on the way: far.c */
-		if (r || !b)
+	for (;; host = NULL) {
+		r = host ? CPU_OK : find(c, dbt_cpu(c)->mode, x, &b); /* may have changed on the way: far.c */
+		if (b)
+			host = dbt_exec(dbt_cpu(c)->d, b->start);
+		if (r || !host)
 			watch_stop(c, WATCH_LEFT);
-		if (!r && !b)
+		if (!r && !host)
 			return step(c);
 		if (r) {
 			x = NULL;
 			a = fault(c);
 		} else {
-			a = enter(c, b, &x);
+			a = enter(c, host, &x);
 		}
 		if (a == AFTER_FIND)
 			continue;

@@ -7,28 +7,6 @@
 #include "x86/event.h"
 #include "x86/tlb-fill.h"
 
-struct fp_was {
-	bool vec, x87;
-};
-
-static struct fp_was fp_put_by(struct cpu *c)
-{
-	struct dbt_hot *h = dbt_hot(c);
-	struct fp_was was = { h->vec_live, h->x87_live };
-
-	if (was.vec || was.x87)
-		fp_release(c);
-	return was;
-}
-
-static void fp_take_up(struct cpu *c, struct fp_was was)
-{
-	if (was.vec)
-		fp_load_vec(c);
-	if (was.x87)
-		fp_load_x87(c);
-}
-
 static uint64_t leave(struct cpu *c, enum dbt_exit why)
 {
 	dbt_hot(c)->exit_code = why;
@@ -151,22 +129,34 @@ static uint64_t slow_interp(struct cpu *c, const struct block *b, unsigned idx)
 static uint64_t slow_quick(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea, enum quick_kind kind)
 {
 	const struct insn *i = insn_of_live(c, b, idx);
-	bool done = false;
+	enum quick_result done = QUICK_NOT;
 
 	if (!i || dbt_cpu(c)->d->watch)
 		return slow_interp(c, b, idx);
 	switch (kind) {
 	case QUICK_XSAVE:
-		done = quick_xsave(c, i, ea);
+		done = quick_xsave(c, i, ea) ? QUICK_DONE : QUICK_NOT;
 		break;
 	case QUICK_XRSTOR:
-		done = quick_xrstor(c, i, ea);
+		done = quick_xrstor(c, i, ea) ? QUICK_DONE : QUICK_NOT;
+		break;
+	case QUICK_WRMSR:
+		done = quick_wrmsr(c);
+		break;
+	case QUICK_INVLPG:
+		done = quick_invlpg(c, ea);
 		break;
 	}
-	if (!done)
+	if (done == QUICK_NOT)
 		return slow_interp(c, b, idx);
 	c->s.rip += i->len;
-	return resume_at(c, b, idx + 1);
+	if (done == QUICK_LEAVE || b->dead)
+		return leave(c, EXIT_BOUNDARY);
+	if (done == QUICK_DONE)
+		return resume_at(c, b, idx + 1);
+	c->s.rflags = flags_from_m(c->s.rflags, dbt_hot(c)->flags);
+	dbt_cpu(c)->elsewhere = true;
+	return far_go_on(c);
 }
 
 /* Make the inline check succeed. Not CPU_OK: it cannot, or (CPU_FAULT) the access faults. */

@@ -235,8 +235,14 @@ static void lower_helper(struct tr *t)
 	t->fl = FL_H; /* both ways */
 }
 
-enum lowered lower_quick(struct tr *t, enum quick_kind kind)
+enum lowered lower_quick(struct tr *t, const struct insn *i, enum quick_kind kind)
 {
+	if (t->fl == FL_H) {
+		tr_flags_save(t);
+		t->fl = FL_M;
+	}
+	if (i->flags & INSN_MEM)
+		mem_linear(t, i);
 	tr_emit_block(t, S1, SLOW_PARAM(t->b, t->idx, SLOW_QUICK, 1) | (uint64_t)kind << 60);
 	tr_jump_out(t, t->d->tramp_slow);
 	t->fl = FL_H; /* both ways */

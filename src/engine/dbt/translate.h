@@ -163,8 +163,8 @@ enum lowered lower_branch(struct tr *t, const struct insn *i);
 enum lowered lower_vector(struct tr *t, const struct insn *i);
 enum lowered lower_system(struct tr *t, const struct insn *i);
 enum lowered lower_string(struct tr *t, const struct insn *i);
-/* C that keeps the vector registers where they are; S0 is its argument, flags are saved. */
-enum lowered lower_quick(struct tr *t, enum quick_kind kind);
+/* C that keeps the vector registers where they are; it gets the linear address of a memory operand. */
+enum lowered lower_quick(struct tr *t, const struct insn *i, enum quick_kind kind);
 bool lower_clobbers_flags(const struct tr *t, const struct insn *i); /* does its lowering need the host flags for itself? */
 /* The instruction again with other registers: its prefixes, opcode and immediate as they were. */
 void lower_encode(struct tr *t, const struct insn *i, unsigned reg, const struct opnd *rm);

@@ -256,9 +256,18 @@ PROGRAM(prog_faults, "mov ebx, 0x1010e0\n lea rax, [rip+9f]\n mov [rbx], ax\n sh
 		     "cvttsd2si r11, xmm2\n hlt\n"
 		     "9: pop rax\n shl rsi, 1\n lea rsi, [rsi+rax]\n mov rax, cr2\n add rdi, rax\n xor rdi, rsp\n mov [rsp], rbx\n iretq\n");
 
-static void faults(void **state)
+/* A large page that leads to one of two places, with data and code; INVLPG tells. Bases by MSR, the last of them no address. */
+PROGRAM(prog_remap, "mov dword ptr [0x400008], 3\n mov dword ptr [0x600008], 5\n mov rax, 0xc300000007b8\n mov [0x400010], rax\n"
+		    "mov rax, 0xc300000009b8\n mov [0x600010], rax\n mov ebx, 0x104000\n mov r12d, 50\n mov r13d, 0x400087\n"
+		    "mov r9d, 0x200000\n mov r10d, 0x400010\n"
+		    "1: xor r13, r9\n cmp r13d, 0x200087\n cmovz r13, r9\n cmovz r13, [rip+8f]\n mov [rbx+16], r13\n cmp r12, r13\n"
+		    "invlpg [0x401234]\n adc r14, [0x400008]\n call r10\n add r15, rax\n dec r12d\n jnz 1b\n"
+		    "mov ecx, 0xc0000100\n mov eax, 0x400000\n xor edx, edx\n wrmsr\n mov rsi, fs:[8]\n mov eax, 0x600000\n wrmsr\n"
+		    "add rsi, fs:[8]\n inc ecx\n wrmsr\n add rsi, gs:[8]\n inc ecx\n sub eax, 8\n wrmsr\n swapgs\n add rsi, gs:[16]\n"
+		    "mov edx, 0xffff8000\n wrmsr\n dec ecx\n wrmsr\n mov edx, 0x8000\n wrmsr\n hlt\n 8: .quad 0x400087\n");
+
+static uint64_t both(const uint8_t *code, const uint8_t *end, struct x86_state s[2])
 {
-	struct x86_state s[2];
 	uint64_t quick = 0;
 
 	for (unsigned n = 0; n < 2; n++) {
@@ -266,7 +275,7 @@ static void faults(void **state)
 		struct code k = { .seed = 1 };
 		struct guest g;
 
-		put(&k, (const char *)prog_faults, (unsigned)(prog_faults_end - prog_faults));
+		put(&k, (const char *)code, (unsigned)(end - code));
 		start(&g, engine, "v3", &k);
 		assert_int_equal(guest_run(&g, 0), STOP_HLT);
 		engine->state_get(&g.cpus[0]);
@@ -276,8 +285,26 @@ static void faults(void **state)
 		guest_destroy(&g);
 	}
 	same(&s[0], &s[1]);
+	return quick;
+}
+
+static void faults(void **state)
+{
+	struct x86_state s[2];
+
+	assert_true(both(prog_faults, prog_faults_end, s) > 300);
 	assert_int_equal(s[1].gpr[RCX], 0);
-	assert_true(quick > 300);
+}
+
+static void remap(void **state)
+{
+	struct x86_state s[2];
+
+	both(prog_remap, prog_remap_end, s);
+	assert_int_equal(s[1].gpr[R15], 25 * 7 + 25 * 9);
+	assert_int_equal(s[1].gpr[RSI], 3 + 5 + 5 + 5);
+	assert_true(s[1].rip >> 4 == (GUEST_FAULTS >> 4) + VEC_GP);
+	assert_true(s[1].kernel_gs_base == s[0].kernel_gs_base && s[1].seg[SEG_GS].base == s[0].seg[SEG_GS].base);
 }
 
 static void xsave(void **state)
@@ -293,6 +320,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(xsave),
 		cmocka_unit_test(faults),
+		cmocka_unit_test(remap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
