@@ -97,6 +97,9 @@ LIFE_CHANGE(change_net, LIFE_SET_NET)
 LIFE_CHANGE(change_remove, LIFE_SET_REMOVE)
 LIFE_CHANGE(change_limit, LIFE_SET_LIMIT)
 LIFE_CHANGE(change_link, LIFE_SET_LINK)
+LIFE_CHANGE(change_weight, LIFE_SET_WEIGHT)
+LIFE_CHANGE(change_quota, LIFE_SET_QUOTA)
+LIFE_CHANGE(change_max, LIFE_SET_MAX)
 
 #define TIME_OPTION(help) { "time", "SECONDS", help, life_set_time }
 
@@ -132,6 +135,9 @@ static const struct option_def set_options[] = {
 	{ "remove", "ID", "a disk or network card: disk1, net0, or its id=", change_remove, OPTION_LIST },
 	{ "limit", "DISK,bps=N,...", "bytes and iops a second, also bps-read=, ...; 0: none", change_limit, OPTION_LIST },
 	{ "link", "CARD=up|down", "plug a network card's cable, or unplug it", change_link, OPTION_LIST },
+	{ "cpu-weight", "N", "its process's share of the CPUs beside others' 100; none", change_weight },
+	{ "cpu-quota", "PERCENT", "of one CPU, the most it may use: 150%; none", change_quota },
+	{ "memory-max", "SIZE", "the most its process may use; none", change_max },
 	TIME_OPTION("the guest has to let go of what is removed [30]"), LIFE_ROOT, LIFE_QUIET, LIFE_END,
 };
 static const struct option_def logs_options[] = {

@@ -10,7 +10,8 @@
 
 #define ANSWER_MS 5000 /* how long a running machine may take to answer */
 
-enum life_set { LIFE_SET_MEMORY, LIFE_SET_DISK, LIFE_SET_NET, LIFE_SET_REMOVE, LIFE_SET_LIMIT, LIFE_SET_LINK };
+enum life_set { LIFE_SET_MEMORY, LIFE_SET_DISK, LIFE_SET_NET, LIFE_SET_REMOVE, LIFE_SET_LIMIT, LIFE_SET_LINK,
+		LIFE_SET_WEIGHT, LIFE_SET_QUOTA, LIFE_SET_MAX };
 struct life_change { /* of 'ospite set' */
 	enum life_set kind;
 	const char *value;

@@ -451,31 +451,46 @@ static int set_exit_port(void *into, const char *value, struct err *e)
 		return 0;                                                                          \
 	}
 
-static int set_cpu_weight(void *into, const char *value, struct err *e)
+/* "150%" or "150" */
+static int parse_percent(const char *value, uint64_t *n, struct err *e)
 {
-	uint64_t n;
-	int r = parse_number(value, 1, 10000, &n, e);
+	char text[16];
 
-	((struct run_options *)into)->limits.cpu_weight = r ? 0 : (unsigned)n;
+	snprintf(text, sizeof(text), "%.*s", (int)(strlen(value) - (*value && value[strlen(value) - 1] == '%')), value);
+	return parse_number(text, 1, MAX_CPUS * 100, n, e);
+}
+
+int run_limit_parse(struct limits *l, const char *key, const char *value, struct err *e)
+{
+	uint64_t n = 0;
+	int r;
+
+	if (!strcmp(key, "memory-max")) {
+		r = parse_size(value, &n, e);
+		l->memory_max = r ? 0 : n;
+	} else if (!strcmp(key, "cpu-quota")) {
+		r = parse_percent(value, &n, e);
+		l->cpu_quota = r ? 0 : (unsigned)n;
+	} else {
+		r = parse_number(value, 1, 10000, &n, e);
+		l->cpu_weight = r ? 0 : (unsigned)n;
+	}
 	return r;
 }
 
-/* "150%" or "150" */
+static int set_cpu_weight(void *into, const char *value, struct err *e)
+{
+	return run_limit_parse(&((struct run_options *)into)->limits, "cpu-weight", value, e);
+}
+
 static int set_cpu_quota(void *into, const char *value, struct err *e)
 {
-	char text[16];
-	uint64_t n;
-	int r;
-
-	snprintf(text, sizeof(text), "%.*s", (int)(strlen(value) - (*value && value[strlen(value) - 1] == '%')), value);
-	r = parse_number(text, 1, MAX_CPUS * 100, &n, e);
-	((struct run_options *)into)->limits.cpu_quota = r ? 0 : (unsigned)n;
-	return r;
+	return run_limit_parse(&((struct run_options *)into)->limits, "cpu-quota", value, e);
 }
 
 static int set_memory_max(void *into, const char *value, struct err *e)
 {
-	return parse_size(value, &((struct run_options *)into)->limits.memory_max, e);
+	return run_limit_parse(&((struct run_options *)into)->limits, "memory-max", value, e);
 }
 
 SET_FLAG(set_autostart, autostart)

@@ -272,12 +272,20 @@ static int confine_prepare(struct run *run, struct err *e)
 	return 0;
 }
 
+static int limits_begin(const struct limits *l, struct err *e)
+{
+	struct cgroups groups;
+
+	cgroups_find(&groups);
+	return limits_apply(&groups, 0, l, e);
+}
+
 static int confine_begin(struct run *run, struct err *e)
 {
 	int r = confine_prepare(run, e);
 
 	if (!r)
-		r = limits_apply(&run->options->limits, e);
+		r = limits_begin(&run->options->limits, e);
 	if (!r && run->confine.uid && run->home)
 		r = folder_give(run, e);
 	if (!r)

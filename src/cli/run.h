@@ -50,6 +50,8 @@ extern const struct option_def run_options[];
 int run_set_name(void *into, const char *value, struct err *e);
 void run_options_init(struct run_options *o);
 void run_options_dispose(struct run_options *o);
+/* The value of cpu-weight, cpu-quota or memory-max. */
+int run_limit_parse(struct limits *l, const char *key, const char *value, struct err *e);
 /* What no single option can tell. `console`: of the first serial port when none is given. */
 int run_options_check(struct run_options *o, const char *console, struct err *e);
 

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -21,11 +22,11 @@
 #define CGROUP2_MAGIC 0x63677270
 #define PERIOD_US 100000u
 
-static bool unified(void)
+void cgroups_find(struct cgroups *c)
 {
 	struct statfs fs;
 
-	return !statfs(TOP, &fs) && fs.f_type == CGROUP2_MAGIC;
+	*c = (struct cgroups){ .top = TOP, .proc = "/proc", .unified = !statfs(TOP, &fs) && fs.f_type == CGROUP2_MAGIC };
 }
 
 static int put(const char *folder, const char *file, const char *text)
@@ -63,13 +64,15 @@ static void tidy_in(const char *folder)
 		closedir(d);
 }
 
-/* The group the process is in, in the hierarchy of a controller: "" at the top. False: there is no such hierarchy. */
-static bool own_group(const char *controller, char *group, size_t size)
+/* The group the process is in, in the hierarchy of a controller ("": version 2): "" at the top. False: there is no such hierarchy. */
+static bool group_of(const struct cgroups *c, pid_t pid, const char *controller, char *group, size_t size)
 {
-	FILE *f = fopen("/proc/self/cgroup", "re");
 	char line[PATH_MAX + 64];
 	bool found = false;
+	FILE *f;
 
+	snprintf(line, sizeof(line), "%.1000s/%d/cgroup", c->proc, pid);
+	f = fopen(line, "re");
 	while (f && !found && fgets(line, sizeof(line), f)) {
 		char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
 
@@ -87,85 +90,136 @@ static bool own_group(const char *controller, char *group, size_t size)
 	return found;
 }
 
-/* Where groups of ours are; made if need be. */
-static int base_of(const char *controller, char *base, size_t size)
+/* Below `parent`, with the controllers in version 2. */
+static int base_in(const struct cgroups *c, const char *parent, char *base, size_t size)
 {
-	char group[PATH_MAX] = "";
-	struct stat st;
+	int r = 0;
 
-	if (unified()) {
-		snprintf(base, size, TOP "/ospite");
-	} else {
-		if (!own_group(controller, group, sizeof(group)))
-			return -ENOENT;
-		snprintf(base, size, TOP "/%s%.2000s", controller, group);
-		if (stat(base, &st)) /* another view of the hierarchy than ours, as in a container */
-			snprintf(base, size, TOP "/%s", controller);
-		snprintf(base + strlen(base), size - strlen(base), "/ospite");
-	}
-	if (!mkdir(base, 0755) || errno == EEXIST)
-		return 0;
-	return -errno;
+	if ((size_t)snprintf(base, size, "%.3000s/ospite", parent) >= size)
+		return -ENAMETOOLONG;
+	if (mkdir(base, 0755) && errno != EEXIST)
+		return -errno;
+	if (c->unified)
+		r = put(parent, "cgroup.subtree_control", "+cpu +memory");
+	return r || !c->unified ? r : put(base, "cgroup.subtree_control", "+cpu +memory");
 }
 
-static int join(const char *controller, char *folder, size_t size)
+/*
+ * Where groups of ours are; made if need be. In version 2 at the top, or for those who may not, beside the group they are in:
+ * that is where the session of a user has groups which are the user's.
+ */
+static int base_of(const struct cgroups *c, pid_t pid, const char *controller, char *base, size_t size)
 {
-	char base[PATH_MAX];
-	int r = base_of(controller, base, sizeof(base));
+	char group[PATH_MAX] = "", parent[PATH_MAX + 64];
+	struct stat st;
+	int r;
 
+	if (!group_of(c, pid, c->unified ? "" : controller, group, sizeof(group)))
+		return -ENOENT;
+	if (c->unified) {
+		r = base_in(c, c->top, base, size);
+		if ((r != -EACCES && r != -EPERM && r != -EROFS) || !*group)
+			return r;
+		*strrchr(group, '/') = 0;
+		snprintf(parent, sizeof(parent), "%.60s%s", c->top, group);
+		return base_in(c, parent, base, size);
+	}
+	snprintf(parent, sizeof(parent), "%.60s/%s%.2000s", c->top, controller, group);
+	if (stat(parent, &st)) /* another view of the hierarchy than ours, as in a container */
+		snprintf(parent, sizeof(parent), "%.60s/%s", c->top, controller);
+	return base_in(c, parent, base, size);
+}
+
+/* The process's group: the one it has of us already, or a new one, which it is not in yet. */
+static int group_get(const struct cgroups *c, pid_t pid, const char *controller, char *folder, size_t size)
+{
+	char base[PATH_MAX], name[32];
+	size_t len;
+	int r;
+
+	if (pid != getpid() && group_of(c, pid, c->unified ? "" : controller, base, sizeof(base)) && strstr(base, "/ospite@"))
+		return -EXDEV;
+	snprintf(name, sizeof(name), "/ospite/vm-%d", pid);
+	if (group_of(c, pid, c->unified ? "" : controller, base, sizeof(base)) && (len = strlen(base)) >= strlen(name) &&
+	    !strcmp(base + len - strlen(name), name)) {
+		snprintf(folder, size, "%.60s%s%s%.3000s", c->top, c->unified ? "" : "/", c->unified ? "" : controller, base);
+		return 0;
+	}
+	r = base_of(c, pid, controller, base, sizeof(base));
 	if (r)
 		return r;
 	tidy_in(base);
-	if (unified()) {
-		r = put(TOP, "cgroup.subtree_control", "+cpu +memory");
-		if (!r)
-			r = put(base, "cgroup.subtree_control", "+cpu +memory");
-	}
-	snprintf(folder, size, "%.3900s/vm-%d", base, (int)getpid());
-	if (!r && mkdir(folder, 0755) && errno != EEXIST)
-		r = -errno;
-	return r;
+	snprintf(folder, size, "%.3900s/vm-%d", base, pid);
+	return mkdir(folder, 0755) && errno != EEXIST ? -errno : 0;
 }
 
-static int cpu_limits(const struct limits *l, const char *folder)
+static int cpu_limits(const struct cgroups *c, const struct limits *l, const char *folder)
 {
-	char text[64];
+	unsigned weight = l->cpu_weight == LIMIT_NONE ? 100 : l->cpu_weight;
+	char text[64] = "-1";
 	int r = 0;
 
-	if (unified()) {
-		if (l->cpu_weight)
-			r = put_number(folder, "cpu.weight", l->cpu_weight);
-		snprintf(text, sizeof(text), "%u %u", l->cpu_quota * (PERIOD_US / 100), PERIOD_US);
-		return r || !l->cpu_quota ? r : put(folder, "cpu.max", text);
+	if (weight)
+		r = c->unified ? put_number(folder, "cpu.weight", weight) : put_number(folder, "cpu.shares", MAX(weight * 1024ull / 100, 2ull));
+	if (r || !l->cpu_quota)
+		return r;
+	if (c->unified) {
+		snprintf(text, sizeof(text), "max %u", PERIOD_US);
+		if (l->cpu_quota != LIMIT_NONE)
+			snprintf(text, sizeof(text), "%llu %u", l->cpu_quota * (PERIOD_US / 100ull), PERIOD_US);
+		return put(folder, "cpu.max", text);
 	}
-	if (l->cpu_weight)
-		r = put_number(folder, "cpu.shares", MAX(l->cpu_weight * 1024ull / 100, 2ull));
-	if (!r && l->cpu_quota)
-		r = put_number(folder, "cpu.cfs_period_us", PERIOD_US);
-	return r || !l->cpu_quota ? r : put_number(folder, "cpu.cfs_quota_us", l->cpu_quota * (PERIOD_US / 100));
+	if (l->cpu_quota != LIMIT_NONE)
+		snprintf(text, sizeof(text), "%llu", l->cpu_quota * (PERIOD_US / 100ull));
+	r = put_number(folder, "cpu.cfs_period_us", PERIOD_US);
+	return r ? r : put(folder, "cpu.cfs_quota_us", text);
 }
 
-int limits_apply(const struct limits *l, struct err *e)
+/* In version 2 the kernel would make room by ending the process. */
+static bool uses_more(const char *folder, uint64_t max)
+{
+	char path[PATH_MAX + 128], text[32] = "";
+	int fd _close_ = -1;
+
+	snprintf(path, sizeof(path), "%s/memory.current", folder);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strtoull(text, NULL, 10) > max;
+}
+
+static int memory_limit(const struct cgroups *c, const struct limits *l, const char *folder)
+{
+	const char *file = c->unified ? "memory.max" : "memory.limit_in_bytes";
+
+	if (c->unified && uses_more(folder, l->memory_max))
+		return -EBUSY;
+	return l->memory_max == UINT64_MAX ? put(folder, file, c->unified ? "max" : "-1") : put_number(folder, file, l->memory_max);
+}
+
+int limits_apply(const struct cgroups *c, pid_t pid, const struct limits *l, struct err *e)
 {
 	static const char *const controllers[] = { "cpu", "memory" };
-	char folder[PATH_MAX];
+	char folder[PATH_MAX + 64];
 	int r = 0;
 
 	if (!limits_any(l))
 		return 0;
+	if (!pid)
+		pid = getpid();
 	for (unsigned i = 0; i < ARRAY_LEN(controllers) && !r; i++) {
-		if (!(i ? l->memory_max : l->cpu_weight || l->cpu_quota))
+		if (!(i ? l->memory_max != 0 : l->cpu_weight || l->cpu_quota))
 			continue;
-		r = join(controllers[i], folder, sizeof(folder));
-		if (!r && !i)
-			r = cpu_limits(l, folder);
-		if (!r && i)
-			r = put_number(folder, unified() ? "memory.max" : "memory.limit_in_bytes", l->memory_max);
+		r = group_get(c, pid, controllers[i], folder, sizeof(folder));
 		if (!r)
-			r = put(folder, "cgroup.procs", "0");
+			r = i ? memory_limit(c, l, folder) : cpu_limits(c, l, folder);
+		if (!r)
+			r = put_number(folder, "cgroup.procs", (uint64_t)pid);
 	}
 	if (!r)
 		return 0;
+	if (r == -EBUSY)
+		return err_set(e, EBUSY, "--memory-max: more is in use than that, and it cannot be made less");
+	if (r == -EXDEV)
+		return err_set(e, EXDEV, "its limits are systemd's: systemctl set-property ospite@NAME CPUWeight=, CPUQuota= or MemoryMax=");
 	return err_set(e, -r, "this host does not let the machine have a control group (%s): leave --cpu-weight, --cpu-quota and --memory-max "
 			      "out, or start it by systemd-run with CPUWeight=, CPUQuota= and MemoryMax=", strerror(-r));
 }

@@ -173,6 +173,16 @@ check "limits" 0 "" o config auto --set cpu-quota=150% --set cpu-weight=50 --set
 if o start auto >refused 2>&1; then
 	pid=$(o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
 	check "its control group" 0 "/ospite/vm-$pid" cat "/proc/$pid/cgroup"
+	limits() { find /sys/fs/cgroup -path "*/ospite/vm-$pid/$1" -exec cat {} + 2>/dev/null; }
+	check "its quota" 0 150000 limits "cpu*[xs]"
+	check "limits changed while it runs" 0 "" o set auto --cpu-quota 20% --cpu-weight none --memory-max 400M
+	check "another quota" 0 "20000" limits "cpu*[xs]"
+	check "another size" 0 419430400 limits "memory*[xs]"
+	check "a limit taken away" 0 "" o set auto --memory-max none
+	check "no size" 125 "" sh -c "grep -q memory-max root/machines/auto/vm.yaml || exit 125"
+	check "the quota kept" 0 "cpu-quota: 20%" o config auto
+	check "too small" 125 "more is in use" o set auto --memory-max 100K
+	check "a limit that is none" 125 "must be from 1" o set auto --cpu-weight 0
 	check "end it" 0 auto o kill auto
 else
 	check "a host without control groups of ours" 0 "systemd-run" cat refused
