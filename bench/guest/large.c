@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* More memory than a TLB of 2048 pages reaches, in small and in large pages. Only run when asked for by name. */
+/*
+ * Only run when asked for by name: more memory than a TLB of 2048 pages reaches, in small and in large pages; calls through
+ * pointers, to one place or to several.
+ */
 #include <sys/mman.h>
 #include "parts.h"
 
@@ -57,6 +60,34 @@ static uint64_t stride(uint64_t size, int huge, unsigned rounds)
 	return sum;
 }
 
+struct shape {
+	uint64_t (*area)(const struct shape *s);
+	uint64_t side;
+};
+
+__attribute__((noinline)) static uint64_t area_square(const struct shape *s) { return s->side * s->side; }
+__attribute__((noinline)) static uint64_t area_line(const struct shape *s) { return s->side; }
+__attribute__((noinline)) static uint64_t area_point(const struct shape *s) { return s->side ^ 1; }
+__attribute__((noinline)) static uint64_t area_cube(const struct shape *s) { return s->side * 3; }
+
+/* Calls through pointers in objects: of one kind, or of four at random. */
+static uint64_t shapes(unsigned kinds)
+{
+	static uint64_t (*const area[])(const struct shape *) = { area_square, area_line, area_point, area_cube };
+	static struct shape all[256];
+	uint64_t seed = 31, sum = 0;
+
+	for (unsigned i = 0; i < 256; i++)
+		all[i] = (struct shape){ area[(next_random(&seed) >> 7) % kinds], i };
+	for (unsigned n = 0; n < 80000; n++)
+		for (unsigned i = 0; i < 256; i++)
+			sum += all[i].area(&all[i]);
+	return sum;
+}
+
+static uint64_t run_shapes_1(void) { return shapes(1); }
+static uint64_t run_shapes_4(void) { return shapes(4); }
+
 #define MiB (1ull << 20)
 static uint64_t run_chase_16(void) { return chase(16 * MiB, 0, 4000000); }
 static uint64_t run_chase_64(void) { return chase(64 * MiB, 0, 4000000); }
@@ -77,6 +108,8 @@ const struct part parts_large[] = {
 	{ "update-16m", "large", run_update_16, 0 },
 	{ "update-64m", "large", run_update_64, 0 },
 	{ "update-64m-huge", "large", run_update_64_huge, 0 },
+	{ "calls-alike", "large", run_shapes_1, 0 },
+	{ "calls-mixed", "large", run_shapes_4, 0 },
 	{ "stride-64m", "large", run_stride_64, 0 },
 	{ 0 },
 };
