@@ -50,6 +50,12 @@ struct io_ops {
 	 * with the CPUs stopped; the files stay open for as long as the range is mapped. NULL: there are none.
 	 */
 	unsigned (*doorbells)(void *opaque, struct io_doorbell *out, unsigned max);
+	/*
+	 * Ports only, may be NULL: `count` accesses of `size` bytes at one offset, each as read and write would do it; how many have been done: fewer
+	 * when something may have come of them that a CPU looks for between two, none of an offset or size that only goes one by one.
+	 */
+	unsigned (*read_many)(void *opaque, uint64_t offset, unsigned size, void *buf, unsigned count);
+	unsigned (*write_many)(void *opaque, uint64_t offset, unsigned size, const void *buf, unsigned count);
 };
 
 enum mem_kind { MEM_RAM, MEM_ROM, MEM_IO };

@@ -142,3 +142,28 @@ void ports_out(struct ports *p, uint16_t port, uint32_t value, unsigned size)
 	if (m)
 		io_write(m->ops, m->opaque, port - m->first, value, size);
 }
+
+static const struct port_map *ports_find_many(const struct ports *p, uint16_t port, unsigned size)
+{
+	const struct port_map *m;
+	bool split;
+
+	if (p->trace)
+		return NULL;
+	m = ports_find(p, port, size, &split);
+	return split || !m || size < m->ops->min || size > m->ops->max ? NULL : m;
+}
+
+unsigned ports_in_many(struct ports *p, uint16_t port, unsigned size, void *buf, unsigned count)
+{
+	const struct port_map *m = ports_find_many(p, port, size);
+
+	return m && m->ops->read_many ? m->ops->read_many(m->opaque, port - m->first, size, buf, count) : 0;
+}
+
+unsigned ports_out_many(struct ports *p, uint16_t port, unsigned size, const void *buf, unsigned count)
+{
+	const struct port_map *m = ports_find_many(p, port, size);
+
+	return m && m->ops->write_many ? m->ops->write_many(m->opaque, port - m->first, size, buf, count) : 0;
+}

@@ -15,6 +15,9 @@ void ports_unmap(struct ports *p, uint16_t first, const char *name);
 /* size 1, 2 or 4; no device: all ones */
 uint32_t ports_in(struct ports *p, uint16_t port, unsigned size);
 void ports_out(struct ports *p, uint16_t port, uint32_t value, unsigned size);
+/* `count` of them at one port: how many have been done, which may be none: then one by one (struct io_ops). */
+unsigned ports_in_many(struct ports *p, uint16_t port, unsigned size, void *buf, unsigned count);
+unsigned ports_out_many(struct ports *p, uint16_t port, unsigned size, const void *buf, unsigned count);
 void ports_set_trace(struct ports *p, struct trace *t); /* before the machine runs */
 
 #endif

@@ -126,6 +126,47 @@ static void data_write(struct ide_channel *c, uint64_t value, unsigned size)
 		ata_block_taken(c);
 }
 
+/* Whole units of a block in one go, up to its end; what is odd about the rest is the single form's. */
+static unsigned data_read_many(struct ide_channel *c, unsigned size, void *buf, unsigned count)
+{
+	struct ide_channel_hw *h = c->hw;
+	unsigned n;
+	uint64_t v;
+
+	n = h->status & ST_DRQ && !h->dma && (h->phase == PHASE_READ || h->phase == PHASE_DATA) ? (h->end - h->pos) / size : 0;
+	n = MIN(n, count);
+	if (!n) {
+		v = data_read(c, size);
+		memcpy(buf, &v, size);
+		return 1;
+	}
+	memcpy(buf, h->buffer + h->pos, (size_t)n * size);
+	h->pos += n * size;
+	if (h->pos == h->end)
+		ata_block_taken(c);
+	return n;
+}
+
+static unsigned data_write_many(struct ide_channel *c, unsigned size, const void *buf, unsigned count)
+{
+	struct ide_channel_hw *h = c->hw;
+	uint64_t v = 0;
+	unsigned n;
+
+	n = h->status & ST_DRQ && h->phase == PHASE_WRITE && !h->dma ? (h->end - h->pos) / size : 0;
+	n = MIN(n, count);
+	if (!n) {
+		memcpy(&v, buf, size);
+		data_write(c, v, size);
+		return 1;
+	}
+	memcpy(h->buffer + h->pos, buf, (size_t)n * size);
+	h->pos += n * size;
+	if (h->pos == h->end)
+		ata_block_taken(c);
+	return n;
+}
+
 /* ---- registers */
 
 static uint8_t status_of(const struct ide_channel *c)
@@ -256,6 +297,32 @@ static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	channel_unlock(c);
 }
 
+static unsigned port_read_many(void *opaque, uint64_t offset, unsigned size, void *buf, unsigned count)
+{
+	struct ide_channel *c = opaque;
+	unsigned n;
+
+	if (offset || !count)
+		return 0;
+	channel_lock(c);
+	n = data_read_many(c, size, buf, count);
+	channel_unlock(c);
+	return n;
+}
+
+static unsigned port_write_many(void *opaque, uint64_t offset, unsigned size, const void *buf, unsigned count)
+{
+	struct ide_channel *c = opaque;
+	unsigned n;
+
+	if (offset || !count)
+		return 0;
+	channel_lock(c);
+	n = data_write_many(c, size, buf, count);
+	channel_unlock(c);
+	return n;
+}
+
 static uint64_t control_port_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct ide_channel *c = opaque;
@@ -300,7 +367,9 @@ static void bm_write(void *opaque, uint64_t offset, uint64_t value, unsigned siz
 	channel_unlock(c);
 }
 
-static const struct io_ops port_io = { port_read, port_write, 1, 4 };
+static const struct io_ops port_io = {
+	.read = port_read, .write = port_write, .min = 1, .max = 4, .read_many = port_read_many, .write_many = port_write_many,
+};
 static const struct io_ops control_io = { control_port_read, control_port_write, 1, 1 };
 static const struct io_ops bm_io = { bm_read, bm_write, 1, 4 };
 

@@ -342,12 +342,62 @@ int str_cmps(struct cpu *c, const struct insn *i)
 	return CPU_OK;
 }
 
+/* INS and OUTS of as much as the device takes at once, within a page of plain memory. Bytes done, 0: one by one. */
+static uint64_t port_piece(struct cpu *c, const struct string *s, uint16_t port, bool in)
+{
+	enum x86_seg seg = in ? SEG_ES : (enum x86_seg)s->source;
+	uint64_t n = bytes_left(c, s), at = c->s.gpr[in ? RDI : RSI] & s->mask;
+	uint8_t *p;
+	gva_t a;
+
+	if (!s->repeats || s->step < 0 || c->s.rflags & FLAG_TF || c->s.dr[7] & 0xff || c->debug.active ||
+	    string_linear(c, s, seg, at, s->size, in, &a))
+		return 0;
+	n = piece_limit(s, a, at, n) / s->size;
+	if (n < 2 || string_linear(c, s, seg, at, (unsigned)n * s->size, in, &a))
+		return 0;
+	p = in ? plain_target(c, a, (unsigned)n * s->size) : plain_source(c, a, (unsigned)n * s->size);
+	if (!p)
+		return 0;
+	n = in ? ports_in_many(c->machine->ports, port, s->size, p, (unsigned)n) :
+		 ports_out_many(c->machine->ports, port, s->size, p, (unsigned)n);
+	return n * s->size;
+}
+
 /* The destination is tried before the port is read: a read of a port can have effects. */
-int str_ins(struct cpu *c, const struct insn *i)
+static int ins_one(struct cpu *c, const struct string *s, uint16_t port)
+{
+	gva_t b;
+	int r = string_linear(c, s, SEG_ES, c->s.gpr[RDI], s->size, true, &b);
+
+	if (!r)
+		r = cpu_probe(c, b, s->size, ACCESS_WRITE);
+	if (!r)
+		r = linear_store(c, b, s->size, ports_in(c->machine->ports, port, s->size));
+	if (!r)
+		watch_port(c, port, s->size);
+	return r;
+}
+
+static int outs_one(struct cpu *c, const struct string *s, uint16_t port)
+{
+	uint64_t v;
+	gva_t a;
+	int r = string_linear(c, s, (enum x86_seg)s->source, c->s.gpr[RSI], s->size, false, &a);
+
+	if (!r)
+		r = linear_load(c, a, s->size, &v);
+	if (r)
+		return r;
+	ports_out(c->machine->ports, port, (uint32_t)v, s->size);
+	watch_port(c, port, s->size);
+	return CPU_OK;
+}
+
+static int string_port(struct cpu *c, const struct insn *i, bool in)
 {
 	struct string s = string_begin(c, i);
 	uint16_t port = (uint16_t)c->s.gpr[RDX];
-	gva_t b;
 	int r;
 
 	if (s.size == 8)
@@ -356,16 +406,16 @@ int str_ins(struct cpu *c, const struct insn *i)
 	if (r)
 		return r;
 	while (count_get(c, &s)) {
-		r = string_linear(c, &s, SEG_ES, c->s.gpr[RDI], s.size, true, &b);
-		if (!r)
-			r = cpu_probe(c, b, s.size, ACCESS_WRITE);
-		if (!r)
-			r = linear_store(c, b, s.size, ports_in(c->machine->ports, port, s.size));
-		if (r)
-			return r;
-		watch_port(c, port, s.size);
-		index_add(c, &s, RDI, s.step);
-		count_sub(c, &s, 1);
+		uint64_t n = port_piece(c, &s, port, in);
+
+		if (!n) {
+			r = in ? ins_one(c, &s, port) : outs_one(c, &s, port);
+			if (r)
+				return r;
+			n = s.size;
+		}
+		index_add(c, &s, in ? RDI : RSI, s.step > 0 ? (int64_t)n : s.step);
+		count_sub(c, &s, n / s.size);
 		if (!s.repeats)
 			break;
 		if (string_pauses(c, i, &s))
@@ -374,33 +424,12 @@ int str_ins(struct cpu *c, const struct insn *i)
 	return CPU_BOUNDARY;
 }
 
+int str_ins(struct cpu *c, const struct insn *i)
+{
+	return string_port(c, i, true);
+}
+
 int str_outs(struct cpu *c, const struct insn *i)
 {
-	struct string s = string_begin(c, i);
-	uint16_t port = (uint16_t)c->s.gpr[RDX];
-	uint64_t v;
-	gva_t a;
-	int r;
-
-	if (s.size == 8)
-		s.size = 4, s.step /= 2;
-	r = io_permitted(c, port, s.size);
-	if (r)
-		return r;
-	while (count_get(c, &s)) {
-		r = string_linear(c, &s, (enum x86_seg)s.source, c->s.gpr[RSI], s.size, false, &a);
-		if (!r)
-			r = linear_load(c, a, s.size, &v);
-		if (r)
-			return r;
-		ports_out(c->machine->ports, port, (uint32_t)v, s.size);
-		watch_port(c, port, s.size);
-		index_add(c, &s, RSI, s.step);
-		count_sub(c, &s, 1);
-		if (!s.repeats)
-			break;
-		if (string_pauses(c, i, &s))
-			return CPU_BOUNDARY;
-	}
-	return CPU_BOUNDARY;
+	return string_port(c, i, false);
 }

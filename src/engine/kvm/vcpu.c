@@ -38,15 +38,24 @@ static enum cpu_stop fail(struct cpu *c, const char *what)
 static void serve_port(struct cpu *c, struct kvm_run *run)
 {
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	struct ports *ports = c->machine->ports;
+	uint32_t done = 0;
 
-	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
-		uint32_t v = 0;
+	for (uint32_t i = 0; i < run->io.count; i += done, data += done * run->io.size) {
+		uint32_t v = 0, left = run->io.count - i;
 
+		if (left > 1) {
+			done = run->io.direction == KVM_EXIT_IO_OUT ? ports_out_many(ports, run->io.port, run->io.size, data, left) :
+								      ports_in_many(ports, run->io.port, run->io.size, data, left);
+			if (done)
+				continue;
+		}
+		done = 1;
 		if (run->io.direction == KVM_EXIT_IO_OUT) {
 			memcpy(&v, data, run->io.size);
-			ports_out(c->machine->ports, run->io.port, v, run->io.size);
+			ports_out(ports, run->io.port, v, run->io.size);
 		} else {
-			v = ports_in(c->machine->ports, run->io.port, run->io.size);
+			v = ports_in(ports, run->io.port, run->io.size);
 			memcpy(data, &v, run->io.size);
 		}
 	}

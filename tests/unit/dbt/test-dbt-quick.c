@@ -307,6 +307,100 @@ static void remap(void **state)
 	assert_true(s[1].kernel_gs_base == s[0].kernel_gs_base && s[1].seg[SEG_GS].base == s[0].seg[SEG_GS].base);
 }
 
+/* A port that gives and takes a sequence, as many at once as it likes, and now and then has the CPU look up. */
+struct sequence {
+	struct cpu *c;
+	uint64_t given, taken, hash;
+};
+
+static uint64_t sequence_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct sequence *q = opaque;
+	uint64_t v = ++q->given * 0x9e3779b97f4a7c15ull;
+
+	if (!(q->given % 97))
+		cpu_notify(q->c, ATT_IRQ);
+	return v >> 32 & (~0ull >> (64 - 8 * size));
+}
+
+static void sequence_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct sequence *q = opaque;
+
+	q->hash = (q->hash ^ value ^ size) * 0x9e3779b97f4a7c15ull;
+	if (!(++q->taken % 89))
+		cpu_notify(q->c, ATT_IRQ);
+}
+
+static unsigned sequence_read_many(void *opaque, uint64_t offset, unsigned size, void *buf, unsigned count)
+{
+	struct sequence *q = opaque;
+	unsigned n = MIN(count, (unsigned)(q->given * 7 % 50));
+
+	for (unsigned k = 0; k < n; k++) {
+		uint64_t v = sequence_read(q, offset, size);
+
+		memcpy((uint8_t *)buf + k * size, &v, size);
+	}
+	return n;
+}
+
+static unsigned sequence_write_many(void *opaque, uint64_t offset, unsigned size, const void *buf, unsigned count)
+{
+	struct sequence *q = opaque;
+	unsigned n = MIN(count, (unsigned)(q->taken * 7 % 50));
+
+	for (unsigned k = 0; k < n; k++) {
+		uint64_t v = 0;
+
+		memcpy(&v, (const uint8_t *)buf + k * size, size);
+		sequence_write(q, offset, v, size);
+	}
+	return n;
+}
+
+/* Over page ends at odd places, backwards, of no length, and into a page that is not there. */
+PROGRAM(prog_ports, "mov dx, 0x333\n mov edi, 0x20ff1\n mov ecx, 3000\n rep insw\n mov ecx, 5000\n rep insb\n mov ecx, 1500\n rep insd\n"
+		    "xor ecx, ecx\n rep insb\n insw\n mov esi, 0x20ff3\n mov ecx, 3000\n rep outsw\n mov ecx, 4999\n rep outsb\n"
+		    "mov ecx, 1501\n rep outsd\n outsb\n std\n mov ecx, 40\n rep insw\n mov ecx, 33\n rep outsd\n cld\n"
+		    "mov rbx, rdi\n mov edi, 0xfff001\n mov ecx, 5000\n rep insw\n hlt\n");
+
+static void ports(void **state)
+{
+	static const struct io_ops single = { .read = sequence_read, .write = sequence_write, .min = 1, .max = 4 };
+	static const struct io_ops many = { .read = sequence_read, .write = sequence_write, .min = 1, .max = 4,
+					    .read_many = sequence_read_many, .write_many = sequence_write_many };
+	static uint8_t memory[2][0x10000];
+	struct x86_state s[2];
+	struct sequence q[2];
+
+	for (unsigned n = 0; n < 4; n++) {
+		struct code k = { .seed = 1 };
+		unsigned at = n != 0;
+		struct guest g;
+		struct err e;
+
+		put(&k, (const char *)prog_ports, (unsigned)(prog_ports_end - prog_ports));
+		start(&g, n & 2 ? &engine_dbt : &engine_interp, "v3", &k);
+		q[at] = (struct sequence){ .c = &g.cpus[0] };
+		assert_int_equal(ports_map(g.machine.ports, 0x333, 4, n & 1 ? &many : &single, &q[at], "sequence", &e), 0);
+		assert_int_equal(guest_run(&g, 0), STOP_HLT);
+		g.machine.engine->state_get(&g.cpus[0]);
+		s[at] = g.cpus[0].s;
+		guest_read(&g, GUEST_DATA, memory[at], sizeof(memory[at]));
+		assert_int_equal(guest_vector(&g, 0), VEC_PF);
+		guest_destroy(&g);
+		if (!n)
+			continue;
+		same(&s[0], &s[1]);
+		assert_int_equal(q[0].given, q[1].given);
+		assert_int_equal(q[0].taken, q[1].taken);
+		assert_true(q[0].hash == q[1].hash);
+		assert_memory_equal(memory[0], memory[1], sizeof(memory[0]));
+	}
+	assert_int_equal(s[1].gpr[RCX], 5000 - 0xfff / 2);
+}
+
 static void xsave(void **state)
 {
 	xsave_with("v2");
@@ -321,6 +415,7 @@ int main(void)
 		cmocka_unit_test(xsave),
 		cmocka_unit_test(faults),
 		cmocka_unit_test(remap),
+		cmocka_unit_test(ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,6 +217,52 @@ static void test_programmed(void **state)
 }
 
 /* An entry of the table at 0x2000. */
+/* Blocks by as many words as are asked for, up to a block's end and not beyond. */
+static void test_many(void **state)
+{
+	static uint8_t data[64 * 512 + 64];
+	unsigned done = 0, calls = 0;
+	struct ports *ports;
+	struct box b;
+
+	box_open(&b);
+	ports = b.r.env.ports;
+	assert_int_equal(ports_in_many(ports, 0x1f7, 1, data, 4), 0); /* of the data port only */
+	out(&b, 0x1f2, 16);
+	out(&b, 0x1f7, 0xc6);
+	command(&b, 1000, 64, 0xc4);
+	for (unsigned size = 1; done < 64 * 512; size = size == 4 ? 1 : size * 2, calls++) {
+		unsigned want = 1 + calls * 97 % 1500, n, left = 8192 - done % 8192;
+
+		if (left == 8192)
+			assert_int_equal(settle(&b, 0x1f0), 0x58);
+		n = ports_in_many(ports, 0x1f0, size, data + done, want);
+		assert_int_equal(n, MIN(want, MAX(left / size, 1)));
+		done += MIN(n * size, left);
+	}
+	assert_int_equal(settle(&b, 0x1f0), 0x50);
+	expect_pattern(data, 1000 * 512, 64 * 512);
+	memset(data, 1, 8);
+	assert_int_equal(ports_in_many(ports, 0x1f0, 4, data, 2), 1); /* nothing there */
+	assert_memory_equal(data, "\0\0\0\0\1\1\1\1", 8);
+	command(&b, 7, 2, 0x30);
+	for (unsigned i = 0; i < 1024; i++)
+		data[i] = (uint8_t)(i * 7);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(settle(&b, 0x1f0), 0x58);
+		assert_int_equal(ports_out_many(ports, 0x1f0, 2, data + 512 * i, 100), 100);
+		assert_int_equal(ports_out_many(ports, 0x1f0, 2, data + 512 * i + 200, 1000), 156);
+	}
+	assert_int_equal(settle(&b, 0x1f0), 0x50);
+	command(&b, 7, 2, 0x20);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(settle(&b, 0x1f0), 0x58);
+		read_block(&b, 0x1f0, data + 2048 + 512 * i, 512);
+	}
+	assert_memory_equal(data, data + 2048, 1024);
+	box_close(&b);
+}
+
 static void prd(struct box *b, unsigned n, uint32_t at, uint16_t len, bool last)
 {
 	mem_write(b->r.env.mem, 0x2000 + 8 * n, at, 4);
@@ -397,7 +443,7 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_identify), cmocka_unit_test(test_programmed), cmocka_unit_test(test_dma),
+		cmocka_unit_test(test_identify), cmocka_unit_test(test_programmed), cmocka_unit_test(test_many), cmocka_unit_test(test_dma),
 		cmocka_unit_test(test_packets),	 cmocka_unit_test(test_random),
 	};
 
