@@ -47,6 +47,15 @@ struct option_def {
 	unsigned flags;
 };
 
+/* Of the commands that have verbs: the verb number i, false beyond the last. For help, completion, the manual page. */
+struct verb_help {
+	const char *name, *args, *help;
+	const struct option_def *options;
+};
+bool image_verb(unsigned i, struct verb_help *v);
+bool net_verb(unsigned i, struct verb_help *v);
+bool template_verb(unsigned i, struct verb_help *v);
+
 /* Long options with '=' or a blank; all must be in the table (which ends with a NULL name). */
 int options_parse(const struct option_def *defs, void *into, int argc, char **argv, struct err *e);
 /*

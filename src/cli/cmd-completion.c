@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ospite completion: what shells need to complete our command line, and the manual page's source, from the tables of commands. */
 #include <string.h>
+#include "cli/complete.h"
 #include "cli/life.h"
 #include "cli/run.h"
 
@@ -29,86 +30,71 @@ static void each_command(void (*fn)(const char *name, const char *usage, const c
 		fn(c->name, c->usage, c->help, c->options, c->max > 0);
 }
 
-static void print_name(const char *name, const char *usage, const char *help, const struct option_def *options, bool machines)
-{
-	printf("%s ", name);
-}
-
-/* ---- bash, which zsh can read too */
-
-static void bash_case(const char *name, const char *usage, const char *help, const struct option_def *options, bool machines)
-{
-	printf("\t%s) words=\"", name);
-	for (const struct option_def *d = options; d->name; d++)
-		printf("--%s ", d->name);
-	printf("--help\"");
-	if (machines)
-		printf("; names=1");
-	puts(" ;;");
-}
+/* ---- shells: each asks us, with the words so far, for what the last of them may become (complete.c) */
 
 static void bash(void)
 {
 	puts("# Completion of ospite for bash; made by 'ospite completion bash'.\n"
 	     "_ospite() {\n"
-	     "\tlocal current=${COMP_WORDS[COMP_CWORD]} words= names=\n"
-	     "\tif [ \"$COMP_CWORD\" = 1 ]; then");
-	printf("\t\tCOMPREPLY=($(compgen -W \"");
-	each_command(print_name);
-	puts("\" -- \"$current\"))\n"
-	     "\t\treturn\n"
-	     "\tfi\n"
-	     "\tcase ${COMP_WORDS[1]} in");
-	each_command(bash_case);
-	puts("\tesac\n"
-	     "\tcase $current in\n"
-	     "\t-*) COMPREPLY=($(compgen -W \"$words\" -- \"$current\")) ;;\n"
-	     "\t*) if [ -n \"$names\" ]; then\n"
-	     "\t\tCOMPREPLY=($(compgen -W \"$(ospite ps --all --quiet 2>/dev/null)\" -- \"$current\"))\n"
-	     "\telse\n"
-	     "\t\tCOMPREPLY=($(compgen -f -- \"$current\"))\n"
-	     "\tfi ;;\n"
-	     "\tesac\n"
+	     "\tlocal word help current=${COMP_WORDS[COMP_CWORD]}\n"
+	     "\tCOMPREPLY=()\n"
+	     "\t[[ $current == [=:] ]] && current=\n"
+	     "\twhile IFS=$'\\t' read -r word help; do\n"
+	     "\t\tcase $word in\n"
+	     "\t\t@files) compopt -o filenames; mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- \"$current\") ;;\n"
+	     "\t\t@folders) compopt -o filenames; mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -d -- \"$current\") ;;\n"
+	     "\t\t*) COMPREPLY+=(\"$word\") ;;\n"
+	     "\t\tesac\n"
+	     "\tdone < <(ospite completion words --split -- \"${COMP_WORDS[@]:1:COMP_CWORD}\" 2>/dev/null)\n"
+	     "\tcase ${COMPREPLY[0]} in *[=:]) compopt -o nospace ;; esac\n"
 	     "}\n"
-	     "complete -o filenames -F _ospite ospite");
+	     "complete -F _ospite ospite");
 }
 
 static void zsh(void)
 {
 	puts("#compdef ospite\n"
 	     "# Completion of ospite for zsh; made by 'ospite completion zsh'.\n"
-	     "autoload -U +X bashcompinit && bashcompinit");
-	bash();
-}
-
-/* ---- fish */
-
-static void quoted(const char *text)
-{
-	putchar('\'');
-	for (; *text; text++)
-		printf(*text == '\'' || *text == '\\' ? "\\%c" : "%c", *text);
-	putchar('\'');
-}
-
-static void fish_command(const char *name, const char *usage, const char *help, const struct option_def *options, bool machines)
-{
-	printf("complete -c ospite -n __fish_use_subcommand -f -a %s -d ", name);
-	quoted(help);
-	putchar('\n');
-	for (const struct option_def *d = options; d->name; d++) {
-		printf("complete -c ospite -n '__fish_seen_subcommand_from %s' -l %s%s -d ", name, d->name, d->arg ? " -r" : "");
-		quoted(d->help);
-		putchar('\n');
-	}
-	if (machines)
-		printf("complete -c ospite -n '__fish_seen_subcommand_from %s' -f -a '(ospite ps --all --quiet 2>/dev/null)'\n", name);
+	     "_ospite() {\n"
+	     "\tlocal -a lines plain open\n"
+	     "\tlocal line text\n"
+	     "\tlines=(\"${(@f)$(ospite completion words -- \"${(@)words[2,CURRENT]}\" 2>/dev/null)}\")\n"
+	     "\tfor line in $lines; do\n"
+	     "\t\ttext=${${line%%$'\\t'*}//:/\\\\:}\n"
+	     "\t\tcase $line in\n"
+	     "\t\t@files) [[ -prefix *= ]] && compset -P '*='; _files ;;\n"
+	     "\t\t@folders) [[ -prefix *= ]] && compset -P '*='; _files -/ ;;\n"
+	     "\t\t'') ;;\n"
+	     "\t\t*[=:]|*[=:]$'\\t'*) open+=(\"$text:${line#*$'\\t'}\") ;;\n"
+	     "\t\t*$'\\t'*) plain+=(\"$text:${line#*$'\\t'}\") ;;\n"
+	     "\t\t*) plain+=(\"$text\") ;;\n"
+	     "\t\tesac\n"
+	     "\tdone\n"
+	     "\t(( $#plain )) && _describe ospite plain\n"
+	     "\t(( $#open )) && _describe ospite open -S ''\n"
+	     "}\n"
+	     "if [ \"$funcstack[1]\" = _ospite ]; then _ospite \"$@\"; else compdef _ospite ospite; fi");
 }
 
 static void fish(void)
 {
-	puts("# Completion of ospite for fish; made by 'ospite completion fish'.");
-	each_command(fish_command);
+	puts("# Completion of ospite for fish; made by 'ospite completion fish'.\n"
+	     "function __ospite_complete\n"
+	     "\tset -l words (commandline -opc)\n"
+	     "\tset -e words[1]\n"
+	     "\tset -l current (commandline -ct)\n"
+	     "\tfor line in (ospite completion words -- $words \"$current\" 2>/dev/null)\n"
+	     "\t\tswitch $line\n"
+	     "\t\t\tcase @files\n"
+	     "\t\t\t\t__fish_complete_path \"$current\"\n"
+	     "\t\t\tcase @folders\n"
+	     "\t\t\t\t__fish_complete_directories \"$current\"\n"
+	     "\t\t\tcase '*'\n"
+	     "\t\t\t\techo $line\n"
+	     "\t\tend\n"
+	     "\tend\n"
+	     "end\n"
+	     "complete -c ospite -f -a '(__ospite_complete)'");
 }
 
 /* ---- the manual page, for scdoc */
@@ -144,11 +130,26 @@ static void man_command(const char *name, const char *usage, const char *help, c
 	}
 }
 
+static void man_verbs(const char *command, bool (*verb)(unsigned i, struct verb_help *v))
+{
+	struct verb_help v;
+	char name[64];
+
+	for (unsigned i = 0; verb(i, &v); i++) {
+		snprintf(name, sizeof(name), "%s %s", command, v.name);
+		man_command(name, v.args, v.help, v.options == run_options ? none : v.options, false);
+	}
+}
+
 static void man(void)
 {
 	puts("ospite(1)\n\n# NAME\n\nospite - run unmodified x86-64 operating systems in virtual machines\n\n"
 	     "# SYNOPSIS\n\n*ospite* COMMAND [OPTION...] [NAME...]\n\n# COMMANDS\n");
 	each_command(man_command);
+	puts("# VERBS\n");
+	man_verbs("image", image_verb);
+	man_verbs("net", net_verb);
+	man_verbs("template", template_verb);
 	puts("# EXIT STATUS\n\n"
 	     "Of *run*: 0 after power off, reset, leaving; what was written to the exit port; 126 when the guest crashed; 128 and the\n"
 	     "number of the signal that ended it. Of all: 125 for errors of ospite itself, said in one line.\n\n"
@@ -164,6 +165,8 @@ int cmd_completion(int argc, char **argv)
 		void (*print)(void);
 	} kinds[] = { { "bash", bash }, { "zsh", zsh }, { "fish", fish }, { "man", man } };
 
+	if (argc > 1 && !strcmp(argv[1], "words"))
+		return complete_words(argc - 2, argv + 2);
 	if (options_want_help(argc, argv)) {
 		puts("Usage: ospite completion bash|zsh|fish|man\n"
 		     "Prints what the shell needs to complete ospite's command line, as in\n"

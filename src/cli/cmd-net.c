@@ -359,6 +359,14 @@ static const struct net_verb {
 	{ NULL, NULL, NULL, 0, 0, NULL, NULL },
 };
 
+bool net_verb(unsigned i, struct verb_help *v)
+{
+	if (i + 1 >= ARRAY_LEN(verbs))
+		return false;
+	*v = (struct verb_help){ verbs[i].name, verbs[i].args, verbs[i].help, verbs[i].options };
+	return true;
+}
+
 static void print_help(const struct net_verb *v)
 {
 	if (v) {
