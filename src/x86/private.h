@@ -143,6 +143,7 @@ struct stack {
 struct stack stack_current(struct cpu *c);
 int stack_push(struct stack *k, unsigned size, uint64_t v);
 int stack_pop(struct stack *k, unsigned size, uint64_t *v);
+int stack_peek(const struct stack *k, uint64_t offset, unsigned size, uint64_t *v);
 void stack_commit(const struct stack *k); /* the stack pointer only */
 static inline uint64_t stack_merge(uint64_t old, uint64_t sp, unsigned width)
 {

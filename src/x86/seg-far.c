@@ -238,22 +238,14 @@ int seg_far_call(struct cpu *c, uint16_t selector, uint64_t offset, unsigned siz
 }
 
 /* To a less privileged level: its stack lies above the parameters to be released. */
-static int return_outer(struct cpu *c, struct stack *k, struct desc *code, uint64_t rip, unsigned size,
-			unsigned release)
+static int return_outer(struct cpu *c, struct desc *code, uint64_t rip, uint64_t sp, uint64_t selector, unsigned release)
 {
 	unsigned cpl = code->selector & 3;
 	struct x86_segment segment;
-	uint64_t sp, selector;
 	struct desc ss;
 	unsigned width;
 	int r;
 
-	k->sp += release;
-	r = stack_pop(k, size, &sp);
-	if (!r)
-		r = stack_pop(k, size, &selector);
-	if (r)
-		return r;
 	if (!(selector & 0xfffc) && desc_is_64(c, code) && cpl != 3) {
 		segment = stack_segment_null(cpl);
 	} else {
@@ -274,31 +266,49 @@ static int return_outer(struct cpu *c, struct stack *k, struct desc *code, uint6
 	return CPU_OK;
 }
 
+/* The order in which the stack is read, and that all of it is before anything is checked, is a Zen 5's. */
+static int return_protected(struct cpu *c, struct stack *k, uint64_t rip, uint64_t selector, unsigned size, unsigned release)
+{
+	uint64_t sp, ss, above = 2 * size + release;
+	struct desc code;
+	int r = CPU_OK;
+
+	if ((selector & 3) != c->s.cpl) {
+		r = stack_peek(k, above + size, size, &ss);
+		if (!r)
+			r = stack_peek(k, above, size, &sp);
+	}
+	if (!r)
+		r = code_return_check(c, (uint16_t)selector, &code);
+	if (!r)
+		r = code_check_offset(c, &code, rip);
+	if (r)
+		return r;
+	if ((selector & 3) > c->s.cpl)
+		return return_outer(c, &code, rip, sp, ss, release);
+	k->sp += above;
+	r = code_load(c, &code, c->s.cpl, rip);
+	if (!r)
+		stack_commit(k);
+	return r;
+}
+
 int seg_far_return(struct cpu *c, unsigned size, unsigned release)
 {
 	struct stack k = stack_current(c);
 	uint64_t rip, selector;
-	struct desc code;
-	int r = stack_pop(&k, size, &rip);
+	int r = stack_peek(&k, size, size, &selector);
 
 	if (!r)
-		r = stack_pop(&k, size, &selector);
+		r = stack_peek(&k, 0, size, &rip);
 	if (r)
 		return r;
-	if (mode_real(c) || mode_v86(c)) {
-		r = simple_load(c, (uint16_t)selector, rip);
-	} else {
-		r = code_return_check(c, (uint16_t)selector, &code);
-		if (!r)
-			r = code_check_offset(c, &code, rip);
-		if (!r && (selector & 3) > c->s.cpl)
-			return return_outer(c, &k, &code, rip, size, release);
-		if (!r)
-			r = code_load(c, &code, c->s.cpl, rip);
-	}
+	if (!mode_real(c) && !mode_v86(c))
+		return return_protected(c, &k, rip, selector, size, release);
+	r = simple_load(c, (uint16_t)selector, rip);
 	if (r)
 		return r;
-	k.sp += release;
+	k.sp += 2 * size + release;
 	stack_commit(&k);
 	return CPU_OK;
 }

@@ -11,14 +11,17 @@ struct frame {
 	uint64_t rip, cs, flags;
 };
 
+/* From above, as a Zen 5 does it. */
 static int frame_pop(struct stack *k, unsigned size, struct frame *f)
 {
-	int r = stack_pop(k, size, &f->rip);
+	int r = stack_peek(k, 2 * size, size, &f->flags);
 
 	if (!r)
-		r = stack_pop(k, size, &f->cs);
+		r = stack_peek(k, size, size, &f->cs);
 	if (!r)
-		r = stack_pop(k, size, &f->flags);
+		r = stack_peek(k, 0, size, &f->rip);
+	if (!r)
+		k->sp += 3 * size;
 	return r;
 }
 
@@ -148,17 +151,19 @@ static int iret_protected(struct cpu *c, unsigned size)
 		return r;
 	if (f.flags & FLAG_VM && size == 4 && c->s.cpl == 0 && !x86_long_mode(&c->s))
 		return iret_to_v86(c, &k, &f);
-	r = code_return_check(c, (uint16_t)f.cs, &code);
+	/* all of the stack before any check, whatever the level */
+	if ((f.cs & 3) != c->s.cpl || from64) {
+		r = stack_peek(&k, size, size, &selector);
+		if (!r)
+			r = stack_peek(&k, 0, size, &sp);
+	}
+	if (!r)
+		r = code_return_check(c, (uint16_t)f.cs, &code);
 	if (r)
 		return r;
 	outer = (f.cs & 3) > c->s.cpl;
-	if (outer || from64) {
-		r = stack_pop(&k, size, &sp);
-		if (!r)
-			r = stack_pop(&k, size, &selector);
-		if (!r)
-			r = iret_stack(c, (uint16_t)selector, &code, &ss);
-	}
+	if (outer || from64)
+		r = iret_stack(c, (uint16_t)selector, &code, &ss);
 	if (!r)
 		r = code_check_offset(c, &code, f.rip);
 	mask = flags_mask(c, size);

@@ -265,6 +265,14 @@ int stack_pop(struct stack *k, unsigned size, uint64_t *v)
 	return r;
 }
 
+int stack_peek(const struct stack *k, uint64_t offset, unsigned size, uint64_t *v)
+{
+	struct stack there = *k;
+
+	there.sp += offset;
+	return stack_pop(&there, size, v);
+}
+
 void stack_commit(const struct stack *k)
 {
 	k->c->s.gpr[RSP] = stack_merge(k->c->s.gpr[RSP], k->sp, k->width);

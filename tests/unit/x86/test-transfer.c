@@ -300,6 +300,30 @@ static void iret_64(void **state)
 	assert_fault(seg_iret(g->c, 4), g, VEC_GP, 0);
 }
 
+/* In which order the stack is read, as a Zen 5 does it: it shows in CR2. */
+static void stack_order(void **state)
+{
+	struct guest *g = *state;
+	struct x86_state *s = &g->c->s;
+
+	enter_long(g);
+	s->gpr[RSP] = 0x12345678000;
+	assert_int_equal(seg_iret(g->c, 8), CPU_FAULT);
+	assert_true(g->c->fault.cr2 == s->gpr[RSP] + 16); /* RFLAGS */
+	assert_int_equal(seg_far_return(g->c, 8, 0), CPU_FAULT);
+	assert_true(g->c->fault.cr2 == s->gpr[RSP] + 8); /* CS */
+	put64(g, RAM_SIZE - 16, 0x7f0);
+	put64(g, RAM_SIZE - 8, 0x7f3);
+	s->gpr[RSP] = RAM_SIZE - 24;
+	assert_int_equal(seg_iret(g->c, 8), CPU_FAULT); /* SS before RSP, and both before the selector is looked at */
+	assert_true(g->c->fault.vector == VEC_PF && g->c->fault.cr2 == RAM_SIZE + 8);
+	s->gpr[RSP] = RAM_SIZE - 16;
+	assert_int_equal(seg_far_return(g->c, 8, 0x100), CPU_FAULT);
+	assert_true(g->c->fault.vector == VEC_PF && g->c->fault.cr2 == RAM_SIZE + 0x108);
+	put64(g, RAM_SIZE - 8, 0x7f0);
+	assert_fault(seg_far_return(g->c, 8, 0x100), g, VEC_GP, 0x7f0); /* the same level */
+}
+
 /* What seg_iret_quick() takes on it does as seg_iret() does, but for RF; the rest it leaves alone. */
 static void iret_quick(void **state)
 {
@@ -490,7 +514,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 	const struct CMUnitTest tests[] = {
 		T(real_mode),  T(direct_cpl0), T(direct_cpl3), T(gates),    T(gates_64), T(returns),
-		T(iret_flags), T(iret_64),     T(iret_quick), T(iret_quick_32), T(syscalls),    T(sysenter), T(v86_iret),
+		T(iret_flags), T(iret_64), T(stack_order),     T(iret_quick), T(iret_quick_32), T(syscalls),    T(sysenter), T(v86_iret),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
