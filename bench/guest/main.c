@@ -2,7 +2,7 @@
 /*
  * The benchmark's program: the same static binary runs on the host and inside each machine, there as /init too.
  * Prints "part GROUP NAME SECONDS CHECKSUM" lines. Arguments: names of parts to run, none
- * means all; "x5" has each run five times.
+ * means all; "times:5" has each run five times.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,12 +32,12 @@ static int wanted(const struct part *p, int argc, char **argv)
 	return argc <= 1 && strcmp(p->group, "large") != 0;
 }
 
-/* "xN": each part N times */
+/* "times:N": each part N times */
 static int repeats(int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++)
-		if (argv[i][0] == 'x' && atoi(argv[i] + 1) > 0)
-			return atoi(argv[i] + 1);
+		if (!strncmp(argv[i], "times:", 6) && atoi(argv[i] + 6) > 0)
+			return atoi(argv[i] + 6);
 	return 1;
 }
 
