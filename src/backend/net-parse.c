@@ -8,7 +8,6 @@
 #include <string.h>
 #include "backend/net.h"
 #include "backend/net-member.h"
-#include "backend/net-tap.h"
 #include "base/base.h"
 #include "base/err.h"
 
@@ -97,9 +96,7 @@ int net_config_parse(struct net_config *c, const char *text, struct err *e)
 	while (i < ARRAY_LEN(kinds) && (strlen(kinds[i].name) != len || strncmp(kinds[i].name, text, len)))
 		i++;
 	if (i == ARRAY_LEN(kinds))
-		return !strncmp(text, "bridge:", 7) ?
-			       err_set(e, EINVAL, "for a bridge of the host: 'ospite net create NAME --uplink %.30s', then --net switch:NAME", text) :
-			       err_set(e, EINVAL, "is no network: write user, tap:INTERFACE, switch:NETWORK or none");
+		return err_set(e, EINVAL, "does not exist; write user, tap:INTERFACE, switch:NETWORK or none");
 	c->kind = kinds[i].kind;
 	text += len;
 	if ((*text == ':') != kinds[i].argument)
@@ -111,8 +108,6 @@ int net_config_parse(struct net_config *c, const char *text, struct err *e)
 		memcpy(c->argument, text, len);
 		text += len;
 	}
-	if (c->kind == NET_TAP && !tap_name_fits(c->argument))
-		return err_set(e, EINVAL, "'%.40s' is no name of an interface: 1 to 15 characters without '/' and blanks", c->argument);
 	copy = strdup(text);
 	if (!copy)
 		return err_set(e, ENOMEM, "out of memory");

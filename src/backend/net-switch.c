@@ -312,7 +312,6 @@ static void port_retry(void *opaque, uint32_t events)
 	if (read(p->retry, &n, sizeof(n)) <= 0 || p->fd >= 0)
 		return;
 	if (port_join(p, &e)) {
-		log_msg(LOG_DEBUG, "net", "%s: %s", p->link.name, e.text);
 		port_arm(p);
 		return;
 	}

@@ -227,18 +227,13 @@ static int tap_attach_error(const char *name, struct err *e)
 	return err_errno(e, "cannot use interface %s", name);
 }
 
-bool tap_name_fits(const char *name)
-{
-	return strlen(name) < IFNAMSIZ && !strpbrk(name, "/ \t\n");
-}
-
 int tap_open(const char *name, char made[IFNAMSIZ], struct err *e)
 {
 	struct ifreq r = { 0 };
 	int fd, size = sizeof(struct virtio_net_hdr);
 
-	if (!tap_name_fits(name))
-		return err_set(e, EINVAL, "'%.40s' is no name of an interface: 1 to %d characters without '/' and blanks", name, IFNAMSIZ - 1);
+	if (strlen(name) >= IFNAMSIZ || strpbrk(name, "/ \t\n"))
+		return err_set(e, EINVAL, "'%.40s' is no name of an interface", name);
 	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
 		return err_set(e, EACCES, "no right to open /dev/net/tun; as root: chmod 666 /dev/net/tun, or use --net user");

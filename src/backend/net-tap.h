@@ -6,7 +6,6 @@
 #include <net/if.h>
 #include "backend/net.h"
 
-bool tap_name_fits(const char *name); /* of an interface */
 /* A non-blocking descriptor with virtio's headers of 10 bytes, and the interface's name; -errno. "x%d": the kernel numbers it. */
 int tap_open(const char *name, char made[IFNAMSIZ], struct err *e);
 /* A new interface in the bridge that `argument` names; it goes with its link. */

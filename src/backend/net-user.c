@@ -401,11 +401,9 @@ static int user_forward(struct user *u, const struct net_forward *f, struct err 
 		return 0;
 	inet_ntop(f->v6 ? AF_INET6 : AF_INET, f->host, text, sizeof(text));
 	if (errno == EADDRINUSE)
-		return err_set(e, EADDRINUSE, "--port: port %u of %s is in use already, by another program or machine; choose another one",
-			       f->port, text);
+		return err_set(e, EADDRINUSE, "--port: another program has port %u of %s already; choose another one", f->port, text);
 	if (errno == EACCES)
-		return err_set(e, EACCES, "--port: port %u needs privileges; choose one from 1024 on, or as root: sysctl net.ipv4.ip_unprivileged_port_start=%u",
-			       f->port, f->port);
+		return err_set(e, EACCES, "--port: port %u needs privileges; choose one from 1024 on", f->port);
 	return err_errno(e, "--port: cannot listen on port %u of %s", f->port, text);
 }
 

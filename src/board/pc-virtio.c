@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include "board/private.h"
 #include "pci/pci.h"
@@ -217,7 +216,7 @@ int pc_virtio(struct pc_disks *d, struct virtio_board *b, struct err *e)
 		const struct net_config *card = &config->net[i];
 
 		if (!pc_net_open(b->nets, config, card, i, b->env->loop, e) && !card->removed)
-			return strncmp(e->text, "--port", 6) ? err_prefix(e, "--net") : -e->code;
+			return err_prefix(e, "--net");
 		if (card->removed)
 			leave_out(b, card->model == NET_VIRTIO);
 		else if (pc_virtio_net(b, i, card->slot, e))

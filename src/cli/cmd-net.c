@@ -336,9 +336,8 @@ static int capture(struct net_args *a, struct store *s, struct err *e)
 	if (folder < 0)
 		return folder;
 	r = net_capture(folder, a->port, a->word[1], a->count ? a->count : UINT64_MAX, a->quiet, e);
-	if (r == -ECONNREFUSED)
-		return err_set(e, ECONNREFUSED, "network %s: its switch does not run: it does while a machine is on it, and after 'ospite net start %s'",
-			       a->word[0], a->word[0]);
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		return err_prefix(e, "network %s (its switch runs while a machine is on it, or after 'ospite net start %s')", a->word[0], a->word[0]);
 	return r;
 }
 
@@ -371,7 +370,7 @@ bool net_verb(unsigned i, struct verb_help *v)
 static void print_help(const struct net_verb *v)
 {
 	if (v) {
-		printf("Usage: ospite net %s%s%s [OPTION...]\n%c%s.\n\n", v->name, *v->args ? " " : "", v->args, v->help[0] - 'a' + 'A', v->help + 1);
+		printf("Usage: ospite net %s %s [OPTION...]\n%c%s.\n\n", v->name, v->args, v->help[0] - 'a' + 'A', v->help + 1);
 		options_print(stdout, v->options);
 		return;
 	}
@@ -399,8 +398,7 @@ static int net_run(const struct net_verb *v, int argc, char **argv, struct err *
 	int r = options_parse_words(v->options, &a, argc, argv, take_word, e);
 
 	if (!r && (a.nwords < v->min || a.nwords > v->max))
-		r = err_set(e, EINVAL, "usage: ospite net %s%s%s [OPTION...]; see 'ospite net %s --help'", v->name, *v->args ? " " : "", v->args,
-			    v->name);
+		r = err_set(e, EINVAL, "usage: ospite net %s %s [OPTION...]; see 'ospite net %s --help'", v->name, v->args, v->name);
 	if (!r)
 		r = store_networks_open(&s, a.root, e);
 	if (r)

@@ -104,11 +104,11 @@ int net_capture(int folder, const char *port, const char *file, uint64_t count, 
 	if (port) {
 		h.capture_port = find_port(folder, port, e);
 		if (h.capture_port < 0)
-			return h.capture_port == -ENOENT ? -ECONNREFUSED : h.capture_port;
+			return h.capture_port;
 	}
 	fd = net_client_connect(folder, &h, e);
-	if (fd < 0) /* no socket, or nobody behind it: the same */
-		return e->code == ENOENT ? -ECONNREFUSED : -e->code;
+	if (fd < 0)
+		return -e->code;
 	f = out ? stdout : fopen(file, "we");
 	if (!f)
 		return err_errno(e, "cannot write %.200s", file);

@@ -460,10 +460,6 @@ static int networks_start(struct run *run, struct err *e)
 			r = run->port[i] = network_dial(&networks, o->pc.net[i].argument, e);
 		r = r < 0 ? err_prefix(e, "--net switch:%s", o->pc.net[i].argument) : 0;
 	}
-	if (networks.fd >= 0 && !run->root[0]) { /* its process is to go on seeing them: a switch may end and come again */
-		snprintf(run->root, sizeof(run->root), "%s", networks.path);
-		*strrchr(run->root, '/') = 0;
-	}
 	store_close(&networks);
 	return r;
 }

