@@ -230,10 +230,14 @@ static void kvm_state_get(struct cpu *c)
 	struct kvm_cpu *k = c->engine_data;
 	struct err e;
 
-	if (k && k->in_struct)
+	if (!k)
+		return;
+	pthread_mutex_lock(&k->vm->lapic_lock);
+	if (k->in_struct)
 		kvm_lapic_fetch(c); /* interrupts come to it also while the CPU is stopped */
-	else if (k && kvm_state_store(c, &e) == 0)
+	else if (kvm_state_store(c, &e) == 0)
 		k->in_struct = true;
+	pthread_mutex_unlock(&k->vm->lapic_lock);
 }
 
 static void kvm_state_set(struct cpu *c)

@@ -31,7 +31,7 @@ struct kvm_vm {
 	struct kvm_coalesced_mmio_zone zone[KVM_ZONES];
 	bool split; /* local APICs are KVM's: lapic.c */
 	struct apic_host apic_host;
-	pthread_mutex_t lapic_lock;
+	pthread_mutex_t lapic_lock; /* also who takes a CPU's state: another one may be giving it to KVM */
 	unsigned created; /* vCPUs */
 	_Atomic bool lapics_dirty; /* some CPU's lapic_dirty is set */
 	bool dirty_ring; /* written pages come from rings: dirty-ring.c */
@@ -92,6 +92,7 @@ int kvm_lapic_cpu_created(struct cpu *c, struct err *e);
 void kvm_lapic_cpu_leaves(struct cpu *c);
 void kvm_lapic_fetch(struct cpu *c); /* a copy into ours */
 int kvm_lapics_load(struct kvm_vm *vm, struct err *e);
+void kvm_lapic_startup(struct cpu *c, uint32_t attention);
 void kvm_lapic_deadline_again(struct kvm_cpu *k);
 uint32_t kvm_mp_state(const struct cpu *c);
 int kvm_mp_state_store(struct cpu *c, struct err *e);

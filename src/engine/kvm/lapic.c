@@ -38,6 +38,11 @@ static int host_msi(void *opaque, uint64_t address, uint32_t data)
 	return ioctl(vm->fd, KVM_SIGNAL_MSI, &msi) > 0;
 }
 
+static uint64_t cpu_address(const struct cpu *c)
+{
+	return 0xfee00000u | (c->id & 0xff) << 12 | (uint64_t)(c->id & ~0xffu) << 32;
+}
+
 static void host_changed(void *opaque, struct cpu *c)
 {
 	struct kvm_vm *vm = opaque;
@@ -209,6 +214,39 @@ static int load_one(struct cpu *c, struct err *e)
 	return 0;
 }
 
+/* INIT and SIPI that were posted to us go where those that follow are sent to. */
+void kvm_lapic_startup(struct cpu *c, uint32_t attention)
+{
+	struct kvm_cpu *k = c->engine_data;
+
+	if (attention & ATT_INIT)
+		host_msi(k->vm, cpu_address(c), 0x4500);
+	if (attention & ATT_SIPI)
+		host_msi(k->vm, cpu_address(c), 0x4600u | c->sipi_vector);
+}
+
+/*
+ * What another engine left posted: before any CPU runs, since KVM drops a SIPI when an INIT comes after it. From here on the CPU's state
+ * is KVM's, which knows what became of it.
+ */
+static int load_requests(struct cpu *c, struct err *e)
+{
+	struct kvm_cpu *k = c->engine_data;
+	uint32_t att = atomic_fetch_and(&c->attention, ~(uint32_t)(ATT_INIT | ATT_SIPI)) & (ATT_INIT | ATT_SIPI);
+	int r;
+
+	if (!att || !k->in_struct)
+		return 0;
+	r = kvm_state_load(c, e);
+	if (r)
+		return r;
+	kvm_lapic_startup(c, att);
+	k->run->exit_reason = KVM_EXIT_INTR;
+	k->run->if_flag = k->run->ready_for_interrupt_injection = 0;
+	k->in_struct = false;
+	return 0;
+}
+
 /* The first CPU that runs does it for all: the others are parked, or wait here. */
 int kvm_lapics_load(struct kvm_vm *vm, struct err *e)
 {
@@ -224,6 +262,9 @@ int kvm_lapics_load(struct kvm_vm *vm, struct err *e)
 		if (k && k->lapic_dirty)
 			r = load_one(m->cpus[i], e);
 	}
+	for (unsigned i = 0; i < m->ncpus && !r && atomic_load(&vm->lapics_dirty); i++)
+		if (m->cpus[i]->engine_data)
+			r = load_requests(m->cpus[i], e);
 	if (!r)
 		atomic_store(&vm->lapics_dirty, false);
 	pthread_mutex_unlock(&vm->lapic_lock);
@@ -273,7 +314,7 @@ static void pass_on(struct cpu *c)
 {
 	struct kvm_cpu *k = c->engine_data;
 	uint64_t vectors[4], level[4];
-	uint64_t address = 0xfee00000u | (c->id & 0xff) << 12 | (uint64_t)(c->id & ~0xffu) << 32;
+	uint64_t address = cpu_address(c);
 
 	if (!c->bus->apic_take_posted(c->ctx, vectors, level))
 		return;
@@ -318,6 +359,7 @@ int kvm_lapic_inject(struct cpu *c, uint32_t attention)
 
 	if (attention & ATT_IRQ)
 		pass_on(c);
+	kvm_lapic_startup(c, attention);
 	k->run->request_interrupt_window = 0;
 	if (c->bus->pic_pending(c->ctx) && k->run->ready_for_interrupt_injection)
 		r = pic_inject(c);

@@ -120,7 +120,8 @@ static enum cpu_stop attend_idle(struct cpu *c)
 static int inject(struct cpu *c)
 {
 	struct kvm_cpu *k = c->engine_data;
-	uint32_t att = atomic_fetch_and(&c->attention, ~(uint32_t)(ATT_IRQ | ATT_NMI));
+	uint32_t mine = ATT_IRQ | ATT_NMI | (k->vm->split ? ATT_INIT | ATT_SIPI : 0);
+	uint32_t att = atomic_fetch_and(&c->attention, ~mine) & mine;
 
 	if ((att & ATT_NMI) && ioctl(k->fd, KVM_NMI) < 0)
 		return -errno;
@@ -323,7 +324,7 @@ static enum cpu_stop attend(struct cpu *c)
 		atomic_fetch_and(&c->attention, ~(uint32_t)ATT_CALLER);
 		return stop(c, STOP_KICK);
 	}
-	if (att & (ATT_INIT | ATT_SIPI | ATT_DEBUG))
+	if (att & (k->vm->split ? ATT_DEBUG : ATT_INIT | ATT_SIPI | ATT_DEBUG)) /* else they are KVM's */
 		return attend_idle(c);
 	if (att & (ATT_FLUSH | ATT_SMI)) /* nothing of ours is to be flushed */
 		atomic_fetch_and(&c->attention, ~(uint32_t)(ATT_FLUSH | ATT_SMI));

@@ -233,6 +233,27 @@ static void startup_reaches_a_parked_cpu(void **state)
 	assert_int_equal(c->s.seg[SEG_CS].base, 0x5000);
 }
 
+/* An INIT that another engine has not served yet comes before the SIPI that KVM is sent, even if its CPU runs last. */
+static void startup_keeps_its_order(void **state)
+{
+	static const uint8_t code[] = { 0xe6, 0x80, 0xf4 };
+	struct fixture *f = *state;
+	struct cpu *c = f->c[1];
+
+	assert_int_equal(mem_load(f->m.mem, CODE, code, sizeof(code)), 0);
+	put(f, 0, CODE, ACTIVITY_RUN);
+	put(f, 1, CODE, ACTIVITY_RUN);
+	atomic_fetch_or(&c->attention, ATT_INIT);
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+	message(f, 1, 0x4605);
+	assert_int_equal(engine_kvm.run(c), STOP_KICK);
+	engine_kvm.state_get(c);
+	assert_int_equal(c->s.activity, ACTIVITY_RUN);
+	assert_int_equal(c->s.rip, 0);
+	assert_int_equal(c->s.seg[SEG_CS].base, 0x5000);
+	assert_int_equal(atomic_load(&c->attention) & (ATT_INIT | ATT_SIPI), 0);
+}
+
 /*
  * The guest ends a level interrupt and is stopped before KVM has told of it: no register shows that it still has to, so it is asked
  * before the state is taken, or the IOAPIC would wait for that end forever.
@@ -277,6 +298,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(halted_cpu_stays_as_restored, setup, teardown),
 		cmocka_unit_test_setup_teardown(startup_reaches_a_parked_cpu, setup, teardown),
+		cmocka_unit_test_setup_teardown(startup_keeps_its_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(ends_are_told_before_a_stop, setup, teardown),
 	};
 	struct err e;
