@@ -86,7 +86,7 @@ int kvm_lapic_attach(struct kvm_vm *vm, struct err *e)
 				    KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_MP_STATE };
 	enum engine_choice choice = vm->machine->engine_options.lapic;
 
-	if (!engine_wants(choice, false)) /* not the default: see docs/engines.md */
+	if (!engine_wants(choice, vm->machine->accelerated))
 		return 0;
 	for (unsigned i = 0; i < ARRAY_LEN(caps); i++) {
 		if (ioctl(vm->fd, KVM_CHECK_EXTENSION, caps[i]) > 0)
@@ -175,7 +175,11 @@ void kvm_lapic_cpu_leaves(struct cpu *c)
 		sched_yield();
 	if (k->lapic_dirty)
 		return;
-	kvm_lapic_fetch(c);
+	if (k->in_struct)
+		kvm_lapic_fetch(c);
+	else /* load_requests gave it to KVM, and its thread did not wake before the machine was stopped again */
+		kvm_state_store(c, NULL);
+	k->in_struct = true;
 	c->bus->apic_released(c->ctx);
 }
 

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <pthread.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "base/err.h"
 #include "base/kick.h"
@@ -246,8 +248,7 @@ static void startup_keeps_its_order(void **state)
 	atomic_fetch_or(&c->attention, ATT_INIT);
 	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
 	message(f, 1, 0x4605);
-	assert_int_equal(engine_kvm.run(c), STOP_KICK);
-	engine_kvm.state_get(c);
+	kvm_lapic_cpu_leaves(c); /* it has never run */
 	assert_int_equal(c->s.activity, ACTIVITY_RUN);
 	assert_int_equal(c->s.rip, 0);
 	assert_int_equal(c->s.seg[SEG_CS].base, 0x5000);
@@ -293,12 +294,54 @@ static void ends_are_told_before_a_stop(void **state)
 	}
 }
 
+static void *kick_later(void *opaque)
+{
+	struct fixture *f = opaque;
+
+	while (!atomic_load((_Atomic uint8_t *)mem_ram_ptr(f->m.mem, 0x600)))
+		usleep(200);
+	atomic_fetch_or(&f->c[0]->attention, ATT_CALLER);
+	engine_kvm.kick(f->c[0]);
+	return NULL;
+}
+
+/* The guest has taken a level interrupt and does not end it. A KVM that says otherwise repeats interrupts whose line has not fallen yet. */
+static void interrupts_stay_in_service(void **state)
+{
+	static const uint8_t code[] = { 0xe6, 0x80, 0xfb, 0xf4 }; /* out 0x80, al; sti; hlt */
+	static const uint8_t handler[] = { 0x2e, 0xfe, 0x06, 0x00, 0x06, 0xeb, 0xfe }; /* inc byte [cs:0x600]; jmp $ */
+	static const uint8_t vector[] = { 0x00, 0x30, 0x00, 0x00 };
+	struct fixture *f = *state;
+	pthread_t kicker;
+
+	assert_int_equal(mem_load(f->m.mem, CODE, code, sizeof(code)), 0);
+	assert_int_equal(mem_load(f->m.mem, 0x3000, handler, sizeof(handler)), 0);
+	assert_int_equal(mem_load(f->m.mem, 4 * 0x51, vector, sizeof(vector)), 0);
+	f->m.apic_route[4] = (struct apic_route){ .address = 0xfee00000, .data = 0xc051, .level = true };
+	f->m.apic_host->routes_changed(f->m.apic_host->opaque);
+	f->c[0]->s.gpr[RSP] = 0x8000;
+	put(f, 1, CODE, ACTIVITY_WAIT_SIPI);
+	put(f, 0, CODE, ACTIVITY_RUN);
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+	message(f, 0, 0xc051);
+	assert_int_equal(pthread_create(&kicker, NULL, kick_later, f), 0);
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+	pthread_join(kicker, NULL);
+	engine_kvm.state_get(f->c[0]);
+	assert_int_equal(f->c[0]->s.rip, 0x3005);
+	if (f->local[0].ends || !(f->local[0].apic.word[0x12] & 1u << 17)) {
+		print_message("this KVM ends interrupts as it delivers them\n");
+		skip();
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(halted_cpu_stays_as_restored, setup, teardown),
 		cmocka_unit_test_setup_teardown(startup_reaches_a_parked_cpu, setup, teardown),
 		cmocka_unit_test_setup_teardown(startup_keeps_its_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(interrupts_stay_in_service, setup, teardown),
 		cmocka_unit_test_setup_teardown(ends_are_told_before_a_stop, setup, teardown),
 	};
 	struct err e;
