@@ -60,6 +60,7 @@ struct dbt_hot {
 	uint64_t jc_key[JC_ENTRIES], jc_host[JC_ENTRIES];
 	struct jc2_entry jc2[1u << JC2_BITS];
 	uint64_t slot[LINK_SLOTS]; /* cross-page links: host address to jump to */
+	uint64_t ran, reached; /* under --stats: blocks executed, and accesses to memory in them if they ran to their end */
 	uint64_t log_left; /* under engine=verify: the blocks executed, from the end of log[] down */
 	uint64_t log[WATCH_LOG];
 };

@@ -248,9 +248,15 @@ static void stats_helped(struct machine *m, void (*line)(void *opaque, const cha
 	}
 }
 
+static uint64_t per_million(uint64_t some, uint64_t of)
+{
+	return of ? (uint64_t)((unsigned __int128)some * 1000000 / of) : 0;
+}
+
 static void stats(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)
 {
 	struct dbt *d = m->engine_data;
+	uint64_t ran = 0, reached = 0;
 	struct dbt_counters sum;
 
 	if (!d)
@@ -264,10 +270,18 @@ static void stats(struct machine *m, void (*line)(void *opaque, const char *name
 #define X(name) sum.name += dc->counters.name;
 		DBT_COUNTERS(X)
 #undef X
+		ran += dbt_hot(m->cpus[n])->ran;
+		reached += dbt_hot(m->cpus[n])->reached;
 	}
 #define X(name) line(opaque, "dbt." #name, sum.name);
 	DBT_COUNTERS(X)
 #undef X
+	if (m->sample) {
+		line(opaque, "dbt.blocks_run", ran);
+		line(opaque, "dbt.accesses", reached);
+		line(opaque, "dbt.chain_misses_per_million", per_million(sum.exits_link + sum.exits_indirect, ran));
+		line(opaque, "dbt.tlb_misses_per_million", per_million(sum.slow_paths, reached));
+	}
 	stats_helped(m, line, opaque);
 }
 

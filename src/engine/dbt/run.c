@@ -324,12 +324,15 @@ static enum after enter(struct cpu *c, const void *host, struct exit **x)
 		dc->indirect = true;
 		return AFTER_FIND;
 	case EXIT_LOOKUP:
+		n->exits_lookup++;
+		return AFTER_FIND;
 	case EXIT_LOG:
 		return AFTER_FIND;
 	case EXIT_FAULT:
 		n->exits_fault++;
 		return fault(c);
 	case EXIT_STEP:
+		n->exits_step++;
 		return step(c) == CPU_STOP ? AFTER_STOP : AFTER_BOUNDARY;
 	case EXIT_STOP:
 		return AFTER_STOP;

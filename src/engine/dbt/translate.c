@@ -293,6 +293,29 @@ static void log_entry(struct tr *t)
 	tr_cold(t, log_full_emit, on)->kind = (uint8_t)t->fl;
 }
 
+static void count_add(struct emit *e, int32_t where, unsigned by)
+{
+	emit_load(e, S0, opnd_gs(where));
+	emit_lea(e, S0, opnd_mem(S0, (int32_t)by));
+	emit_store(e, opnd_gs(where), S0);
+}
+
+/* Under --stats: what misses of the TLB and of chaining are to be compared with. Flags must not change. */
+static void count_entry(struct tr *t)
+{
+	unsigned accesses = 0;
+
+	for (unsigned n = 0; n < t->n; n++) {
+		const struct insn *i = &t->insn[n];
+
+		accesses += (i->flags & INSN_MEM && i->op != OP_LEA) || i->op == OP_PUSH || i->op == OP_POP || i->op == OP_CALL ||
+			    i->op == OP_RET || i->op == OP_LEAVE;
+	}
+	count_add(&t->e, OFF_HOT(ran), 1);
+	if (accesses)
+		count_add(&t->e, OFF_HOT(reached), accesses);
+}
+
 /* The slow path comes back to where a check of what registers are live begins, without S1. */
 static bool live_check_due(const struct tr *t, const struct insn *i)
 {
@@ -324,6 +347,8 @@ static void lower_all(struct tr *t)
 	}
 	if (unlikely(t->d->watch))
 		log_entry(t); /* each time round */
+	if (unlikely(t->d->machine->sample))
+		count_entry(t);
 	for (t->idx = 0; t->idx < t->n && !t->ended && (!t->idx || room_left(t)); t->idx++) {
 		const struct insn *i = &t->insn[t->idx];
 		bool followed = i->op == OP_JMP && t->idx + 1 < t->n;

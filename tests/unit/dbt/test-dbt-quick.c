@@ -401,6 +401,42 @@ static void ports(void **state)
 	assert_int_equal(s[1].gpr[RCX], 5000 - 0xfff / 2);
 }
 
+/* What --stats counts: blocks executed, the accesses in them, and what of it missed. */
+PROGRAM(prog_counted, "mov ecx, 1000\n mov ebx, 0x20000\n cmp ecx, 5\n 1: mov rax, [rbx]\n adc [rbx+0x2000], rax\n push rax\n pop rax\n dec ecx\n jnz 1b\n"
+		      "mov ebx, 0x400000\n mov ecx, 7\n 2: mov rax, [rbx]\n add rbx, 4096\n dec ecx\n jnz 2b\n hlt\n");
+
+struct counted {
+	uint64_t run, accesses, slow, million;
+};
+
+static void counted_line(void *opaque, const char *name, uint64_t value)
+{
+	struct counted *k = opaque;
+
+	k->run = !strcmp(name, "dbt.blocks_run") ? value : k->run;
+	k->accesses = !strcmp(name, "dbt.accesses") ? value : k->accesses;
+	k->slow = !strcmp(name, "dbt.slow_paths") ? value : k->slow;
+	k->million = !strcmp(name, "dbt.tlb_misses_per_million") ? value : k->million;
+}
+
+static void counted(void **state)
+{
+	struct counted n = { 0 };
+	struct code k = { .seed = 1 };
+	struct guest g;
+
+	put(&k, (const char *)prog_counted, (unsigned)(prog_counted_end - prog_counted));
+	start(&g, &engine_dbt, "v3", &k);
+	g.machine.sample = true;
+	assert_int_equal(guest_run(&g, 0), STOP_HLT);
+	engine_dbt.stats(&g.machine, counted_line, &n);
+	assert_in_range(n.run, 1000, 1012);
+	assert_in_range(n.accesses, 4007, 6000); /* side exits are not known of */
+	assert_in_range(n.slow, 9, 12);
+	assert_int_equal(n.million, n.slow * 1000000 / n.accesses);
+	guest_destroy(&g);
+}
+
 static void xsave(void **state)
 {
 	xsave_with("v2");
@@ -416,6 +452,7 @@ int main(void)
 		cmocka_unit_test(faults),
 		cmocka_unit_test(remap),
 		cmocka_unit_test(ports),
+		cmocka_unit_test(counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
