@@ -374,7 +374,8 @@ bool run_keeps_s1(struct tr *t, unsigned idx)
 	if (i->class != CLASS_PLAIN || i->flags & (INSN_VEX | INSN_LOCK) || i->opsize == 2)
 		return false;
 	if (i->op == OP_LEA)
-		return !spilled(i->reg) && i->addrsize == t->word;
+		return !spilled(i->reg) && i->addrsize == t->word && /* base and index both in memory: the index comes into S1 */
+		       !(i->base != REG_NONE && i->base != REG_RIP && spilled(i->base) && i->index != REG_NONE && spilled(i->index));
 	if (i->flags & INSN_MEM || spilled(i->reg) || spilled(i->rm))
 		return false;
 	if (i->op == OP_CDQE || i->op == OP_CQO || i->op == OP_CDQ || i->op == OP_CWDE || i->op == OP_NOP)

@@ -104,6 +104,10 @@ PROGRAM(prog_runs, "mov r12d, 900\n mov rbx, 0x20001\n mov r13, 0x24000\n xor ed
 		   "add r13, 13\n add rbx, 29\n mov rax, [rbx-29]\n xor [rbx-20], eax\n dec r12\n jnz 1b\n hlt\n"
 		   ".balign 16\n 3: .quad 0x1111, 0x2222\n");
 
+/* An address calculation on two registers that live in memory, between accesses that share a check. */
+PROGRAM(prog_run_lea, "mov rbx, 0x20000\n mov r14, [rbx]\n mov r13d, 5\n mov [rbx+0x40], rbx\n lea eax, [r13+r14]\n"
+		      "mov [rbx+0x48], ax\n lea rcx, [r14+r13*4+3]\n mov [rbx+0x50], rcx\n hlt\n");
+
 /* The second access of several faults, the first has happened; and one that would be checked for nothing. */
 PROGRAM(prog_run_fault, "mov rbx, 0x3fffffe8\n mov rcx, 0x20000\n mov [rcx], rbx\n mov rax, [rcx+8]\n mov edx, 5\n"
 			"mov [rbx], edx\n mov edx, 6\n mov [rbx+8], edx\n mov rdx, [rbx+16]\n mov [rbx+24], rdx\n mov edx, 7\n hlt\n");
@@ -293,6 +297,31 @@ static void runs(void **state)
 {
 	compare(prog_runs, prog_runs_end, false);
 	compare(prog_run_fault, prog_run_fault_end, true);
+}
+
+/* What the guest has in its registers must not become the place in the host that it writes to. */
+static void run_lea(void **state)
+{
+	static uint8_t canary[4096];
+	uint64_t r14 = (uint64_t)(uintptr_t)&canary[2048] - 0x20048, got;
+	struct guest g;
+
+	for (unsigned way = 0; way < 2; way++) {
+		start(&g, &engine_dbt, 1);
+		guest_long(&g, 0);
+		engine_dbt.state_set(&g.cpus[0]);
+		guest_load(&g, 0x20000, &r14, sizeof(r14));
+		guest_load(&g, GUEST_CODE, prog_run_lea, (uint64_t)(prog_run_lea_end - prog_run_lea));
+		assert_int_equal(guest_run(&g, 0), STOP_HLT);
+		for (unsigned i = 0; i < sizeof(canary); i++)
+			assert_int_equal(canary[i], 0);
+		assert_int_equal(mem_dma_read(g.machine.mem, 0x20048, &got, 8), 0);
+		assert_int_equal((uint16_t)got, (uint16_t)(r14 + 5));
+		assert_int_equal(mem_dma_read(g.machine.mem, 0x20050, &got, 8), 0);
+		assert_int_equal(got, r14 + 5 * 4 + 3);
+		guest_destroy(&g);
+		r14 = (uint64_t)(uintptr_t)&canary[2048] - 0x20050; /* the second */
+	}
 }
 
 static void swaps(void **state)
@@ -513,7 +542,7 @@ int main(void)
 		cmocka_unit_test(idle_gives_back), cmocka_unit_test(idle_in_real_mode),
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
-		cmocka_unit_test(runs),		  cmocka_unit_test(swaps),
+		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
