@@ -48,6 +48,8 @@ struct dbt_hot {
 	uint32_t irq_check; /* with IF clear: the interrupt controller may have one for us */
 	int64_t tsc_host;   /* the guest's TSC before its own offset - the host's */
 	uint64_t reenter;   /* where b->swap_in goes on */
+	uint64_t s1;        /* S1 when translated code goes on behind the slow path */
+	uint64_t split[16] __attribute__((aligned(64))); /* the end of a page and the beginning of the next: slow.c */
 	uint32_t guess[GUESSES]; /* TLB index that an access had last */
 	uint64_t run[BLOCK_RUNS]; /* addends of runs */
 	uint8_t vec_live, x87_live;
@@ -100,6 +102,8 @@ enum dbt_exit {
  * is one instruction and a cycle less for every access than to shift and mask.
  */
 #define TB_BIAS ((int32_t)(TLB_BITS << 8 | 12))
+/* What follows every check with an index: MOV S1, [TB + S1*8 + OFF_ADDEND]; its first four bytes. */
+#define ADDEND_LOAD 0xf7b48b4fu
 _Static_assert(TLB_TABLE_ALIGN == 0x10000, "TB's low 16 bits are TB_BIAS");
 
 /* Offsets in the TLB table, from TB */

@@ -123,7 +123,7 @@ struct region {
 };
 
 #define DBT_COUNTERS(X) \
-	X(blocks) X(copied) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) \
+	X(blocks) X(copied) X(guest_insns) X(host_bytes) X(translate_ns) X(lookups) X(links) X(slow_paths) X(slow_fills) X(split_reads) \
 	X(interp_helpers) X(interp_steps) X(second_chances) X(exits_indirect) X(exits_link) X(exits_boundary) X(exits_kick) \
 	X(exits_fault) X(exits_lookup) X(exits_step) X(quick_faults) X(invalidated) X(evictions) X(fp_loads) X(fp_saves) X(jc_flushes) X(slot_resets) X(trims) \
 	X(samples_guest_code) X(samples_helpers) X(samples_translating) X(samples_halted)

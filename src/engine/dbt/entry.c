@@ -13,7 +13,7 @@
 
 #define ABI_OPERANDS \
 	[host_rsp] HOT(host_rsp), [self] HOT(self), [flags] HOT(flags), [code] HOT(exit_code), [arg] HOT(exit_arg), \
-		[resume] HOT(resume), [kick] HOT(kick), \
+		[resume] HOT(resume), [s1] HOT(s1), [kick] HOT(kick), \
 		[gpr] "i"(offsetof(struct cpu, s.gpr)), [tlb] "i"(OFF_TLB_DATA), [bias] "i"(TB_BIAS), [exit_kick] "i"(EXIT_KICK), \
 		[exit_link] "i"(EXIT_LINK), [exit_indirect] "i"(EXIT_INDIRECT)
 
@@ -148,7 +148,7 @@ __attribute__((naked)) void dbt_stub_slow(void)
 			 ".globl dbt_slow_check\n"
 			 "dbt_slow_check:\n\t"
 			 "cmpl $0, %%gs:%c[kick]\n\t"
-			 "jne dbt_stub_kicked\n\t" LOAD_FLAGS LOAD_GUEST "jmpq *%%gs:%c[resume]\n\t"
+			 "jne dbt_stub_kicked\n\t" LOAD_FLAGS LOAD_GUEST "movq %%gs:%c[s1], %%r14\n\tjmpq *%%gs:%c[resume]\n\t"
 			 ".globl dbt_slow_go\n"
 			 "dbt_slow_go:\n\t"
 			 "int3\n\t" ::ABI_OPERANDS);

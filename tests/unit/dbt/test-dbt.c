@@ -108,6 +108,33 @@ PROGRAM(prog_runs, "mov r12d, 900\n mov rbx, 0x20001\n mov r13, 0x24000\n xor ed
 PROGRAM(prog_run_lea, "mov rbx, 0x20000\n mov r14, [rbx]\n mov r13d, 5\n mov [rbx+0x40], rbx\n lea eax, [r13+r14]\n"
 		      "mov [rbx+0x48], ax\n lea rcx, [r14+r13*4+3]\n mov [rbx+0x50], rcx\n hlt\n");
 
+/*
+ * Loads that cross a page, of all sizes and kinds, with flags alive: general registers and what lives in memory, sources of
+ * arithmetic, x87, vectors, stack, jumps through memory. The page's end moves through each of them. The base is loaded anew
+ * each time, so that no two are checked together.
+ */
+#define AT "mov rsi, [0x23000]\n "
+PROGRAM(prog_split, "mov rbx, 0x20fc0\n mov r12d, 64\n mov r14, 0x9e3779b97f4a7c15\n lea rdi, [rip+2f]\n"
+		    "0: mov [rbx+r12*2], r14\n imul r14, r14, 77\n dec r12\n jnz 0b\n mov ebp, 4\n fninit\n"
+		    "3: mov rbx, 0x20fc0\n mov r12d, 66\n"
+		    "1: mov [0x23000], rbx\n " AT "mov rax, [rsi]\n bswap rax\n add r13, rax\n " AT "adc ecx, [rsi+1]\n"
+		    AT "sbb r15, [rsi+r12]\n " AT "movzx edx, word ptr [rsi]\n adc r13, rdx\n " AT "movsx r8, dword ptr [rsi]\n"
+		    "xor r9, r8\n " AT "imul r10, [rsi], 3\n " AT "cmovo r11, [rsi]\n " AT "cmp [rsi], r10\n setc al\n"
+		    AT "test [rsi], r14\n sets ah\n add r15, rax\n " AT "movups xmm1, [rsi]\n paddq xmm2, xmm1\n"
+		    AT "vmovdqu ymm3, [rsi-7]\n " AT "vpaddd ymm4, ymm4, [rsi]\n vpxor ymm5, ymm5, ymm3\n"
+		    AT "movsd xmm6, [rsi]\n " AT "pinsrd xmm7, [rsi+2], 1\n " AT "movq mm0, [rsi]\n paddw mm1, mm0\n emms\n"
+		    AT "fld tbyte ptr [rsi]\n fstp st(0)\n " AT "fild qword ptr [rsi]\n fistp qword ptr [rbx+300]\n"
+		    "add r13, [rbx+300]\n " AT "mov rsp, rsi\n pop r9\n add r13, r9\n mov rsp, 0x24000\n mov rsi, 0x21000\n"
+		    "lea rsi, [rsi+r12-66]\n push [rsi]\n mov [rsi], rdi\n " AT "jmp [r12+0x21000-66]\n hlt\n"
+		    "2: pop [r12+0x21000-66]\n inc rbx\n dec r12\n jnz 1b\n dec ebp\n jnz 3b\n hlt\n");
+
+/* Not aligned. */
+PROGRAM(prog_split_aligned, "mov rbx, 0x20ffd\n mov eax, [rbx]\n mov rsi, rbx\n movaps xmm1, [rsi]\n mov eax, 9\n hlt\n");
+
+/* There is no second page. */
+PROGRAM(prog_split_fault, "mov rbx, 0x3ffffffc\n stc\n sbb eax, eax\n mov r13d, 7\n adc r13, [rbx]\n mov eax, 9\n hlt\n");
+PROGRAM(prog_split_vector, "mov rbx, 0x3fffffe1\n mov eax, 4\n vpaddd ymm1, ymm1, [rbx]\n mov eax, 9\n hlt\n");
+
 /* The second access of several faults, the first has happened; and one that would be checked for nothing. */
 PROGRAM(prog_run_fault, "mov rbx, 0x3fffffe8\n mov rcx, 0x20000\n mov [rcx], rbx\n mov rax, [rcx+8]\n mov edx, 5\n"
 			"mov [rbx], edx\n mov edx, 6\n mov [rbx+8], edx\n mov rdx, [rbx+16]\n mov [rbx+24], rdx\n mov edx, 7\n hlt\n");
@@ -174,7 +201,7 @@ PROGRAM(prog_divide, "mov rbx, 0x20000\n xor edx, edx\n mov eax, 1\n xor ecx, ec
 PROGRAM(prog_forever, "mov rbx, 0x20000\n 1: add rax, [rbx]\n inc rcx\n jmp 1b\n");
 
 struct outcome {
-	uint64_t copied;
+	uint64_t copied, splits;
 	struct x86_state s;
 	uint64_t memory;
 };
@@ -228,6 +255,7 @@ static struct outcome run_in(const struct engine_ops *engine, const uint8_t *cod
 	}
 	engine->state_get(&g.cpus[0]);
 	o.copied = engine == &engine_dbt ? dbt_of(&g.cpus[0])->counters.copied : 0;
+	o.splits = engine == &engine_dbt ? dbt_cpu(&g.cpus[0])->counters.split_reads : 0;
 	o.s = g.cpus[0].s;
 	o.memory = memory_hash(&g);
 	guest_destroy(&g);
@@ -322,6 +350,15 @@ static void run_lea(void **state)
 		guest_destroy(&g);
 		r14 = (uint64_t)(uintptr_t)&canary[2048] - 0x20050; /* the second */
 	}
+}
+
+static void split_loads(void **state)
+{
+	compare(prog_split, prog_split_end, false);
+	compare(prog_split_aligned, prog_split_aligned_end, true);
+	compare(prog_split_fault, prog_split_fault_end, true);
+	compare(prog_split_vector, prog_split_vector_end, true);
+	assert_true(run_in(&engine_dbt, prog_split, prog_split_end, 0).splits > 500);
 }
 
 static void swaps(void **state)
@@ -543,6 +580,8 @@ int main(void)
 		cmocka_unit_test(kicked),	  cmocka_unit_test(deep_stack),
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
+
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
