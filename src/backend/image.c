@@ -106,6 +106,8 @@ static int preallocate_raw(int fd, const struct image_create *c, struct err *e)
 		if (n < 0)
 			return err_errno(e, "cannot write %s", c->path);
 		at += (uint64_t)n;
+		if (c->progress)
+			c->progress(c->opaque, at, c->size);
 	}
 	return 0;
 }

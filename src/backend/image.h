@@ -15,6 +15,8 @@ struct image_create {
 	bool lazy_refcounts, zstd;
 	enum image_preallocation preallocation;
 	bool replace; /* an existing file */
+	void (*progress)(void *opaque, uint64_t done, uint64_t total); /* of a raw image written in full; may be NULL */
+	void *opaque;
 };
 int image_create(const struct image_create *c, struct err *e);
 
@@ -26,6 +28,9 @@ struct image_check {
 	uint64_t leaks, corruptions, errors;      /* errors: could not be looked at */
 	uint64_t leaks_fixed, corruptions_fixed;
 	uint64_t end; /* of what is in use in the file, bytes */
+	/* Told now and then, if not NULL; the caller's. */
+	void (*progress)(void *opaque, uint64_t done, uint64_t total);
+	void *opaque;
 };
 /* Only images of which nobody else has anything open. -EOPNOTSUPP: the format has nothing to check. */
 int image_check(struct block *b, bool repair, struct image_check *out, struct err *e);

@@ -77,6 +77,13 @@ static int check_l2(struct check *c, uint64_t offset, bool active)
 	return changed ? node_write(q->file, offset, c->table, q->cluster_size) : 0;
 }
 
+/* Two walks over the tables of the disk; snapshots are not counted. */
+static void tell(const struct check *c, uint64_t done)
+{
+	if (c->out->progress)
+		c->out->progress(c->out->opaque, done, 2 * c->q->l1_size);
+}
+
 static int check_l1(struct check *c, uint64_t *l1, uint64_t n, bool active)
 {
 	struct qcow2 *q = c->q;
@@ -85,6 +92,8 @@ static int check_l1(struct check *c, uint64_t *l1, uint64_t n, bool active)
 	for (uint64_t i = 0; !r && i < n; i++) {
 		uint64_t offset = l1[i] & OFFSET_MASK;
 
+		if (active)
+			tell(c, i);
 		if (!offset)
 			continue;
 		if (offset & (q->cluster_size - 1) || !count_range(c, offset, q->cluster_size)) {
@@ -203,6 +212,7 @@ static int check_copied(struct check *c, bool *wrong)
 		uint64_t offset = q->l1[i] & OFFSET_MASK;
 		int r;
 
+		tell(c, q->l1_size + i);
 		if (!offset || offset >> q->cluster_bits >= c->n)
 			continue;
 		if (!(q->l1[i] & L2_COPIED) != (c->count[offset >> q->cluster_bits] != 1)) {
@@ -342,7 +352,7 @@ int qcow2_check(struct qcow2 *q, bool fix, struct image_check *out, struct err *
 	bool wrong = false;
 	int r = 0;
 
-	*out = (struct image_check){ .clusters = cluster_up(q, q->n.size) >> q->cluster_bits };
+	*out = (struct image_check){ .progress = out->progress, .opaque = out->opaque, .clusters = cluster_up(q, q->n.size) >> q->cluster_bits };
 	if (c.n > CLUSTERS_MAX)
 		return err_set(e, EFBIG, "%s has too many clusters to check", q->n.path);
 	if (!q->dirty && !q->n.read_only)

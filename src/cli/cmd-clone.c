@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "cli/progress.h"
 #include "cli/run.h"
 #include "cli/thin.h"
 
@@ -27,22 +28,25 @@ static bool belongs_to_run(const char *name)
 	return name[0] == '.' || strstr(name, ".tmp.");
 }
 
-static int copy_range(int from, int to, off_t at, off_t end)
+#define STEP (64u << 20) /* at once, between two looks at the bar */
+
+static int copy_range(int from, int to, off_t at, off_t end, struct progress *bar)
 {
 	off_t in = at, out = at;
 
 	while (in < end) {
-		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - in), 0);
+		ssize_t n = copy_file_range(from, &in, to, &out, MIN((size_t)(end - in), (size_t)STEP), 0);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n ? -1 : 0;
+		progress_add(bar, (uint64_t)n);
 	}
 	return 0;
 }
 
-static int copy_data(int from, int to, off_t size)
+static int copy_data(int from, int to, off_t size, struct progress *bar)
 {
 	off_t at = 0, end;
 
@@ -52,14 +56,14 @@ static int copy_data(int from, int to, off_t size)
 		return -1;
 	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {
 		end = lseek(from, at, SEEK_HOLE);
-		if (end < 0 || copy_range(from, to, at, end))
+		if (end < 0 || copy_range(from, to, at, end, bar))
 			return -1;
 		at = end;
 	}
 	return errno == ENXIO ? fsync(to) : -1;
 }
 
-int file_copy(int from_folder, const char *from_name, int to_folder, const char *to_name, struct err *e)
+int file_copy(int from_folder, const char *from_name, int to_folder, const char *to_name, struct progress *bar, struct err *e)
 {
 	int from _close_ = openat(from_folder, from_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
@@ -70,22 +74,37 @@ int file_copy(int from_folder, const char *from_name, int to_folder, const char 
 	if (from < 0 || fstat(from, &st) || !S_ISREG(st.st_mode))
 		return 0; /* a link, a socket: not the machine's */
 	to = openat(to_folder, to_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (st.st_mode & 0700) | 0600);
-	r = to < 0 || copy_data(from, to, st.st_size) ? err_errno(e, "cannot copy %.200s", from_name) : 0;
+	r = to < 0 || copy_data(from, to, st.st_size, bar) ? err_errno(e, "cannot copy %.200s", from_name) : 0;
 	if (to >= 0)
 		close(to);
 	return r;
 }
 
-int folder_copy(int from, int to, const struct thin *thin, struct err *e)
+static bool is_copied(const char *name, const struct thin *thin)
+{
+	return !belongs_to_run(name) && !(thin && thin_links(thin, name));
+}
+
+int folder_copy(int from, int to, const struct thin *thin, bool quiet, struct err *e)
 {
 	int fd = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
+	struct progress bar;
+	uint64_t total = 0;
+	struct stat st;
 	int r = d ? 0 : err_errno(e, "cannot read the folder");
 
+	while (d && (entry = readdir(d)))
+		if (is_copied(entry->d_name, thin) && !fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			total += (uint64_t)st.st_blocks * 512;
+	if (d)
+		rewinddir(d);
+	progress_start(&bar, "copying", total, quiet);
 	while (!r && (entry = readdir(d)))
-		if (!belongs_to_run(entry->d_name) && !(thin && thin_links(thin, entry->d_name)))
-			r = file_copy(fd, entry->d_name, to, entry->d_name, e);
+		if (is_copied(entry->d_name, thin))
+			r = file_copy(fd, entry->d_name, to, entry->d_name, &bar, e);
+	progress_end(&bar);
 	if (d)
 		closedir(d);
 	else
@@ -96,7 +115,7 @@ int folder_copy(int from, int to, const struct thin *thin, struct err *e)
 struct clone {
 	const struct store_vm *from;
 	struct thin thin; /* --thin */
-	bool is_thin;
+	bool is_thin, quiet;
 };
 
 static int fill(void *opaque, int folder, struct err *e)
@@ -105,7 +124,7 @@ static int fill(void *opaque, int folder, struct err *e)
 	int r = c->is_thin ? thin_link(&c->thin, c->from->fd, folder, e) : 0;
 
 	if (!r)
-		r = folder_copy(c->from->fd, folder, c->is_thin ? &c->thin : NULL, e);
+		r = folder_copy(c->from->fd, folder, c->is_thin ? &c->thin : NULL, c->quiet, e);
 	return r || !c->is_thin ? r : thin_make(&c->thin, folder, 0, e);
 }
 
@@ -181,7 +200,7 @@ int life_clone(const struct life_command *c, struct life_args *a, struct store *
 {
 	char *yaml _free_ = NULL;
 	struct store_vm m;
-	struct clone clone = { .from = &m };
+	struct clone clone = { .from = &m, .quiet = a->quiet };
 	int r = store_vm_open(s, a->words[0], &m, e);
 
 	if (r)

@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "vm/view.h"
 
 #define CTRL_A 1
 
@@ -144,6 +145,7 @@ int life_console(const struct life_command *c, struct life_args *a, struct store
 {
 	struct attached at = { 0 };
 	struct store_vm m;
+	struct view keeper;
 	bool ended;
 	int r = store_vm_open(s, a->words[0], &m, e);
 
@@ -152,10 +154,12 @@ int life_console(const struct life_command *c, struct life_args *a, struct store
 	at.fd = console_connect(&m, e);
 	if (at.fd >= 0) {
 		signal(SIGPIPE, SIG_IGN);
+		view_keep_terminal(&keeper, false);
 		terminal_raw(&at);
 		ended = attach(&at);
 		if (at.terminal) {
 			tcsetattr(STDIN_FILENO, TCSADRAIN, &at.old);
+			view_dispose(&keeper, true);
 			fprintf(stderr, "\nospite: %s '%s'\n", ended ? "the end of" : "left the console of", m.name);
 		}
 		close(at.fd);

@@ -287,44 +287,6 @@ void put_json_string(const char *text)
 	putchar('"');
 }
 
-void progress_start(struct progress *p, const char *what, uint64_t total, bool quiet)
-{
-	*p = (struct progress){ .what = what, .total = MAX(total, 1u), .started = clock_host_now(), .on = !quiet && isatty(STDERR_FILENO) };
-}
-
-void progress_show(struct progress *p, uint64_t done)
-{
-	uint64_t now;
-	double part, seconds;
-	char bar[31];
-
-	if (!p->on)
-		return;
-	now = clock_host_now();
-	if (now - p->shown < 100000000 && done < p->total)
-		return;
-	p->shown = now;
-	p->any = true;
-	part = (double)done / (double)p->total;
-	seconds = (double)(now - p->started) / 1e9;
-	for (unsigned i = 0; i < 30; i++)
-		bar[i] = i < part * 30 ? '#' : '.';
-	bar[30] = 0;
-	fprintf(stderr, "\r%s [%s] %3.0f %%", p->what, bar, part * 100);
-	if (!p->steps)
-		fprintf(stderr, " %7.1f MB/s", seconds > 0 ? (double)done / 1e6 / seconds : 0);
-	if (part > 0.01 && part < 1)
-		fprintf(stderr, " %4.0f s left ", seconds / part - seconds);
-	else
-		fprintf(stderr, "             ");
-}
-
-void progress_end(struct progress *p)
-{
-	if (p->any)
-		fputc('\n', stderr);
-}
-
 /* ---- the verbs */
 
 static int image_make(const struct image_args *a)
@@ -333,12 +295,19 @@ static int image_make(const struct image_args *a)
 				  .backing_format = a->backing_format, .cluster_size = a->cluster_size, .lazy_refcounts = a->lazy,
 				  .zstd = a->zstd, .preallocation = a->preallocation, .replace = a->force };
 	struct err e = { 0 };
+	struct progress bar;
+	int r;
 
 	if (!c.format)
 		return EXIT_OURS;
 	if (!c.size && !c.backing)
 		return cli_fail("how large is the disk? --size 20G");
-	return image_create(&c, &e) ? cli_fail("%s", e.text) : 0;
+	progress_start(&bar, "writing", c.size, a->quiet);
+	c.progress = progress_of;
+	c.opaque = &bar;
+	r = image_create(&c, &e);
+	progress_end(&bar);
+	return r ? cli_fail("%s", e.text) : 0;
 }
 
 static void print_size(const char *what, uint64_t bytes)
@@ -454,14 +423,20 @@ static int image_resize(const struct image_args *a)
 static int image_verify(const struct image_args *a)
 {
 	struct block *b = image_open_file(a, a->file[0], a->format, !a->repair, true, ",repair=off");
-	struct image_check c;
+	struct image_check c = { 0 };
+	struct progress bar;
 	struct err e = { 0 };
 	int r;
 
 	if (!b)
 		return EXIT_OURS;
+	progress_start(&bar, "checking", 0, a->json);
+	bar.steps = true;
+	c.progress = progress_of;
+	c.opaque = &bar;
 	r = image_check(b, a->repair, &c, &e);
 	block_close(b);
+	progress_end(&bar);
 	if (r)
 		return cli_fail("%s", e.text);
 	if (a->json) {

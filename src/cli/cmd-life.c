@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "cli/progress.h"
 #include "cli/run.h"
 #include "ctl/agent.h"
 
@@ -203,17 +204,29 @@ int life_simple(const struct life_command *c, struct life_args *a, struct store 
 	return r;
 }
 
+static void show_saving(void *opaque, const json_t *event)
+{
+	const json_t *data = json_object_get(event, "data");
+
+	if (!strcmp(json_string_value(json_object_get(event, "event")) ?: "", "OSPITE_SAVING"))
+		progress_of(opaque, (uint64_t)json_integer_value(json_object_get(data, "done")),
+			    (uint64_t)json_integer_value(json_object_get(data, "total")));
+}
+
 int life_suspend(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
 {
 	struct store_status st;
+	struct progress bar;
 	struct ctl_peer *p;
 	int r = life_connect(m, &p, e);
 
 	if (r)
 		return r;
+	progress_start(&bar, "saving", 0, a->quiet);
 	r = life_follow(m, p, e);
 	if (!r)
-		r = ctl_call_command(p, "ospite-suspend", NULL, NULL, SAVE_MS, e);
+		r = ctl_call_watching(p, "ospite-suspend", show_saving, &bar, SAVE_MS, e);
+	progress_end(&bar);
 	ctl_disconnect(p);
 	if (r)
 		return err_prefix(e, "machine '%s'", m->name);

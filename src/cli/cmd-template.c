@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "cli/life.h"
+#include "cli/progress.h"
 #include "cli/template.h"
 #include "cli/thin.h"
 
@@ -25,17 +26,24 @@ struct source {
 static int fill(void *opaque, int folder, struct err *e)
 {
 	const struct source *src = opaque;
+	struct progress bar;
+	uint64_t total = 0;
+	struct stat st;
 	int r = 0;
 
 	if (src->templates)
 		return debian_make(folder, src->templates, src->quiet, e);
 	if (src->machine)
-		return folder_copy(src->machine->fd, folder, NULL, e);
+		return folder_copy(src->machine->fd, folder, NULL, src->quiet, e);
+	for (unsigned i = 0; i < src->n; i++)
+		total += stat(src->path[i], &st) ? 0 : (uint64_t)st.st_blocks * 512;
+	progress_start(&bar, "copying", total, src->quiet);
 	for (unsigned i = 0; i < src->n && !r; i++) {
-		r = file_copy(AT_FDCWD, src->path[i], folder, src->name[i], e);
+		r = file_copy(AT_FDCWD, src->path[i], folder, src->name[i], &bar, e);
 		if (!r && faccessat(folder, src->name[i], F_OK, AT_SYMLINK_NOFOLLOW))
 			r = err_set(e, EINVAL, "%.250s is no plain file (a link perhaps)", src->path[i]);
 	}
+	progress_end(&bar);
 	return r;
 }
 
@@ -207,7 +215,7 @@ static int fill_machine(void *opaque, int folder, struct err *e)
 	int r = thin_link(&m->thin, m->template->fd, folder, e);
 
 	if (!r)
-		r = folder_copy(m->template->fd, folder, &m->thin, e);
+		r = folder_copy(m->template->fd, folder, &m->thin, true, e);
 	if (!r)
 		r = thin_make(&m->thin, folder, m->size, e);
 	return r || !m->temporary ? r : store_write(folder, "temporary", "This machine is removed at its end.\n", e);

@@ -222,7 +222,7 @@ static const struct {
 	const char *option, *values;
 } values[] = {
 	{ "format", "raw qcow2 vmdk vdi vhdx" }, { "to-format", "raw qcow2" }, { "backing-format", "raw qcow2" },
-	{ "cache", "writeback writethrough none unsafe" }, { "preallocate", "off metadata falloc full" }, { "compression", "zlib zstd" },
+	{ "cache", "writeback writethrough none unsafe" }, { "preallocation", "off metadata falloc full" }, { "compression", "zlib zstd" },
 	{ "cpu", "host v2 v3 v4" }, { "firmware", "bios uefi @files" }, { "boot", "disk cdrom network disk,cdrom cdrom,disk" },
 	{ "input", "tablet keyboard" }, { "memory-pages", "2M" }, { "serial", "stdio null file: socket:" },
 	{ "debug-console", "stdio null file: socket:" }, { "display", "text vnc none" }, { "uplink", "user tap: bridge:" },

@@ -227,7 +227,6 @@ static int convert_run(struct convert *c)
 		c->what = "flush";
 	}
 	progress_show(&c->bar, c->done);
-	progress_end(&c->bar);
 	return c->error;
 }
 
@@ -281,6 +280,8 @@ int image_convert(const struct image_args *a)
 	block_get_info(c.to, &i);
 	c.must_zero = device && !strcmp(i.format, "raw");
 	progress_start(&c.bar, "converting", c.end, a->quiet);
+	if (!device)
+		progress_unfinished(a->file[1]);
 	if (c.compress && !d.cluster_size) {
 		c.error = -EOPNOTSUPP;
 		c.what = "compress";
@@ -293,6 +294,7 @@ int image_convert(const struct image_args *a)
 	crew_dispose(&c.crew);
 	block_close(c.from);
 	block_close(c.to);
+	progress_end(&c.bar);
 	if (c.error)
 		return cli_fail("cannot %s %s: %s", c.what, !strcmp(c.what, "read") ? a->file[0] : a->file[1], strerrordesc_np(-c.error));
 	return 0;

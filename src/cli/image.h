@@ -5,6 +5,7 @@
 
 #include "backend/image.h"
 #include "cli/cli.h"
+#include "cli/progress.h"
 
 #define IMAGE_FILES 2u
 
@@ -23,17 +24,6 @@ struct block *image_open_file(const struct image_args *a, const char *path, cons
 			      const char *more);
 const char *image_format(const char *path, const char *format);
 void put_json_string(const char *text); /* quoted; NULL is null */
-
-/* A bar on a terminal, nothing elsewhere. */
-struct progress {
-	const char *what;
-	uint64_t total, started, shown;
-	bool on, any;
-	bool steps; /* what is counted is not bytes */
-};
-void progress_start(struct progress *p, const char *what, uint64_t total, bool quiet);
-void progress_show(struct progress *p, uint64_t done);
-void progress_end(struct progress *p);
 
 int image_convert(const struct image_args *a);
 int image_compare(const struct image_args *a);

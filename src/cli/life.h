@@ -104,6 +104,7 @@ int life_console(const struct life_command *c, struct life_args *a, struct store
 int life_logs(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_events(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_stats(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
+int life_top(struct life_args *a, struct store *s, struct err *e);
 int life_screenshot(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_medium(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);
 int life_sendkey(const struct life_command *c, struct life_args *a, struct store *s, struct err *e);

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "cli/saver.h"
 #include "vm/save.h"
 
@@ -12,10 +13,13 @@ static void *saver_thread(void *opaque)
 {
 	struct saver *s = opaque;
 	struct err e = { 0 };
+	struct progress bar;
 	int r = vm_pause(s->vm, &e);
 
 	if (!r) {
-		r = vm_save(s->vm, s->path, &e);
+		progress_start(&bar, "saving", 0, false);
+		r = vm_save_telling(s->vm, s->path, &(struct save_progress){ progress_of, &bar }, &e);
+		progress_end(&bar);
 		if (!r) {
 			fprintf(stderr, "ospite: saved to %s; go on with: ospite run --restore %s\r\n", s->path, s->path);
 			vm_request_end(s->vm, VM_END_USER, 0, "saved");

@@ -213,7 +213,7 @@ static int link_one(int from, int to, const char *name, struct err *e)
 	if (linkat(from, name, to, name, 0)) {
 		if (errno != EXDEV && errno != EPERM && errno != EMLINK && errno != EOPNOTSUPP)
 			return err_errno(e, "cannot link %.200s", name);
-		return file_copy(from, name, to, name, e); /* another file system, or one without links */
+		return file_copy(from, name, to, name, NULL, e); /* another file system, or one without links */
 	}
 	if (fstatat(to, name, &now, AT_SYMLINK_NOFOLLOW) || now.st_ino != st.st_ino || now.st_dev != st.st_dev)
 		return err_set(e, EAGAIN, "%.200s was changed meanwhile", name);

@@ -41,7 +41,8 @@ struct store_vm;
 int source_lock(struct store_vm *m, char **yaml, struct err *e);
 
 /* The rest of a folder is copied, without what belongs to a machine's runs; `thin` may be NULL */
-int folder_copy(int from, int to, const struct thin *thin, struct err *e);
-int file_copy(int from_folder, const char *from, int to_folder, const char *to, struct err *e);
+int folder_copy(int from, int to, const struct thin *thin, bool quiet, struct err *e);
+struct progress;
+int file_copy(int from_folder, const char *from, int to_folder, const char *to, struct progress *bar, struct err *e); /* bar: may be NULL */
 
 #endif

@@ -174,7 +174,13 @@ static int take_reply(json_t *reply, json_t **result, struct err *e)
 	return 0;
 }
 
-static int call_with(struct ctl_peer *p, int fd, const char *name, json_t *arguments, json_t **result, int ms, struct err *e)
+struct watcher {
+	void (*fn)(void *opaque, const json_t *event);
+	void *opaque;
+};
+
+static int call_with(struct ctl_peer *p, int fd, const struct watcher *w, const char *name, json_t *arguments, json_t **result, int ms,
+		     struct err *e)
 {
 	json_t *request = json_pack("{s:s}", "execute", name), *reply = NULL;
 	int64_t end = ms < 0 ? INT64_MAX : now_ms() + ms;
@@ -191,6 +197,8 @@ static int call_with(struct ctl_peer *p, int fd, const char *name, json_t *argum
 		r = receive(p, &reply, end, e);
 		if (r || !json_object_get(reply, "event"))
 			break;
+		if (w)
+			w->fn(w->opaque, reply);
 		json_decref(reply);
 	}
 	if (r)
@@ -202,12 +210,17 @@ static int call_with(struct ctl_peer *p, int fd, const char *name, json_t *argum
 
 int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, json_t **result, int ms, struct err *e)
 {
-	return call_with(p, -1, name, arguments, result, ms, e);
+	return call_with(p, -1, NULL, name, arguments, result, ms, e);
+}
+
+int ctl_call_watching(struct ctl_peer *p, const char *name, void (*fn)(void *opaque, const json_t *event), void *opaque, int ms, struct err *e)
+{
+	return call_with(p, -1, &(struct watcher){ fn, opaque }, name, NULL, NULL, ms, e);
 }
 
 int ctl_bring(struct ctl_peer *p, const char *name, int fd, int ms, struct err *e)
 {
-	int r = call_with(p, fd, "add-fd", json_pack("{s:s}", "opaque", name), NULL, ms, e);
+	int r = call_with(p, fd, NULL, "add-fd", json_pack("{s:s}", "opaque", name), NULL, ms, e);
 
 	return r == -EPIPE || r == -ETIMEDOUT ? r : 0;
 }

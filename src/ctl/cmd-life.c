@@ -71,16 +71,43 @@ int ctl_inject_nmi(struct ctl_call *call, struct err *e)
 	return r;
 }
 
+#define TELL_US 200000
+
+struct telling {
+	struct ctl *ctl;
+	int64_t last;
+};
+
+/* Clients are told while the command is underway: this is the control's own thread. */
+static void tell(void *opaque, uint64_t done, uint64_t total)
+{
+	struct telling *t = opaque;
+	struct timespec now;
+	int64_t us;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+	if (!t->last)
+		t->last = us;
+	if (us - t->last < TELL_US)
+		return;
+	t->last = us;
+	ctl_event(t->ctl, "OSPITE_SAVING", json_pack("{s:I,s:I}", "done", (json_int_t)done, "total", (json_int_t)total));
+	ctl_events_now(t->ctl);
+}
+
 /* Paused, and saved; on failure it goes on if it was running. */
 static int save_to(struct ctl_call *call, const char *path, struct err *e)
 {
+	struct telling telling = { .ctl = call->ctl };
+	const struct save_progress progress = { tell, &telling };
 	struct vm *vm = call->ctl->config.vm;
 	bool running = vm_state_now(vm) == VM_RUNNING;
 	int r = vm_pause(vm, e);
 
 	if (r)
 		return r;
-	r = vm_save(vm, path, e);
+	r = vm_save_telling(vm, path, &progress, e);
 	if (r && running)
 		vm_resume(vm, NULL);
 	return r;

@@ -259,6 +259,13 @@ static void client_ready(void *opaque, uint32_t events)
 	client_settle(k);
 }
 
+void ctl_events_now(struct ctl *c)
+{
+	events_deliver(c);
+	for (struct ctl_client *k = c->clients; k; k = k->next)
+		client_flush(k);
+}
+
 static void events_send(void *opaque)
 {
 	struct ctl *c = opaque;

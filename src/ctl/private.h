@@ -134,6 +134,8 @@ struct ctl {
 	unsigned pointer_x, pointer_y, pointer_buttons;
 };
 
+/* Sends what has happened so far, as far as clients take it at once; the control's thread. A client that fails is freed later. */
+void ctl_events_now(struct ctl *c);
 const char *ctl_state_name(struct vm *vm); /* QMP's RunState */
 
 /* cmd-block.c: any thread; see pc_disks_on_error */

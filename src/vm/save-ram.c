@@ -57,6 +57,9 @@ struct pack {
 		ZSTD_CCtx *z;
 	} thread[THREADS_MAX];
 	unsigned threads;
+	void (*told)(void *opaque, uint64_t done, uint64_t total);
+	void *opaque;
+	uint64_t size;
 };
 
 static void *pack_some(void *opaque)
@@ -94,6 +97,8 @@ static int pack_write(struct pack *p, struct state_writer *w, struct err *e)
 		if (!r)
 			r = state_writer_add(w, c->stored == c->len ? p->ram + c->at : c->out, c->stored, e);
 	}
+	if (p->told && p->count)
+		p->told(p->opaque, p->piece[p->count - 1].at + p->piece[p->count - 1].len, p->size);
 	p->count = 0;
 	return r;
 }
@@ -166,7 +171,7 @@ static int pack_range(struct pack *p, uint64_t at, uint64_t stop, struct state_w
 	return r;
 }
 
-int save_ram_write(struct mem *m, struct state_writer *w, struct err *e)
+int save_ram_write(struct mem *m, struct state_writer *w, void (*told)(void *opaque, uint64_t done, uint64_t total), void *opaque, struct err *e)
 {
 	struct ram_header h = { .size = mem_ram_size(m) };
 	struct pack *p = calloc(1, sizeof(*p));
@@ -174,6 +179,9 @@ int save_ram_write(struct mem *m, struct state_writer *w, struct err *e)
 
 	if (!p)
 		return err_set(e, ENOMEM, "no memory to save guest memory");
+	p->told = told;
+	p->opaque = opaque;
+	p->size = h.size;
 	r = pack_init(p, m, e);
 	if (!r)
 		r = state_writer_begin(w, "RAM", e);

@@ -6,7 +6,8 @@
 #include "mem/mem.h"
 #include "state/file.h"
 
-int save_ram_write(struct mem *m, struct state_writer *w, struct err *e); /* a whole section */
+/* A whole section. `told`, if not NULL, of bytes looked at. */
+int save_ram_write(struct mem *m, struct state_writer *w, void (*told)(void *opaque, uint64_t done, uint64_t total), void *opaque, struct err *e);
 int save_ram_read(struct mem *m, struct state_reader *r, struct err *e);  /* RAM is still all zero */
 
 #endif

@@ -138,6 +138,11 @@ static int save_devices(struct vm *vm, struct state_buf *b, struct err *e)
 
 int vm_save(struct vm *vm, const char *path, struct err *e)
 {
+	return vm_save_telling(vm, path, &(struct save_progress){ NULL, NULL }, e);
+}
+
+int vm_save_telling(struct vm *vm, const char *path, const struct save_progress *progress, struct err *e)
+{
 	static int (*const part[])(struct vm *, struct state_buf *, struct err *) = { save_meta, save_cpus, save_devices };
 	static const char *const tag[] = { "META", "CPUS", "DEVICES" };
 	struct state_writer *w;
@@ -164,7 +169,7 @@ int vm_save(struct vm *vm, const char *path, struct err *e)
 		state_buf_dispose(&b);
 	}
 	if (!r)
-		r = save_ram_write(vm->machine.mem, w, e);
+		r = save_ram_write(vm->machine.mem, w, progress->fn, progress->opaque, e);
 	if (!r)
 		r = state_writer_commit(w, e);
 	state_writer_close(w);

@@ -337,9 +337,8 @@ static void close_all_but(int a, int b, const int keep[3])
 	}
 }
 
-static _Noreturn void keeper(struct view *v, int fd, pid_t machine)
+static _Noreturn void keeper(struct view *v, int fd, pid_t machine, const struct termios *before)
 {
-	struct termios before;
 	const char *wrong;
 	char answer[200], word;
 	bool clean = false;
@@ -348,8 +347,6 @@ static _Noreturn void keeper(struct view *v, int fd, pid_t machine)
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	close_all_but(fd, v->terminal, v->keep);
 	setsid(); /* no signal of the terminal's reaches it */
-	if (v->terminal >= 0 && tcgetattr(v->terminal, &before))
-		v->terminal = -1;
 	while (read(fd, &word, 1) == 1) {
 		if (word == KEEPER_CLEAN)
 			clean = true;
@@ -363,7 +360,7 @@ static _Noreturn void keeper(struct view *v, int fd, pid_t machine)
 			drop_all();
 	}
 	if (v->terminal >= 0 && !clean)
-		terminal_restore(v, &before);
+		terminal_restore(v, before);
 	if (clean && v->after)
 		v->after(v->opaque);
 	_exit(0);
@@ -385,14 +382,17 @@ static bool fix_folders(struct view *v)
 static int keeper_start(struct view *v, struct err *e)
 {
 	pid_t machine = getpid();
+	struct termios before; /* asked for here: the keeper might come too late */
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_errno(e, "cannot make a socket");
+	if (v->terminal >= 0 && tcgetattr(v->terminal, &before))
+		v->terminal = -1;
 	fflush(NULL);
 	v->keeper = fork();
 	if (!v->keeper)
-		keeper(v, pair[0], machine);
+		keeper(v, pair[0], machine, &before);
 	close(pair[0]);
 	v->fd = pair[1];
 	return v->keeper < 0 ? err_errno(e, "cannot make a process") : 0;
@@ -414,6 +414,18 @@ int view_begin(struct view *v, struct err *e)
 	if (user)
 		drop_all();
 	return r;
+}
+
+void view_keep_terminal(struct view *v, bool full_screen)
+{
+	view_init(v);
+	if (!isatty(STDIN_FILENO))
+		return;
+	v->stay = true;
+	v->terminal = STDIN_FILENO;
+	v->full_screen = full_screen;
+	if (view_begin(v, NULL))
+		v->fd = -1; /* it does without */
 }
 
 int view_enter(struct view *v, struct err *e)

@@ -57,6 +57,12 @@ int view_enter(struct view *v, struct err *e);
 /* The machine has ended; `clean`: as it should, and `after` is to be called. */
 void view_dispose(struct view *v, bool clean);
 
+/*
+ * For a command that changes its terminal: the keeper alone, which puts it right should the command be killed. Before it is changed; does
+ * nothing where standard input is no terminal. view_dispose ends it.
+ */
+void view_keep_terminal(struct view *v, bool full_screen);
+
 /* Whether this host lets us have a view; for `doctor`. 0, or -errno with e set. */
 int view_probe(struct err *e);
 

@@ -43,6 +43,13 @@ restored() {
 	see "$1" 'line-mode=1'
 	keys "$1" "stty -a | grep -q -e ' echo ' -e '^echo ' && stty -a | grep -q -e ' opost' -e '^opost' && echo tty=\$((40+2)); clear" Enter
 }
+# The terminal is in line mode: somebody has put it right; what is typed before would be for nobody.
+lines() {
+	tty=$(t display-message -p -t "$1" '#{pane_tty}')
+	i=0
+	until stty -F "$tty" -a | tr ' ' '\n' | grep -qx 'icanon;*' || [ $i = 600 ]; do i=$((i + 1)); sleep 0.1; done
+	[ $i != 600 ] || { failed=$((failed + 1)); echo "FAILED: the terminal of $1 stays raw"; }
+}
 t new-session -d -s s -x 100 -y 30 "env PS1='prompt> ' sh" || { echo "skipped: tmux does not start here"; exit 77; }
 t set-option -g history-limit 5000 >/dev/null
 t split-window -t s -v "env PS1='prompt> ' sh"
@@ -70,7 +77,8 @@ see $b 'h123'
 # killed: the command by its number, then the machine
 kill -9 "$(child $b)"
 see $b 'Killed'
-keys $b 'stty sane; clear' C-j # nobody but its user can put the terminal right then: Enter is no line's end
+lines $b
+restored $b
 keys $b "$ospite console one" Enter
 see $b 'h123'
 kill -9 "$(o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')"
@@ -106,7 +114,7 @@ see $a 'left the console'
 restored $a
 
 # run in the terminal, left by Ctrl-A X; and killed
-for how in leave kill; do
+for how in leave kill KILL; do
 	keys $b clear Enter
 	keys $b "$ospite run --engine interp --memory 4M --kernel echo.bin --quiet" Enter
 	keys $b h c
@@ -116,18 +124,52 @@ for how in leave kill; do
 		see $b 'prompt> *$'
 		restored $b
 	else
-		kill -TERM "$(child $b)"
+		[ $how = KILL ] || how=TERM
+		kill -$how "$(child $b)"
+		lines $b
 		see $b 'prompt> *$'
 		restored $b
 	fi
 done
+# top and a screen in the terminal, killed: the other screen is left too
+keys $a clear Enter
+keys $a "$ospite top" Enter
+see $a 'RESIDENT'
+kill -9 "$(child $a)"
+lines $a # the shell's words may have gone with the other screen
+restored $a
+keys $a "$ospite run --engine interp --memory 4M --kernel echo.bin --quiet --display text" Enter
+i=0
+until [ "$(t display-message -p -t $a '#{alternate_on}')" = 1 ] || [ $i = 300 ]; do i=$((i + 1)); sleep 0.1; done
+kill -9 "$(child $a)"
+lines $a
+keys $a '' Enter
+see $a 'prompt> *$'
+[ "$(t display-message -p -t $a '#{alternate_on}')" = 0 ] || { failed=$((failed + 1)); echo "FAILED: the other screen stays"; }
+restored $a
 
 # progress on a terminal, none where there is none
 truncate -s 64M big.raw
 dd if=/dev/urandom of=big.raw bs=1M count=48 conv=notrunc 2>/dev/null
 keys $b clear Enter
-keys $b "$ospite image convert big.raw big.qcow2 && echo con\$((1))verted" Enter
+keys $b "$ospite image convert --compress big.raw big.qcow2 && echo con\$((1))verted" Enter
 see $b 'con1verted'
+see $b 'converting \[#+\] 100 %'
+# Ctrl-C: the terminal as it was; half a converted image goes
+keys $b clear Enter
+keys $b "$ospite image create --size 3G --preallocation full full.raw" Enter
+see $b 'writing \[#+[.]*\] +[0-9]+ %'
+keys $b C-c
+see $b 'prompt> *$'
+restored $b
+rm -f full.raw
+keys $b clear Enter
+keys $b "$ospite image convert --compress big.raw half.qcow2" Enter
+see $b 'converting \[#+[.]*\] +[0-9]+ %'
+keys $b C-c
+see $b 'prompt> *$'
+restored $b
+[ ! -e half.qcow2 ] || { failed=$((failed + 1)); echo "FAILED: half an image stays"; }
 o image convert big.raw other.qcow2 >out 2>&1 </dev/null
 if grep -q "$(printf '\r')" out; then failed=$((failed + 1)); echo "FAILED: progress in a file"; fi
 echo "$passed passed, $failed failed"
