@@ -227,6 +227,12 @@ int image_create(const struct image_create *c, struct err *e)
 
 int image_check(struct block *b, bool repair, struct image_check *out, struct err *e)
 {
+	out->progress = NULL;
+	return image_check_telling(b, repair, out, e);
+}
+
+int image_check_telling(struct block *b, bool repair, struct image_check *out, struct err *e)
+{
 	struct qcow2 *q = qcow2_in(b);
 	int r;
 

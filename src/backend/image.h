@@ -28,12 +28,14 @@ struct image_check {
 	uint64_t leaks, corruptions, errors;      /* errors: could not be looked at */
 	uint64_t leaks_fixed, corruptions_fixed;
 	uint64_t end; /* of what is in use in the file, bytes */
-	/* Told now and then, if not NULL; the caller's. */
+	/* of image_check_telling */
 	void (*progress)(void *opaque, uint64_t done, uint64_t total);
 	void *opaque;
 };
 /* Only images of which nobody else has anything open. -EOPNOTSUPP: the format has nothing to check. */
 int image_check(struct block *b, bool repair, struct image_check *out, struct err *e);
+/* The same; out->progress, unless NULL, is called with out->opaque now and then. */
+int image_check_telling(struct block *b, bool repair, struct image_check *out, struct err *e);
 
 struct image_snapshot {
 	const char *id, *name;

@@ -267,7 +267,7 @@ static const struct node_ops qcow2_ops = {
 
 static int qcow2_load(struct qcow2 *q, const struct blk_spec *s, unsigned depth, struct err *e)
 {
-	struct image_check found;
+	struct image_check found = { 0 };
 	int r = node_read(q->file, 0, q->head, 512);
 
 	if (r)

@@ -434,7 +434,7 @@ static int image_verify(const struct image_args *a)
 	bar.steps = true;
 	c.progress = progress_of;
 	c.opaque = &bar;
-	r = image_check(b, a->repair, &c, &e);
+	r = image_check_telling(b, a->repair, &c, &e);
 	block_close(b);
 	progress_end(&bar);
 	if (r)
