@@ -153,8 +153,10 @@ static void stack_emit(struct tr *t, int32_t offset)
 static void slow_emit(struct tr *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
-	unsigned kind = insn_masked(&t->insn[k->idx]) ? SLOW_INTERP : k->kind;
+	unsigned kind = k->kind;
 
+	if (insn_masked(&t->insn[k->idx]))
+		kind = kind == SLOW_READ ? SLOW_MASKED : SLOW_INTERP;
 	emit_label_here(e, k->from);
 	if (k->rbp)
 		emit_mov(e, S0, RBP);

@@ -188,7 +188,8 @@ static bool slow_fault(struct cpu *c, uint64_t ea, unsigned size, uint64_t *resu
 	return true;
 }
 
-static const uint64_t *page_read(struct cpu *c, uint64_t page)
+/* Where the guest's page may be read; fill: or make it so. */
+static const uint64_t *page_read(struct cpu *c, uint64_t page, bool fill)
 {
 	const struct tlb_table *t = c->tlb.data;
 	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
@@ -196,7 +197,7 @@ static const uint64_t *page_read(struct cpu *c, uint64_t page)
 
 	if ((uint64_t)((int64_t)(page << 16) >> 16) != page)
 		return NULL;
-	if (t->read_tag[i] != page && (t == c->tlb.none || tlb_fill(c, page, ACCESS_READ, c->tlb.mode, &where)))
+	if (t->read_tag[i] != page && (!fill || t == c->tlb.none || tlb_fill(c, page, ACCESS_READ, c->tlb.mode, &where)))
 		return NULL;
 	return (const uint64_t *)(uintptr_t)(page + t->addend[i]);
 }
@@ -220,9 +221,10 @@ static uint64_t behind_check(const struct dbt *d, const struct block *b, unsigne
 /*
  * A load that crosses a page: from a copy of both pages' ends, laid out as the guest has them (alignment is the instruction's
  * business). The instruction goes on behind its check with an addend that leads there. Copies of unaligned blocks do this at
- * every page; through the interpreter it took 100 ns, most of it for the vector registers.
+ * every page; through the interpreter it took 100 ns, most of it for the vector registers. What may leave out parts must not have
+ * pages walked to (and marked) for their sake: both are in the TLB, or the interpreter sees to it.
  */
-static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea)
+static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea, bool fill)
 {
 	struct dbt_hot *h = dbt_hot(c);
 	const struct dbt *d = dbt_cpu(c)->d;
@@ -231,8 +233,8 @@ static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, u
 
 	if (mode_32bit(b->mode) || b->nswaps || d->watch)
 		return 0;
-	from[0] = page_read(c, ea & ~0xfffull);
-	from[1] = page_read(c, second);
+	from[0] = page_read(c, ea & ~0xfffull, fill);
+	from[1] = page_read(c, second, fill);
 	at = from[0] && from[1] ? behind_check(d, b, idx) : 0;
 	if (!at)
 		return 0;
@@ -351,13 +353,13 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 		dc->counters.slow_paths++;
 		if (once && kind != SLOW_INTERP)
 			return slow_once(c, b, idx);
-		if (kind == SLOW_INTERP)
-			return slow_interp(c, b, idx);
-		if (kind == SLOW_READ && (ea & 0xfff) > 4096 - size) {
-			resume = read_split(c, b, idx, ea);
+		if ((kind == SLOW_READ || kind == SLOW_MASKED) && (ea & 0xfff) > 4096 - size) {
+			resume = read_split(c, b, idx, ea, kind == SLOW_READ);
 			if (resume)
 				return resume;
 		}
+		if (kind == SLOW_INTERP || kind == SLOW_MASKED)
+			return slow_interp(c, b, idx);
 		r = fill(c, b->mode, ea, size, kind == SLOW_WRITE);
 		if (r == CPU_FAULT && slow_fault(c, ea, size, &resume))
 			return resume;

@@ -128,6 +128,16 @@ PROGRAM(prog_split, "mov rbx, 0x20fc0\n mov r12d, 64\n mov r14, 0x9e3779b97f4a7c
 		    "lea rsi, [rsi+r12-66]\n push [rsi]\n mov [rsi], rdi\n " AT "jmp [r12+0x21000-66]\n hlt\n"
 		    "2: pop [r12+0x21000-66]\n inc rbx\n dec r12\n jnz 1b\n dec ebp\n jnz 3b\n hlt\n");
 
+/* What an opmask leaves out, with both pages there, and with the second missing for what is left out, then for what is not. */
+PROGRAM(prog_split_masked, "mov rbx, 0x20fc0\n mov r12d, 64\n mov r14, 0x9e3779b97f4a7c15\n"
+			   "0: mov [rbx+r12*2], r14\n imul r14, r14, 77\n dec r12\n jnz 0b\n mov r12d, 66\n"
+			   "1: mov [0x23000], rbx\n imul r14, r14, 77\n kmovq k1, r14\n cmp r12, 33\n"
+			   AT "vmovdqu8 zmm1{k1}{z}, [rsi]\n adc r13, 1\n vpaddb zmm2, zmm2, zmm1\n " AT "vpcmpub k2{k1}, zmm2, [rsi], 1\n"
+			   "kmovq rax, k2\n sbb r13, rax\n " AT "vpexpandd zmm3{k1}, [rsi]\n vpxord zmm4, zmm4, zmm3\n"
+			   "inc rbx\n dec r12\n jnz 1b\n vmovdqu64 [0x24000], zmm4\n mov rbx, 0x3fffffe0\n mov eax, 0xffff\n"
+			   "kmovq k1, rax\n mov rsi, rbx\n vmovdqu8 zmm1{k1}{z}, [rsi]\n mov eax, 3\n kxnorq k1, k1, k1\n mov rsi, rbx\n"
+			   "vmovdqu8 zmm1{k1}{z}, [rsi]\n mov eax, 4\n hlt\n");
+
 /* Not aligned. */
 PROGRAM(prog_split_aligned, "mov rbx, 0x20ffd\n mov eax, [rbx]\n mov rsi, rbx\n movaps xmm1, [rsi]\n mov eax, 9\n hlt\n");
 
@@ -238,14 +248,17 @@ static void start(struct guest *g, const struct engine_ops *engine, unsigned cpu
 }
 
 /* again: how often to go on behind a HLT, with the vector registers put by */
-static struct outcome run_in(const struct engine_ops *engine, const uint8_t *code, const uint8_t *end, unsigned again)
+static struct outcome run_as(const struct engine_ops *engine, const char *model, const uint8_t *code, const uint8_t *end, unsigned again)
 {
 	struct outcome o;
 	struct guest g;
+	struct err e;
 
-	start(&g, engine, 1);
+	assert_int_equal(guest_create_as(&g, 1, engine, model, &e), 0);
 	guest_long(&g, 0);
 	fp_on(&g.cpus[0]);
+	if (g.model.has_avx512)
+		g.cpus[0].s.xcr0 = 0xe7;
 	engine->state_set(&g.cpus[0]);
 	guest_load(&g, GUEST_CODE, code, (uint64_t)(end - code));
 	assert_int_equal(guest_run(&g, 0), STOP_HLT);
@@ -262,9 +275,14 @@ static struct outcome run_in(const struct engine_ops *engine, const uint8_t *cod
 	return o;
 }
 
-static void compare_again(const uint8_t *code, const uint8_t *end, bool faults, unsigned again)
+static struct outcome run_in(const struct engine_ops *engine, const uint8_t *code, const uint8_t *end, unsigned again)
 {
-	struct outcome want = run_in(&engine_interp, code, end, again), got = run_in(&engine_dbt, code, end, again);
+	return run_as(engine, "v3", code, end, again);
+}
+
+static void compare_as(const char *model, const uint8_t *code, const uint8_t *end, bool faults, unsigned again)
+{
+	struct outcome want = run_as(&engine_interp, model, code, end, again), got = run_as(&engine_dbt, model, code, end, again);
 
 	for (unsigned n = 0; n < 16; n++)
 		assert_int_equal(want.s.gpr[n], got.s.gpr[n]);
@@ -277,6 +295,11 @@ static void compare_again(const uint8_t *code, const uint8_t *end, bool faults, 
 		assert_memory_equal(want.s.v[n].b, got.s.v[n].b, 32);
 	assert_int_equal(want.s.fpu.sw, got.s.fpu.sw);
 	assert_int_equal(want.s.fpu.tag, got.s.fpu.tag);
+}
+
+static void compare_again(const uint8_t *code, const uint8_t *end, bool faults, unsigned again)
+{
+	compare_as("v3", code, end, faults, again);
 }
 
 static void compare(const uint8_t *code, const uint8_t *end, bool faults)
@@ -355,6 +378,10 @@ static void run_lea(void **state)
 static void split_loads(void **state)
 {
 	compare(prog_split, prog_split_end, false);
+	if (__builtin_cpu_supports("avx512bw")) {
+		compare_as("host", prog_split_masked, prog_split_masked_end, true, 0);
+		assert_true(run_as(&engine_dbt, "host", prog_split_masked, prog_split_masked_end, 0).splits > 100);
+	}
 	compare(prog_split_aligned, prog_split_aligned_end, true);
 	compare(prog_split_fault, prog_split_fault_end, true);
 	compare(prog_split_vector, prog_split_vector_end, true);
