@@ -4,6 +4,7 @@
  * Built with general registers only, and careful to save the guest's vector and x87 registers before calling what is not.
  */
 #include "engine/dbt/quick.h"
+#include "engine/dbt/translate.h"
 #include "x86/event.h"
 #include "x86/tlb-fill.h"
 
@@ -169,16 +170,39 @@ static int fill(struct cpu *c, uint32_t mode, uint64_t ea, unsigned size, bool w
 	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where);
 }
 
+/* Does it make all of its access, and raises nothing else first? What the interpreter is to find out: false. */
+static bool faults_plainly(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea, unsigned size)
+{
+	const struct insn *i = insn_of_live(c, b, idx);
+
+	if (!i || i->class == CLASS_X87 || i->flags & (INSN_MMX | INSN_VSIB) || (size >= 16 && ea & (size - 1)))
+		return false;
+	switch (i->op) {
+	case OP_MASKMOVDQU:
+	case OP_MASKMOVQ:
+	case OP_VMASKMOVDQU:
+	case OP_VMASKMOVPS:
+	case OP_VMASKMOVPD:
+	case OP_VPMASKMOVD:
+	case OP_VPMASKMOVQ:
+		return false;
+	default:
+		return !insn_masked(i);
+	}
+}
+
 /*
  * cpu->fault is that of the only access which the instruction makes there, none of it has happened: to the handler, with the vector
- * registers where they are. What is not aligned may have to fault in another way first. False: not done.
+ * registers where they are. False: not done.
  */
-static bool slow_fault(struct cpu *c, uint64_t ea, unsigned size, uint64_t *resume)
+static bool slow_fault(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea, unsigned size, uint64_t *resume)
 {
+	const struct cpu_fault f = c->fault;
 	struct dbt_cpu *dc = dbt_cpu(c);
 
-	if (dc->d->watch || (size >= 16 && ea & (size - 1)))
+	if (dc->d->watch || !faults_plainly(c, b, idx, ea, size))
 		return false;
+	c->fault = f;
 	c->s.rflags = flags_from_m(c->s.rflags, dbt_hot(c)->flags);
 	if (!event_fault_quick(c))
 		return false;
@@ -361,7 +385,7 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 		if (kind == SLOW_INTERP || kind == SLOW_MASKED)
 			return slow_interp(c, b, idx);
 		r = fill(c, b->mode, ea, size, kind == SLOW_WRITE);
-		if (r == CPU_FAULT && slow_fault(c, ea, size, &resume))
+		if (r == CPU_FAULT && slow_fault(c, b, idx, ea, size, &resume))
 			return resume;
 		if (r != CPU_OK)
 			return slow_interp(c, b, idx);
