@@ -25,7 +25,8 @@ static void each_command(void (*fn)(const char *name, const char *usage, const c
 				    bool machines))
 {
 	for (const struct command *c = commands; c->name; c++)
-		fn(c->name, usage_of(c->name), c->help, !strcmp(c->name, "run") || !strcmp(c->name, "create") ? run_options : none, false);
+		fn(c->name, usage_of(c->name), c->help, !strcmp(c->name, "run") || !strcmp(c->name, "create") ? run_options :
+		   !strcmp(c->name, "engines") ? engines_options : none, false);
 	for (const struct life_command *c = life_commands; c->name; c++)
 		fn(c->name, c->usage, c->help, c->options, c->max > 0);
 }

@@ -166,7 +166,7 @@ static int set_read_only(void *into, const char *v, struct err *e)
 
 #define FORMAT { "format", "FORMAT", "raw, qcow2, vmdk, vdi, vhdx; without, what the name ends with", set_format }
 #define JSON { "json", NULL, "print JSON", set_json }
-#define QUIET { "quiet", NULL, "no progress bar", set_quiet }
+#define QUIET { "quiet", NULL, "no progress bar, no words", set_quiet }
 #define END { NULL, NULL, NULL, NULL }
 #define LAYOUT \
 	{ "cluster-size", "SIZE", "of qcow2, 512 to 2M; 64k unless given", set_cluster_size }, \
@@ -470,6 +470,7 @@ static int image_verify(const struct image_args *a)
 static int image_snapshots(const struct image_args *a)
 {
 	bool change = a->make || a->apply || a->delete;
+	struct image_snapshot none;
 	struct block *b = image_open_file(a, a->file[0], a->format, !change, true, "");
 	struct err e = { 0 };
 	int r = 0;
@@ -487,6 +488,8 @@ static int image_snapshots(const struct image_args *a)
 		putchar('\n');
 	} else if (!r && !change) {
 		print_snapshots(b);
+		if (!image_snapshot_get(b, 0, &none))
+			puts("no snapshots");
 	}
 	block_close(b);
 	return r ? cli_fail("%s", e.text) : 0;

@@ -238,14 +238,52 @@ int life_suspend(const struct life_command *c, struct life_args *a, struct store
 	return r;
 }
 
+#define NAP_US 200000 /* between two looks, in the end */
+
+static bool agent_there(struct store_vm *m)
+{
+	json_t *machine = NULL;
+	struct ctl_peer *p;
+	bool there = false;
+
+	if (life_connect(m, &p, NULL))
+		return false;
+	if (!ctl_call_command(p, "ospite-query-machine", NULL, &machine, ANSWER_MS, NULL))
+		there = json_is_true(json_object_get(machine, "agent"));
+	json_decref(machine);
+	ctl_disconnect(p);
+	return there;
+}
+
+static int wait_until(const struct life_args *a, struct store_vm *m, struct err *e)
+{
+	int64_t end = a->time == UINT64_MAX ? INT64_MAX : life_now_ms() + (int64_t)a->time * 1000;
+	const char *now = "?";
+
+	for (useconds_t nap = 5000;; nap = MIN(nap * 2, (useconds_t)NAP_US)) {
+		struct store_status st;
+		int r = store_vm_status(m, &st, e);
+
+		if (r)
+			return r;
+		now = life_state(m, &st);
+		if (!strcmp(a->until, "agent") ? agent_there(m) : !strcmp(a->until, now))
+			return 0;
+		if (life_now_ms() >= end)
+			return err_set(e, ETIMEDOUT, "machine '%s' is %s, not '%s', after %llu seconds", m->name, now, a->until,
+				       (unsigned long long)a->time);
+		usleep(nap);
+	}
+}
+
 int life_wait(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
 {
 	struct store_status st;
-	int r = store_vm_wait(m, a->time == UINT64_MAX ? -1 : (int64_t)a->time * 1000, e);
+	int r = a->until ? wait_until(a, m, e) : store_vm_wait(m, a->time == UINT64_MAX ? -1 : (int64_t)a->time * 1000, e);
 
 	if (!r)
 		r = store_vm_status(m, &st, e);
-	if (!r && !a->quiet)
+	if (!r && !a->quiet && !a->until)
 		printf("%d\n", st.exit_status);
 	return r;
 }

@@ -8,9 +8,9 @@
 #include <unistd.h>
 #include "cli/life.h"
 
-static int show(json_t *disks)
+static int show(json_t *disks, bool json)
 {
-	json_t *one;
+	json_t *rows = json_array(), *one;
 	size_t i;
 
 	json_array_foreach(disks, i, one)
@@ -18,9 +18,16 @@ static int show(json_t *disks)
 		json_t *inserted = json_object_get(one, "inserted");
 		const char *file = json_string_value(json_object_get(inserted, "file"));
 
-		if (json_is_true(json_object_get(one, "removable")))
+		if (!json_is_true(json_object_get(one, "removable")))
+			continue;
+		if (json)
+			json_array_append_new(rows, json_pack("{s:O,s:s?}", "drive", json_object_get(one, "device"), "file", file));
+		else
 			printf("%s: %s\n", json_string_value(json_object_get(one, "device")), file ? file : "no medium");
 	}
+	if (json)
+		print_json(rows);
+	json_decref(rows);
 	return 0;
 }
 
@@ -78,7 +85,7 @@ int life_medium(const struct life_command *c, struct life_args *a, struct store 
 	if (r)
 		return r;
 	if (!a->eject && a->nwords == 1) {
-		r = show(disks);
+		r = show(disks, a->json);
 	} else {
 		r = drive_of(a, disks, &drive, e);
 		if (!r)

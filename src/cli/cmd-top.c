@@ -121,7 +121,7 @@ int life_top(struct life_args *a, struct store *s, struct err *e)
 		{ "memory", "MEMORY", true }, { "read", "DISK READ/s", true }, { "written", "WRITTEN/s", true }, { "received", "NET IN/s", true },
 		{ "sent", "OUT/s", true }, { NULL },
 	};
-	bool live = !a->once && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+	bool live = !a->once && !a->json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
 	json_t *before = json_object(), *rows;
 	struct termios old, raw;
@@ -147,7 +147,7 @@ int life_top(struct life_args *a, struct store *s, struct err *e)
 			printf("ospite top: %zu running; q leaves\n\n", json_array_size(rows));
 		}
 		if (live || round)
-			table_print(rows, columns, false);
+			table_print(rows, columns, a->json);
 		json_decref(rows);
 		fflush(stdout);
 		if (live && poll(p, 2, round ? 1000 : 200) > 0 && (p[1].revents || read(STDIN_FILENO, &key, 1) != 1))

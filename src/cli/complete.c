@@ -228,7 +228,7 @@ static const struct {
 	{ "debug-console", "stdio null file: socket:" }, { "display", "text vnc none" }, { "uplink", "user tap: bridge:" },
 	{ "cdrom", "none @files" }, { "root", "@folders" }, { "view", "@folders" }, { "share", "@folders" }, { "save-to", "@files" },
 	{ "restore", "@files" }, { "control", "@files" }, { "log", "@files" }, { "limit-in", "" }, { "firmware-vars", "@files" },
-	{ "cpu-weight", "none" }, { "cpu-quota", "none" }, { "memory-max", "none" },
+	{ "until", "running paused suspended inactive crashed agent" }, { "cpu-weight", "none" }, { "cpu-quota", "none" }, { "memory-max", "none" },
 };
 
 static void keys(const struct complete *c, const char *suffix)
@@ -403,6 +403,8 @@ static void command_word(struct complete *c, bool word)
 			say(c, "debian", "a template, made when it is not there");
 			say_files("@files");
 		}
+	} else if (!strcmp(c->word[0], "engines")) {
+		c->options = engines_options;
 	} else if (word && !strcmp(c->word[0], "completion")) {
 		say_list(c, "bash zsh fish man");
 	}

@@ -343,6 +343,8 @@ int image_compare(const struct image_args *a)
 	status = at >= end ? 0 : 1;
 	if (error)
 		status = cli_fail("cannot read at %llu: %s", (unsigned long long)at, strerrordesc_np(-error));
+	else if (a->quiet)
+		;
 	else if (status)
 		printf("they differ in the MiB at %llu\n", (unsigned long long)at);
 	else

@@ -101,6 +101,19 @@ LIFE_CHANGE(change_weight, LIFE_SET_WEIGHT)
 LIFE_CHANGE(change_quota, LIFE_SET_QUOTA)
 LIFE_CHANGE(change_max, LIFE_SET_MAX)
 
+static int set_until(void *into, const char *value, struct err *e)
+{
+	static const char *const states[] = { "running", "paused", "suspended", "inactive", "crashed", "agent" };
+
+	for (unsigned i = 0; i < ARRAY_LEN(states); i++) {
+		if (!strcmp(value, states[i])) {
+			((struct life_args *)into)->until = value;
+			return 0;
+		}
+	}
+	return err_set(e, EINVAL, "must be running, paused, suspended, inactive, crashed or agent");
+}
+
 #define TIME_OPTION(help) { "time", "SECONDS", help, life_set_time }
 
 static const struct option_def plain[] = { LIFE_ROOT, LIFE_QUIET, LIFE_END };
@@ -114,7 +127,8 @@ static const struct option_def stop_options[] = {
 	TIME_OPTION("to wait for the guest before force [30]"), LIFE_ALL, LIFE_ROOT, LIFE_QUIET, LIFE_END,
 };
 static const struct option_def wait_options[] = {
-	TIME_OPTION("to wait; then status 125 [for ever]"), LIFE_ROOT, LIFE_QUIET, LIFE_END,
+	TIME_OPTION("to wait; then status 125 [for ever]"),
+	{ "until", "STATE", "running, paused, suspended, inactive, crashed; agent: exec works [ended]", set_until }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
 };
 static const struct option_def rm_options[] = {
 	{ "force", NULL, "also if it runs, or has a saved state", life_set_force }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
@@ -149,7 +163,7 @@ static const struct option_def logs_options[] = {
 static const struct option_def events_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_END };
 static const struct option_def stats_options[] = { LIFE_JSON, LIFE_ROOT, LIFE_END };
 static const struct option_def top_options[] = {
-	{ "once", NULL, "one table, no screen", set_once }, LIFE_ROOT, LIFE_END,
+	{ "once", NULL, "one table, no screen", set_once }, LIFE_JSON, LIFE_ROOT, LIFE_END,
 };
 static const struct option_def screenshot_options[] = {
 	{ "text", NULL, "print the text on the screen instead", set_text }, LIFE_ROOT, LIFE_END,
@@ -158,7 +172,7 @@ static const struct option_def medium_options[] = {
 	{ "eject", NULL, "take it out", set_eject },
 	{ "drive", "DISK", "which one, if there are several: disk0, disk1, ...", set_drive },
 	{ "format", "FORMAT", "of the file: raw or qcow2 [raw]", set_format },
-	{ "force", NULL, "also if the guest has locked it", life_set_force }, LIFE_ROOT, LIFE_END,
+	{ "force", NULL, "also if the guest has locked it", life_set_force }, LIFE_JSON, LIFE_ROOT, LIFE_END,
 };
 #define AGENT_TIME TIME_OPTION("to wait for the guest's agent [5]")
 static const struct option_def exec_options[] = {
@@ -193,7 +207,7 @@ const struct life_command life_commands[] = {
 	{ "ssh", "NAME [--] [COMMAND...]", "log in to a machine by ssh, or run a command there", ssh_options, 1, MANY, life_ssh, NULL, false, true },
 	{ "logs", "NAME", "show what a machine wrote to its console", logs_options, 1, 1, life_logs },
 	{ "events", "[NAME...]", "show what happens to machines, as it happens", events_options, 0, MANY, life_events },
-	{ "wait", "NAME...", "wait until machines end; print their status", wait_options, 1, MANY, NULL, life_wait },
+	{ "wait", "NAME...", "wait until machines end, and print their status; or for a state", wait_options, 1, MANY, NULL, life_wait },
 	{ "stats", "NAME...", "show counters of machines that run", stats_options, 1, MANY, life_stats },
 	{ "top", "", "a live table of what machines use; q leaves it", top_options, 0, 0, life_stats },
 	{ "screenshot", "NAME [FILE.png]", "write what the screen shows to a file", screenshot_options, 1, 2, life_screenshot },

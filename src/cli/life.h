@@ -19,7 +19,7 @@ struct life_change { /* of 'ospite set' */
 
 struct life_args {
 	const char *root;
-	const char *drive, *format, *user;
+	const char *drive, *format, *user, *until;
 	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct, thin;
 	bool autostart;
 	bool rest; /* the second word and what follows is somebody else's command line */
@@ -38,6 +38,7 @@ struct life_args {
 #define LIFE_JSON { "json", NULL, "for programs", life_set_json }
 #define LIFE_QUIET { "quiet", NULL, "names only, or nothing", life_set_quiet }
 #define LIFE_ALL { "all", NULL, "all machines", life_set_all }
+extern const struct option_def engines_options[]; /* of 'ospite engines' (cmd-engines.c) */
 #define LIFE_END { NULL, NULL, NULL, NULL, 0 }
 int life_set_root(void *into, const char *value, struct err *e);
 int life_set_json(void *into, const char *value, struct err *e);

@@ -68,6 +68,9 @@ say one "hcc" "h12"
 check "pause" 0 one o pause one
 check "pause twice" 125 "paused already" o pause one
 check "paused" 0 paused o ps
+check "wait until" 0 "" o wait --until paused one
+check "wait for what does not come" 125 "is paused, not" o wait --until running --time 0 one
+check "wait for nonsense" 125 "must be running" o wait --until happy one
 check "resume" 0 one o resume one
 check "resume twice" 125 "running, not paused" o resume one
 check "ctl" 0 '"status": "running"' o ctl one query-status
