@@ -8,7 +8,7 @@
  */
 #include <errno.h>
 #include <string.h>
-#include "board/private.h"
+#include "board/boot-source.h"
 
 /* The setup header, at these offsets both in the file and in boot_params. */
 #define HDR_SETUP_SECTS 0x1f1
@@ -137,11 +137,24 @@ static int header_check(struct bzimage *b, const struct boot_input *in, struct e
 	return header_parse(b, in, e);
 }
 
+static int payload_open(const struct bzimage *b, const struct boot_input *in, struct boot_bytes *out, struct err *e)
+{
+	const char *kind = "";
+	int r = 1;
+
+	if (in->bytes)
+		r = lz4_open(out, in->bytes, b->payload, b->payload_size, e);
+	if (r != 1)
+		return r ? r : elf_need(out, e);
+	if (in->bytes)
+		r = boot_bytes_need(in->bytes, 0, in->bytes->size, e);
+	return r < 0 ? r : boot_unpack(in->data + b->payload, b->payload_size, out, &kind, e);
+}
+
 int boot_bzimage_unpack(const struct boot_input *in, struct boot_bytes *out, struct err *e)
 {
 	struct bzimage b;
 	struct elf_file elf;
-	const char *kind = "";
 	uint64_t size, limit = MIN(boot_map_mib(in->map) << 20, UNPACK_MAX);
 	uint32_t entry;
 	int r = header_check(&b, in, e);
@@ -151,13 +164,15 @@ int boot_bzimage_unpack(const struct boot_input *in, struct boot_bytes *out, str
 		return r;
 	if (b.payload_size < 8)
 		return 1;
+	if (in->bytes)
+		r = boot_bytes_need(in->bytes, b.payload + b.payload_size - 4, 4, e);
 	size = get32(in->data + b.payload + b.payload_size - 4);
-	if (!size || size > limit)
-		return 1; /* not unpackable here: the kernel's own way will tell */
+	if (r || !size || size > limit)
+		return r ? r : 1; /* not unpackable here: the kernel's own way will tell */
 	r = boot_bytes_alloc(out, size, e);
 	if (r)
 		return r;
-	r = boot_unpack(in->data + b.payload, b.payload_size, out, &kind, e);
+	r = payload_open(&b, in, out, e);
 	if (!r && (!elf_is(out->data, out->size) || elf_parse(&elf, out->data, out->size, NULL) ||
 		   !elf_pvh_entry(&elf, out->data, &entry)))
 		r = 1;

@@ -120,6 +120,27 @@ bool elf_pvh_entry(const struct elf_file *f, const uint8_t *data, uint32_t *entr
 	return false;
 }
 
+int elf_need(struct boot_bytes *b, struct err *e)
+{
+	struct elf_file f;
+	uint64_t at, len;
+	bool is64;
+	int r = boot_bytes_need(b, 0, ELF64_HEADER, e);
+
+	if (r || b->size < ELF64_HEADER || !elf_is(b->data, b->size))
+		return r;
+	is64 = b->data[ELF_CLASS] == 2;
+	at = is64 ? get64(b->data + 32) : get32(b->data + 28);
+	len = is64 ? (uint64_t)get16(b->data + 54) * get16(b->data + 56) : (uint64_t)get16(b->data + 42) * get16(b->data + 44);
+	r = boot_bytes_need(b, at, len, e);
+	if (r || elf_parse(&f, b->data, b->size, NULL))
+		return r;
+	for (unsigned i = 0; i < f.nsegments && !r; i++)
+		if (f.segment[i].type == PT_NOTE)
+			r = boot_bytes_need(b, f.segment[i].offset, f.segment[i].filesz, e);
+	return r;
+}
+
 bool elf_holds(const struct elf_file *f, uint64_t at)
 {
 	for (unsigned i = 0; i < f->nsegments; i++) {

@@ -205,14 +205,12 @@ static void info_fill(struct info *b, const struct boot_input *in, const uint64_
 	}
 }
 
-#define MODULES_MAX 32
-
 static int plan_modules(const struct boot_input *in, struct boot_plan *p, struct boot_space *space,
 			uint64_t end, uint64_t *at, struct err *e)
 {
-	if (in->nmodules > MODULES_MAX)
+	if (in->nmodules > BOOT_MODULES)
 		return err_set(e, E2BIG, "is given %u modules; at most %u are possible", in->nmodules,
-			       MODULES_MAX);
+			       BOOT_MODULES);
 	for (unsigned i = 0; i < in->nmodules; i++) {
 		const struct boot_module *m = &in->modules[i];
 		int r;
@@ -233,7 +231,7 @@ static int plan_modules(const struct boot_input *in, struct boot_plan *p, struct
 
 int boot_multiboot_plan(struct boot_plan *p, const struct boot_input *in, struct err *e)
 {
-	uint64_t end, module_at[MODULES_MAX];
+	uint64_t end, module_at[BOOT_MODULES];
 	struct info b = { .size = info_size(in) };
 	struct boot_space space;
 	uint32_t at, flags;

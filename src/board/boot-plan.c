@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "board/private.h"
+#include "board/boot-source.h"
 
 void boot_space_init(struct boot_space *s, const struct boot_map *map)
 {
@@ -143,22 +143,6 @@ int boot_plan_add(struct boot_plan *p, uint64_t at, const void *data, uint64_t l
 	return 0;
 }
 
-static int load_zeroes(struct mem *mem, uint64_t at, uint64_t len)
-{
-	static const uint8_t zeroes[65536];
-
-	while (len) {
-		uint64_t n = MIN(len, sizeof(zeroes));
-		int r = mem_load(mem, at, zeroes, n);
-
-		if (r)
-			return r;
-		at += n;
-		len -= n;
-	}
-	return 0;
-}
-
 static struct x86_segment flat_segment(uint16_t selector, uint16_t type, bool code64)
 {
 	return (struct x86_segment){
@@ -197,23 +181,15 @@ static void plan_state(const struct boot_plan *p, struct x86_state *s)
 	s->rip = p->rip;
 }
 
-int boot_plan_apply(const struct boot_plan *p, struct mem *mem, uint64_t acpi_rsdp,
-		    struct x86_state *cpu0, struct err *e)
+int boot_plan_apply(const struct boot_plan *p, struct boot_bytes *const *sources, unsigned nsources, struct mem *mem,
+		    uint64_t acpi_rsdp, struct x86_state *cpu0, struct err *e)
 {
+	int r;
+
 	if (p->rsdp_slot)
 		put64(p->rsdp_slot, acpi_rsdp);
-	for (unsigned i = 0; i < p->nchunks; i++) {
-		const struct boot_chunk *c = &p->chunk[i];
-		int r = c->len ? mem_load(mem, c->at, c->data, c->len) : 0;
-
-		if (!r)
-			r = load_zeroes(mem, c->at + c->len, c->zero);
-		if (r)
-			return err_set(e, -r, "cannot place %llu bytes at %#llx of guest memory",
-				       (unsigned long long)(c->len + c->zero),
-				       (unsigned long long)c->at);
-	}
-	if (p->entry != ENTRY_RESET)
+	r = boot_chunks_load(p, sources, nsources, mem, e);
+	if (!r && p->entry != ENTRY_RESET)
 		plan_state(p, cpu0);
-	return 0;
+	return r;
 }

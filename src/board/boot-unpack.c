@@ -5,92 +5,19 @@
  * that size is refused.
  */
 #include <errno.h>
-#include <lz4.h>
 #include <lzma.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
-#include "board/private.h"
+#include "board/boot-source.h"
 
-#define LZ4_LEGACY_MAGIC 0x184c2102u
-#define LZ4_BLOCK (8u << 20)
-#define LZ4_BLOCKS 128 /* of a kernel of 1 GiB, more than boot-bzimage.c asks for */
 #define XZ_MEMORY (256ull << 20) /* dictionary: the kernel's own limit is 128 MiB */
-
-/*
- * The legacy frame: magic, then blocks of (packed size, data), each unpacking to 8 MiB but the last. Blocks know nothing of each
- * other, so two threads share them.
- */
-struct lz4_frame {
-	const uint8_t *data;
-	uint8_t *out;
-	uint64_t out_size;
-	unsigned blocks;
-	struct {
-		uint64_t at;
-		uint32_t packed;
-	} block[LZ4_BLOCKS];
-	atomic_uint next;
-	atomic_bool bad;
-};
-
-static int lz4_list(struct lz4_frame *f, uint64_t size)
-{
-	uint64_t at = 4, want = (f->out_size + LZ4_BLOCK - 1) / LZ4_BLOCK;
-
-	if (want > LZ4_BLOCKS)
-		return -EINVAL;
-	while (f->blocks < want) {
-		uint32_t packed;
-
-		if (!range_fits(at, 4, size))
-			return -EINVAL;
-		packed = get32(f->data + at);
-		at += 4;
-		if (packed == LZ4_LEGACY_MAGIC)
-			return 1; /* another frame follows, whose place in the output nobody tells */
-		if (!packed || packed > INT32_MAX || !range_fits(at, packed, size))
-			return -EINVAL;
-		f->block[f->blocks].at = at;
-		f->block[f->blocks++].packed = packed;
-		at += packed;
-	}
-	return 0;
-}
-
-static void *lz4_blocks(void *opaque)
-{
-	struct lz4_frame *f = opaque;
-	unsigned i;
-
-	while ((i = atomic_fetch_add(&f->next, 1)) < f->blocks && !f->bad) {
-		uint64_t to = (uint64_t)i * LZ4_BLOCK;
-		int want = (int)MIN(LZ4_BLOCK, f->out_size - to);
-
-		if (LZ4_decompress_safe((const char *)f->data + f->block[i].at, (char *)f->out + to, (int)f->block[i].packed,
-					want) != want)
-			f->bad = true;
-	}
-	return NULL;
-}
 
 static int unpack_lz4(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t out_size)
 {
-	struct lz4_frame f = { .data = data, .out = out, .out_size = out_size };
-	pthread_t second;
-	bool two;
-	int r;
+	struct boot_bytes packed = { .data = (uint8_t *)data, .size = size };
 
-	r = lz4_list(&f, size);
-	if (r)
-		return r;
-	two = f.blocks > 1 && !pthread_create(&second, NULL, lz4_blocks, &f);
-	lz4_blocks(&f);
-	if (two)
-		pthread_join(second, NULL);
-	return f.bad ? -EINVAL : 0;
+	return lz4_unpack(&packed, out, out_size);
 }
 
 static int unpack_gzip(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t out_size)

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From the files a user names to a boot plan: read, recognise, plan. A plan is made once, checked against the
- * machine's memory, and placed again at every reset. What was unpacked for it is given back meanwhile and unpacked again then: a
- * kernel has 54 MiB unpacked and 8 packed, resets are rare.
+ * machine's memory, and placed again at every reset. Between, nothing of the files is in memory: they stay open, resets are rare. One
+ * that has been written to since is planned anew then; one that has been replaced by another stays what it was.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include "base/log.h"
-#include "board/private.h"
+#include "board/boot-source.h"
 
 #define FILE_MAX (2ull << 30)
 
+#define HEAD 65536 /* what tells what a kernel is, and all headers of a bzImage */
+
 struct boot_image {
+	const struct pc_config *config;
+	const struct boot_map *map;
 	struct boot_bytes kernel, unpacked;
-	bool given_back; /* the unpacked one: its place is kept, its bytes are not there */
-	const char *path;
+	bool given_back; /* what was unpacked in one go: its place is kept, its bytes are not there */
+	bool planned;
 	struct boot_module *modules;
 	unsigned nmodules;
 	struct boot_plan plan;
@@ -103,17 +107,25 @@ void boot_image_close(struct boot_image *b)
 	free(b);
 }
 
-static void give_back(struct boot_image *b)
+static uint64_t file_limit(const struct boot_map *map)
 {
-	if (b->unpacked.data)
-		b->given_back = !madvise(b->unpacked.data, b->unpacked.size, MADV_DONTNEED);
+	return MIN(boot_map_mib(map) << 20, FILE_MAX);
 }
 
-static int read_module(struct boot_image *b, const char *what, const char *path, const char *args,
-		       uint64_t limit, struct err *e)
+static void give_back(struct boot_image *b)
+{
+	if (b->unpacked.data && !b->unpacked.source)
+		b->given_back = !madvise(b->unpacked.data, b->unpacked.size, MADV_DONTNEED);
+	boot_bytes_drop(&b->unpacked);
+	boot_bytes_drop(&b->kernel);
+	for (unsigned i = 0; i < b->nmodules; i++)
+		boot_bytes_drop(&b->modules[i].bytes);
+}
+
+static int open_module(struct boot_image *b, const char *what, const char *path, const char *args, struct err *e)
 {
 	struct boot_module *m = &b->modules[b->nmodules];
-	int r = boot_bytes_read(&m->bytes, what, path, limit, e);
+	int r = boot_bytes_open(&m->bytes, what, path, file_limit(b->map), e);
 
 	if (r)
 		return r;
@@ -123,13 +135,37 @@ static int read_module(struct boot_image *b, const char *what, const char *path,
 	return 0;
 }
 
-static int image_open(struct boot_image *b, const struct pc_config *config, const struct boot_map *map,
-		      struct err *e)
+static struct boot_input image_input(struct boot_image *b)
 {
-	uint64_t limit = MIN(boot_map_mib(map) << 20, FILE_MAX);
-	struct boot_input in = { .path = config->kernel, .append = config->append ? config->append : "",
-				 .map = map, .vga = config->vga_bios };
-	int r = boot_bytes_read(&b->kernel, "kernel", config->kernel, limit, e);
+	return (struct boot_input){ .path = b->config->kernel, .append = b->config->append ? b->config->append : "", .map = b->map,
+				    .vga = b->config->vga_bios, .data = b->kernel.data, .size = b->kernel.size, .bytes = &b->kernel,
+				    .modules = b->modules, .nmodules = b->nmodules };
+}
+
+static int image_plan(struct boot_image *b, struct err *e)
+{
+	struct boot_input in = image_input(b);
+	uint64_t head = boot_bytes_need(&b->kernel, 0, HEAD, e) ? 0 : MIN(HEAD, b->kernel.size);
+	int r = head ? 0 : -EIO;
+
+	boot_plan_dispose(&b->plan);
+	boot_bytes_dispose(&b->unpacked);
+	b->given_back = false;
+	if (!r && boot_identify(b->kernel.data, head) != BOOT_BZIMAGE)
+		r = boot_bytes_need(&b->kernel, 0, b->kernel.size, e);
+	if (r)
+		return err_prefix(e, "kernel '%s'", in.path);
+	r = boot_plan_kernel(&b->plan, &in, &b->unpacked, e);
+	b->planned = !r;
+	if (!r)
+		log_msg(LOG_INFO, "boot", "%s: %s, entered at %#llx", in.path, b->plan.how, (unsigned long long)b->plan.rip);
+	return r;
+}
+
+static int image_open(struct boot_image *b, struct err *e)
+{
+	const struct pc_config *config = b->config;
+	int r = boot_bytes_open(&b->kernel, "kernel", config->kernel, file_limit(b->map), e);
 
 	if (r)
 		return r;
@@ -137,24 +173,12 @@ static int image_open(struct boot_image *b, const struct pc_config *config, cons
 	if (!b->modules)
 		return err_set(e, ENOMEM, "out of memory");
 	if (config->initrd)
-		r = read_module(b, "initrd", config->initrd, NULL, limit, e);
+		r = open_module(b, "initrd", config->initrd, NULL, e);
 	for (unsigned i = 0; !r && i < config->nmodules; i++)
-		r = read_module(b, "module", config->modules[i].path, config->modules[i].args, limit, e);
-	if (r)
-		return r;
-	in.data = b->kernel.data;
-	in.size = b->kernel.size;
-	in.modules = b->modules;
-	in.nmodules = b->nmodules;
-	r = boot_plan_kernel(&b->plan, &in, &b->unpacked, e);
-	if (r)
-		return r;
-	b->path = config->kernel;
-	if (config->restoring) /* the first use is a reset */
-		give_back(b);
-	log_msg(LOG_INFO, "boot", "%s: %s, entered at %#llx", config->kernel, b->plan.how,
-		(unsigned long long)b->plan.rip);
-	return 0;
+		r = open_module(b, "module", config->modules[i].path, config->modules[i].args, e);
+	if (!r && !config->restoring) /* the first use would be a reset */
+		r = image_plan(b, e);
+	return r;
 }
 
 int boot_image_open(struct boot_image **out, const struct pc_config *config, const struct boot_map *map,
@@ -165,7 +189,9 @@ int boot_image_open(struct boot_image **out, const struct pc_config *config, con
 
 	if (!b)
 		return err_set(e, ENOMEM, "out of memory");
-	r = image_open(b, config, map, e);
+	b->config = config;
+	b->map = map;
+	r = image_open(b, e);
 	if (r) {
 		boot_image_close(b);
 		return r;
@@ -175,30 +201,60 @@ int boot_image_open(struct boot_image **out, const struct pc_config *config, con
 }
 
 /* To where it was: the plan points there. */
-static int unpack_again(struct boot_image *b, const struct boot_map *map, struct err *e)
+static int unpack_again(struct boot_image *b, struct err *e)
 {
-	const struct boot_input in = { .path = b->path, .append = "", .data = b->kernel.data,
-				       .size = b->kernel.size, .map = map };
+	struct boot_input in = image_input(b);
 	struct boot_bytes again = { 0 };
-	int r = boot_bzimage_unpack(&in, &again, e);
+	int r = boot_bytes_need(&b->kernel, 0, HEAD, e);
 
+	if (!r)
+		r = boot_bzimage_unpack(&in, &again, e);
 	if (r || again.size != b->unpacked.size)
-		r = r < 0 ? r : err_set(e, EIO, "kernel '%s': does not unpack as it did before", b->path);
+		r = r < 0 ? r : err_set(e, EIO, "does not unpack as it did before");
 	else if (mremap(again.data, again.size, again.size, MREMAP_MAYMOVE | MREMAP_FIXED, b->unpacked.data) == MAP_FAILED)
-		r = err_errno(e, "cannot move the kernel");
+		r = err_errno(e, "cannot be moved");
 	else
 		return 0;
 	boot_bytes_dispose(&again);
-	return r;
+	return err_prefix(e, "kernel '%s'", in.path);
 }
 
-int boot_image_load(struct boot_image *b, struct mem *mem, const struct boot_map *map, uint64_t acpi_rsdp,
-		    struct x86_state *cpu0, struct err *e)
+/* Whoever wrote to a file in place wanted it so; but half of a new kernel and half of an old one is nobody's wish. */
+static int follow_changes(struct boot_image *b, struct err *e)
 {
-	int r = b->given_back ? unpack_again(b, map, e) : 0;
+	struct boot_bytes *all[1 + BOOT_MODULES];
+	unsigned n = 0;
+	bool changed = false;
+	int r = 0;
 
+	all[n++] = &b->kernel;
+	for (unsigned i = 0; i < b->nmodules && n < ARRAY_LEN(all); i++)
+		all[n++] = &b->modules[i].bytes;
+	for (unsigned i = 0; i < n && !r; i++) {
+		if (!boot_bytes_changed(all[i]))
+			continue;
+		changed = true;
+		log_msg(LOG_WARN, "boot", "%s '%s' has been written to since the machine started: it is started from what is in it now",
+			all[i]->source->what, all[i]->source->path);
+		r = boot_bytes_again(all[i], file_limit(b->map), e);
+	}
+	return r || (!changed && b->planned) ? r : image_plan(b, e);
+}
+
+int boot_image_load(struct boot_image *b, struct mem *mem, uint64_t acpi_rsdp, struct x86_state *cpu0, struct err *e)
+{
+	struct boot_bytes *sources[2 + BOOT_MODULES];
+	unsigned n = 0;
+	int r = follow_changes(b, e);
+
+	sources[n++] = &b->unpacked;
+	sources[n++] = &b->kernel;
+	for (unsigned i = 0; i < b->nmodules && n < ARRAY_LEN(sources); i++)
+		sources[n++] = &b->modules[i].bytes;
+	if (!r && b->given_back)
+		r = unpack_again(b, e);
 	if (!r)
-		r = boot_plan_apply(&b->plan, mem, acpi_rsdp, cpu0, e);
+		r = boot_plan_apply(&b->plan, sources, n, mem, acpi_rsdp, cpu0, e);
 	give_back(b);
 	return r;
 }

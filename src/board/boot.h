@@ -21,14 +21,13 @@ struct boot_map {
 	unsigned count;
 };
 
-/* A kernel file read, recognised and ready to be placed again at every reset. */
+/* A kernel file, recognised and ready to be placed again at every reset. config and map outlive it. */
 struct boot_image;
 int boot_image_open(struct boot_image **out, const struct pc_config *config, const struct boot_map *map,
 		    struct err *e);
 void boot_image_close(struct boot_image *b);
 /* Place it; acpi_rsdp is 0 when there are no tables. */
-int boot_image_load(struct boot_image *b, struct mem *mem, const struct boot_map *map, uint64_t acpi_rsdp,
-		    struct x86_state *cpu0, struct err *e);
+int boot_image_load(struct boot_image *b, struct mem *mem, uint64_t acpi_rsdp, struct x86_state *cpu0, struct err *e);
 
 /* Recognise what a file is, without trusting it; shared with the fuzzers. */
 enum boot_kind { BOOT_UNKNOWN, BOOT_BZIMAGE, BOOT_ELF_PVH, BOOT_MULTIBOOT };

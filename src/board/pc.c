@@ -477,7 +477,7 @@ static void pc_reset(void *opaque)
 	if (!r)
 		r = mem_load(vm->machine.mem, SMBIOS_BASE, pc->smbios, sizeof(pc->smbios));
 	if (!r)
-		r = boot_image_load(pc->boot, vm->machine.mem, &pc->map, pc->rsdp, &vm->vcpus[0].cpu.s, &e);
+		r = boot_image_load(pc->boot, vm->machine.mem, pc->rsdp, &vm->vcpus[0].cpu.s, &e);
 	if (r)
 		vm_request_end(vm, VM_END_CRASH, 0, e.text[0] ? e.text : "cannot place the boot image");
 }

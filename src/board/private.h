@@ -15,16 +15,26 @@
 
 /* ---- files (boot-file.c) ---- */
 
-/* Bytes of a file or an unpacked payload, from mmap so that they are page-aligned and zeroed. */
+/*
+ * Bytes of a file or an unpacked payload; `data` is page-aligned, and zeroed where nothing has been put yet. With a source (boot-source.h)
+ * they are there only where boot_bytes_need has been asked for them; the size is right at once.
+ */
+struct boot_source;
 struct boot_bytes {
 	uint8_t *data;
 	uint64_t size;
+	struct boot_source *source; /* NULL: all there */
 };
 int boot_bytes_alloc(struct boot_bytes *b, uint64_t size, struct err *e);
 void boot_bytes_dispose(struct boot_bytes *b);
-/* Read all of a file; `what` is the word for it in messages ("kernel", "initrd"). */
+/* Read all of a file; `what` is the word for it in messages ("kernel", "initrd"). What and path are not copied. */
 int boot_bytes_read(struct boot_bytes *b, const char *what, const char *path, uint64_t limit,
 		    struct err *e);
+int boot_bytes_open(struct boot_bytes *b, const char *what, const char *path, uint64_t limit, struct err *e); /* nothing read yet */
+int boot_bytes_need(struct boot_bytes *b, uint64_t at, uint64_t len, struct err *e); /* what is outside of it is left out */
+void boot_bytes_drop(struct boot_bytes *b); /* those in place, if they can be had again */
+bool boot_bytes_changed(const struct boot_bytes *b); /* the open file has been written to */
+int boot_bytes_again(struct boot_bytes *b, uint64_t limit, struct err *e); /* as it is now; b stays as it was on error */
 
 static inline uint16_t get16(const uint8_t *p)
 {
@@ -98,11 +108,13 @@ void boot_plan_dispose(struct boot_plan *p);
 void *boot_plan_alloc(struct boot_plan *p, size_t size);
 int boot_plan_add(struct boot_plan *p, uint64_t at, const void *data, uint64_t len, uint64_t zero,
 		  struct err *e);
-int boot_plan_apply(const struct boot_plan *p, struct mem *mem, uint64_t acpi_rsdp,
-		    struct x86_state *cpu0, struct err *e);
+/* sources: what chunks may be made of, as far as it is not in memory */
+int boot_plan_apply(const struct boot_plan *p, struct boot_bytes *const *sources, unsigned nsources, struct mem *mem,
+		    uint64_t acpi_rsdp, struct x86_state *cpu0, struct err *e);
 
 /* ---- the loaders ---- */
 
+#define BOOT_MODULES 32 /* initrd or modules */
 struct boot_module {
 	struct boot_bytes bytes;
 	const char *path, *args;
@@ -118,6 +130,7 @@ struct boot_input {
 	unsigned nmodules;
 	const struct boot_map *map;
 	bool vga; /* there is one, in text mode: kernels are told */
+	struct boot_bytes *bytes; /* what data is of, where it may have to be asked for; NULL: all is there */
 };
 
 /* unpacked: the ELF file that is in it, if it is to be entered without its unpacker; NULL: as it is. */
@@ -128,7 +141,10 @@ int boot_multiboot_plan(struct boot_plan *p, const struct boot_input *in, struct
 int boot_plan_kernel(struct boot_plan *p, const struct boot_input *in, struct boot_bytes *unpacked,
 		     struct err *e);
 
-/* The ELF file inside a bzImage, if it holds one we can unpack. 1: none, use its own unpacker. */
+/*
+ * The ELF file inside a bzImage, if it holds one we can unpack. 1: none, use its own unpacker. Of an LZ4 payload only what tells that
+ * it is one is unpacked now.
+ */
 int boot_bzimage_unpack(const struct boot_input *in, struct boot_bytes *out, struct err *e);
 /* Unpack LZ4 (legacy frame), gzip, xz or zstd into exactly out->size bytes. 1: not one of these. */
 int boot_unpack(const uint8_t *data, uint64_t size, struct boot_bytes *out, const char **kind,
@@ -153,6 +169,8 @@ int elf_parse(struct elf_file *f, const uint8_t *data, uint64_t size, struct err
 /* Entry of the PVH note; false when the file has none. */
 bool elf_pvh_entry(const struct elf_file *f, const uint8_t *data, uint32_t *entry);
 /* Will one of the segments be at this physical address? */
+/* What elf_parse and elf_pvh_entry look at is in place. */
+int elf_need(struct boot_bytes *b, struct err *e);
 bool elf_holds(const struct elf_file *f, uint64_t at);
 /* Put all loadable segments at their physical addresses into the plan. */
 int elf_plan_segments(const struct elf_file *f, const struct boot_input *in, struct boot_plan *p,

@@ -204,8 +204,11 @@ static void load_bytes(struct mem *m, uint8_t *to, uint64_t ram_offset, const ui
 	copy_bytes(to, from, len);
 }
 
-static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, bool loading)
+enum write_kind { WRITE_DEVICE, WRITE_LOAD, WRITE_PLACE };
+
+static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, enum write_kind kind)
 {
+	bool loading = kind != WRITE_DEVICE;
 	const struct mem_range *r;
 	const uint8_t *from = buf;
 	uint64_t n;
@@ -221,7 +224,8 @@ static int dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len, boo
 			load_bytes(m, r->host + (at - r->start), r->ram_offset + (at - r->start), from, n);
 		else
 			copy_bytes(r->host + (at - r->start), from, n);
-		mem_written(m, r->ram_offset + (at - r->start), n);
+		if (kind != WRITE_PLACE)
+			mem_written(m, r->ram_offset + (at - r->start), n);
 		at += n;
 		from += n;
 		len -= n;
@@ -246,7 +250,7 @@ int mem_dma_write(struct mem *m, gpa_t at, const void *buf, uint64_t len)
 	int r;
 
 	pthread_rwlock_rdlock(&m->lock);
-	r = dma_write(m, at, buf, len, false);
+	r = dma_write(m, at, buf, len, WRITE_DEVICE);
 	pthread_rwlock_unlock(&m->lock);
 	return r;
 }
@@ -312,9 +316,35 @@ int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len)
 	int r;
 
 	pthread_rwlock_rdlock(&m->lock);
-	r = dma_write(m, at, buf, len, true);
+	r = dma_write(m, at, buf, len, WRITE_LOAD);
 	pthread_rwlock_unlock(&m->lock);
 	return r;
+}
+
+int mem_place(struct mem *m, gpa_t at, const void *buf, uint64_t len)
+{
+	int r;
+
+	pthread_rwlock_rdlock(&m->lock);
+	r = dma_write(m, at, buf, len, WRITE_PLACE);
+	pthread_rwlock_unlock(&m->lock);
+	return r;
+}
+
+void mem_placed(struct mem *m, gpa_t at, uint64_t len)
+{
+	pthread_rwlock_rdlock(&m->lock);
+	while (len) {
+		const struct mem_range *r = mem_find(m, at);
+		uint64_t n = r ? MIN(len, r->start + r->size - at) : 0;
+
+		if (!n || r->kind == MEM_IO)
+			break; /* it was not placed either */
+		mem_written(m, r->ram_offset + (at - r->start), n);
+		at += n;
+		len -= n;
+	}
+	pthread_rwlock_unlock(&m->lock);
 }
 
 /* ---- page flags */

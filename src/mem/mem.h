@@ -138,6 +138,9 @@ void mem_dma_store(struct mem *m, void *host, const void *data, uint64_t len);
 void mem_dma_discard(struct mem *m, void *host, uint64_t len);
 /* Like mem_dma_write, but may also fill ROM: loaders and firmware set-up only. */
 int mem_load(struct mem *m, gpa_t at, const void *buf, uint64_t len);
+/* The same in two steps, CPUs stopped: several threads put bytes in place, one of them tells the listeners about all of it then. */
+int mem_place(struct mem *m, gpa_t at, const void *buf, uint64_t len);
+void mem_placed(struct mem *m, gpa_t at, uint64_t len);
 
 /* RAM pages */
 #define MEM_CODE 1u

@@ -130,7 +130,7 @@ static void test_pvh_state(void **state)
 
 	make_elf64(f->file, 0x1000100);
 	memset(initrd, 0x55, sizeof(initrd));
-	f->module[0] = (struct boot_module){ { initrd, sizeof(initrd) }, "i", "" };
+	f->module[0] = (struct boot_module){ { .data = initrd, .size = sizeof(initrd) }, "i", "" };
 	f->in.modules = f->module;
 	f->in.nmodules = 1;
 	assert_int_equal(boot_identify(f->file, 8192), BOOT_ELF_PVH);
@@ -593,7 +593,7 @@ static void test_apply_pvh(void **state)
 	assert_int_equal(plan(f), 0);
 	mem_load(mem, 0x1001000, &byte, 1); /* left from an earlier life: .bss must be zero again */
 	memset(&s, 0xa5, sizeof(s));
-	assert_int_equal(boot_plan_apply(&f->plan, mem, 0xe0000, &s, &f->e), 0);
+	assert_int_equal(boot_plan_apply(&f->plan, NULL, 0, mem, 0xe0000, &s, &f->e), 0);
 	assert_int_equal(mem_read(mem, 0x1000000, 8), 0x9090909090909090);
 	assert_int_equal(mem_read(mem, 0x1001000, 1), 0);
 	assert_int_equal(mem_read(mem, f->plan.rbx, 4), 0x336ec578);
@@ -623,7 +623,7 @@ static void test_apply_long(void **state)
 
 	make_bzimage(f->file, 8192, true);
 	assert_int_equal(plan(f), 0);
-	assert_int_equal(boot_plan_apply(&f->plan, mem, 0xe0000, &s, &f->e), 0);
+	assert_int_equal(boot_plan_apply(&f->plan, NULL, 0, mem, 0xe0000, &s, &f->e), 0);
 	assert_int_equal(s.cr0 & (CR0_PG | CR0_PE), CR0_PG | CR0_PE);
 	assert_int_equal(s.efer, EFER_LME | EFER_LMA);
 	assert_int_equal(s.cr3, f->plan.cr3);
