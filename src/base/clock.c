@@ -3,7 +3,7 @@
  * The virtual clock. Its one quantity is a count of ticks at `khz`: the host's TSC minus an offset while it
  * runs, a fixed value while it is paused; nanoseconds are derived from it. So a guest that compares its TSC with
  * any timer device sees them agree exactly, at the price that guest time keeps to the host's TSC and not to its
- * NTP-disciplined clock. The frequency is what CPUID says, where it says something, else what 20 ms of
+ * NTP-disciplined clock. The frequency is what CPUID says, where it says something, else what 5 ms of
  * CLOCK_MONOTONIC show (best of several readings at both ends, so good to about 1 ppm).
  *
  * Readers take no lock: (running, base) is published under a sequence count. c->lock covers the timer list
@@ -61,13 +61,12 @@ static uint64_t host_tsc(void)
 
 /* ---- frequency */
 
-struct tsc_sample {
-	uint64_t tsc, ns;
-};
+#define APART 5000000u /* ns: 4 ms were right to 1.2 to 1.6 millionths, 20 ms to 0.3; a start may have to wait for it */
+#define TOO_FAR 2000000000u /* the host may have slept, or been moved */
 
-static struct tsc_sample tsc_sample(void)
+struct clock_sample clock_look(void)
 {
-	struct tsc_sample best = { 0, 0 };
+	struct clock_sample best = { 0, 0 };
 	uint64_t spread = UINT64_MAX, before, after, ns;
 	int i;
 
@@ -77,19 +76,24 @@ static struct tsc_sample tsc_sample(void)
 		after = host_tsc();
 		if (after - before < spread) {
 			spread = after - before;
-			best = (struct tsc_sample){ before + spread / 2, ns };
+			best = (struct clock_sample){ before + spread / 2, ns };
 		}
 	}
 	return best;
 }
 
-static uint64_t tsc_khz_measure(void)
+static uint64_t tsc_khz_measure(const struct clock_sample *since)
 {
-	struct timespec pause = { .tv_nsec = 5000000 }; /* 4 ms were right to 1.2 to 1.6 millionths, 20 ms to 0.3; every start waits for it */
-	struct tsc_sample a = tsc_sample(), b;
+	struct clock_sample a = since ? *since : (struct clock_sample){ 0, 0 }, b = clock_look();
+	struct timespec pause = { 0 };
 
-	nanosleep(&pause, NULL);
-	b = tsc_sample();
+	if (!a.ns || b.ns < a.ns || b.ns - a.ns > TOO_FAR || b.tsc < a.tsc)
+		a = b;
+	if (b.ns - a.ns < APART) {
+		pause.tv_nsec = (long)(APART - (b.ns - a.ns));
+		nanosleep(&pause, NULL);
+		b = clock_look();
+	}
 	if (b.ns <= a.ns || b.tsc <= a.tsc)
 		return 0;
 	return (uint64_t)((unsigned __int128)(b.tsc - a.tsc) * 1000000u / (b.ns - a.ns));
@@ -389,7 +393,7 @@ static struct clock *clock_alloc(void)
 	return c;
 }
 
-struct clock *clock_create(struct evloop *loop, struct err *e)
+struct clock *clock_create(struct evloop *loop, const struct clock_sample *since, struct err *e)
 {
 	struct clock *c = clock_alloc();
 	uint64_t khz;
@@ -400,7 +404,7 @@ struct clock *clock_create(struct evloop *loop, struct err *e)
 	}
 	khz = tsc_khz_cpuid();
 	if (khz < KHZ_MIN || khz > KHZ_MAX)
-		khz = tsc_khz_measure();
+		khz = tsc_khz_measure(since);
 	if (khz < KHZ_MIN || khz > KHZ_MAX) {
 		err_set(e, ENODEV, "the host's time-stamp counter cannot be used (%llu kHz)",
 			(unsigned long long)khz);

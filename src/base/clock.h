@@ -14,7 +14,13 @@ struct clock;
 struct evloop;
 struct err;
 
-struct clock *clock_create(struct evloop *loop, struct err *e); /* starts paused, at 0 */
+/* What the host's counter and clock read at one time. */
+struct clock_sample {
+	uint64_t tsc, ns;
+};
+struct clock_sample clock_look(void);
+/* Starts paused, at 0. `since`: a look at some time before, which spares waiting for a second one; NULL: there was none. */
+struct clock *clock_create(struct evloop *loop, const struct clock_sample *since, struct err *e);
 struct clock *clock_create_manual(void);
 void clock_destroy(struct clock *c);
 

@@ -14,6 +14,11 @@
 #include <unistd.h>
 #include "board/boot-source.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define POPULATE (64u << 10)
+
 int boot_bytes_alloc(struct boot_bytes *b, uint64_t size, struct err *e)
 {
 	void *p = mmap(NULL, size ? size : 1, PROT_READ | PROT_WRITE,
@@ -23,6 +28,14 @@ int boot_bytes_alloc(struct boot_bytes *b, uint64_t size, struct err *e)
 		return err_errno(e, "cannot get %llu MiB of memory", (unsigned long long)(size >> 20));
 	*b = (struct boot_bytes){ .data = p, .size = size };
 	return 0;
+}
+
+void boot_bytes_populate(void *at, uint64_t len)
+{
+	uintptr_t from = (uintptr_t)at & ~(uintptr_t)(GUEST_PAGE - 1), to = ((uintptr_t)at + len + GUEST_PAGE - 1) & ~(uintptr_t)(GUEST_PAGE - 1);
+
+	if (len >= POPULATE)
+		madvise((void *)from, to - from, MADV_POPULATE_WRITE);
 }
 
 void boot_bytes_dispose(struct boot_bytes *b)
@@ -84,6 +97,7 @@ int boot_bytes_need(struct boot_bytes *b, uint64_t at, uint64_t len, struct err 
 		at += there;
 		len -= there;
 	}
+	boot_bytes_populate(b->data + at, len);
 	r = len ? boot_file_read(s, b->data + at, at, len, e) : 0;
 	if (!r && at == s->have)
 		s->have += len;

@@ -103,6 +103,7 @@ static int block_begin(struct boot_bytes *b, unsigned n, uint32_t want, uint32_t
 
 	if (r)
 		return r;
+	boot_bytes_populate(b->data + (uint64_t)n * LZ4_BLOCK, want);
 	got = LZ4_decompress_safe_partial((const char *)f->packed->data + f->block[n].at, (char *)b->data + (uint64_t)n * LZ4_BLOCK,
 					  (int)packed, (int)want, (int)all);
 	if (got < (int)want)
@@ -161,8 +162,10 @@ static int stored(struct boot_bytes *b, uint64_t at, uint64_t len, struct boot_b
 	*data = b->data + at;
 	if (!b->source || range_fits(at, len, b->source->have))
 		return 0;
-	if (!room->data)
+	if (!room->data) {
 		r = boot_bytes_alloc(room, most, e);
+		boot_bytes_populate(room->data, r ? 0 : len); /* the others are of much the same size */
+	}
 	*data = room->data;
 	return r ? r : boot_file_read(b->source, room->data, at, len, e);
 }
@@ -182,8 +185,10 @@ int boot_piece_get(const struct boot_bytes *b, unsigned n, struct boot_scratch *
 	if (f->block[n].there == len)
 		return 0;
 	r = stored(f->packed, f->block[n].at, f->block[n].packed, &s->in, (uint64_t)LZ4_compressBound(LZ4_BLOCK), &packed, e);
-	if (!r && !s->out.data)
+	if (!r && !s->out.data) {
 		r = boot_bytes_alloc(&s->out, LZ4_BLOCK, e);
+		boot_bytes_populate(s->out.data, r ? 0 : LZ4_BLOCK);
+	}
 	*data = s->out.data;
 	if (!r && LZ4_decompress_safe((const char *)packed, (char *)s->out.data, (int)f->block[n].packed, (int)len) != (int)len)
 		r = corrupt(e);

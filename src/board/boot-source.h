@@ -34,6 +34,8 @@ struct boot_source {
 	struct lz4_frame *frame; /* NULL: a file */
 };
 
+/* What is about to be filled gets its memory at once: 0.3 us a page, where a fault for each takes 1.7 under some hypervisors. */
+void boot_bytes_populate(void *at, uint64_t len);
 /* All or an error. */
 int boot_file_read(const struct boot_source *s, uint8_t *to, uint64_t at, uint64_t len, struct err *e);
 

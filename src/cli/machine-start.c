@@ -78,7 +78,7 @@ static _Noreturn void child(struct store *s, struct store_vm *m, struct run_opti
 		o->vm.name = m->name;
 		home.was_suspended = o->restore != NULL;
 		store_read(m->fd, "status", &before, NULL);
-		status = store_vm_say_running(m, &e); /* so that it can be killed while it starts */
+		status = store_vm_say_running(m, false, &e); /* so that it can be killed while it starts */
 		if (!status)
 			status = run_process(o, &home, &e);
 		if (status < 0 && before) /* as it was */

@@ -94,7 +94,7 @@ int run_options_check(struct run_options *o, const char *console, struct err *e)
 void run_options_init(struct run_options *o)
 {
 	*o = (struct run_options){
-		.vm = { .name = "vm", .cpus = 1, .memory = 1ull << 30, .engine = "auto", .cpu_model = "host" },
+		.vm = { .name = "vm", .cpus = 1, .memory = 1ull << 30, .engine = "auto", .cpu_model = "host", .born = clock_look() },
 		.pc = { .exit_port = -1, .boot_wait_ms = 60000 },
 	};
 }

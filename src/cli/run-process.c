@@ -264,10 +264,10 @@ static int confine_prepare(struct run *run, struct err *e)
 		return err_set(e, EPERM, "--user %.60s: only root can run a machine as somebody else", o->user);
 	if (o->unconfined || geteuid())
 		return 0;
-	if (o->user && confine_user(&run->confine, o->user, e))
+	if (o->user && confine_user(&run->confine, o->user, true, e))
 		return err_prefix(e, "--user");
 	if (!o->user && run->home && !o->pc.nshares) /* a shared folder's files may be anybody's */
-		confine_user(&run->confine, USUAL_USER, NULL);
+		confine_user(&run->confine, USUAL_USER, false, NULL);
 	run->confine.shares = o->pc.nshares;
 	return 0;
 }
@@ -324,19 +324,28 @@ static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 	return r;
 }
 
-/* With a folder nothing runs before the folder says so. */
+/* Nothing runs before everything is in its place; with a folder, not before the folder says so. */
 static int run_start(struct run *run, struct err *e)
 {
 	int r = view_enter(&run->view, e);
+	bool held;
 
 	if (!r && !run->options->unconfined)
 		r = confine_late(e);
-	if (r || !run->home)
-		return r ? r : vm_start(run->vm, e);
+	if (r)
+		return r;
+	held = run->vm->start_paused; /* for the debugger */
 	run->vm->start_paused = true;
 	r = vm_start(run->vm, e);
-	if (!r)
-		r = store_vm_say_running(run->home->vm, e);
+	if (!r && !run->options->quiet)
+		say_engine(run);
+	if (!r && run->options->gdb)
+		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
+	if (!r && !run->home && !held && vm_resume(run->vm, e) == -EBUSY)
+		return 0; /* it was told to end meanwhile */
+	if (r || !run->home)
+		return r;
+	r = store_vm_say_running(run->home->vm, run->home->was_suspended, e); /* durable before the saved state goes */
 	if (!r && run->home->was_suspended && unlinkat(run->home->vm->fd, "saved", 0))
 		r = err_errno(e, "cannot remove the saved state");
 	if (!r)
@@ -357,10 +366,6 @@ static int run_machine(struct run *run, struct err *e)
 	r = run_build(run, &ends, e);
 	if (r)
 		return r;
-	if (!o->quiet)
-		say_engine(run);
-	if (o->gdb)
-		fprintf(stderr, "ospite: waiting for the debugger: target remote :%d\n", gdb_port(run->vm));
 	r = run_start(run, e);
 	if (r)
 		return r;

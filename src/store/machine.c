@@ -175,18 +175,20 @@ bool store_vm_temporary(struct store_vm *m)
 	return !faccessat(m->fd, "temporary", F_OK, AT_SYMLINK_NOFOLLOW);
 }
 
-static int status_write(struct store_vm *m, json_t *j, struct err *e)
+static int status_write(struct store_vm *m, json_t *j, bool sync, struct err *e)
 {
 	char *text _free_ = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
 
 	json_decref(j);
-	return text ? store_write(m->fd, "status", text, e) : err_set(e, ENOMEM, "no memory for the status");
+	if (!text)
+		return err_set(e, ENOMEM, "no memory for the status");
+	return sync ? store_write(m->fd, "status", text, e) : store_write_quick(m->fd, "status", text, e);
 }
 
-int store_vm_say_running(struct store_vm *m, struct err *e)
+int store_vm_say_running(struct store_vm *m, bool sync, struct err *e)
 {
 	return status_write(m, json_pack("{s:s,s:i,s:I}", "state", "running", "pid", (int)getpid(), "started",
-					 (json_int_t)time(NULL)), e);
+					 (json_int_t)time(NULL)), sync, e);
 }
 
 int store_vm_say_ended(struct store_vm *m, bool crashed, int exit_status, const char *reason, struct err *e)
@@ -196,7 +198,7 @@ int store_vm_say_ended(struct store_vm *m, bool crashed, int exit_status, const 
 	store_vm_status(m, &was, NULL);
 	return status_write(m, json_pack("{s:s,s:I,s:I,s:i,s:s}", "state", crashed ? "crashed" : "inactive", "started",
 					 (json_int_t)was.started, "ended", (json_int_t)time(NULL), "exit-status",
-					 exit_status, "reason", reason), e);
+					 exit_status, "reason", reason), true, e);
 }
 
 void store_vm_tidy(struct store_vm *m)

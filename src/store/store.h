@@ -77,7 +77,7 @@ const char *store_state_name(enum store_state state);
 bool store_vm_temporary(struct store_vm *m);
 
 /* With the lock held: what is written to `status`. */
-int store_vm_say_running(struct store_vm *m, struct err *e);
+int store_vm_say_running(struct store_vm *m, bool sync, struct err *e); /* sync: on disk before it returns */
 int store_vm_say_ended(struct store_vm *m, bool crashed, int exit_status, const char *reason, struct err *e);
 /* With the lock held: remove what a process that was killed has left: sockets, temporary files. */
 void store_vm_tidy(struct store_vm *m);

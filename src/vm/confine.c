@@ -25,10 +25,18 @@
 #include "base/base.h"
 #include "vm/confine.h"
 
-int confine_user(struct confine *c, const char *name, struct err *e)
+int confine_user(struct confine *c, const char *name, bool elsewhere, struct err *e)
 {
-	const struct passwd *pw = getpwnam(name);
+	FILE *f = fopen("/etc/passwd", "re");
+	const struct passwd *pw;
 
+	/* usually there: libraries for other places cost 2 ms, of a start of 20 */
+	while (f && (pw = fgetpwent(f)) && strcmp(pw->pw_name, name))
+		;
+	if (!f || !pw)
+		pw = elsewhere ? getpwnam(name) : NULL;
+	if (f)
+		fclose(f);
 	if (!pw)
 		return err_set(e, ENOENT, "there is no user '%.60s' here", name);
 	c->uid = pw->pw_uid;

@@ -18,8 +18,8 @@ struct confine {
 	bool shares; /* folders are shared with the guest: their files' owners and modes are its to set */
 };
 
-/* The ids of a user's name. */
-int confine_user(struct confine *c, const char *name, struct err *e);
+/* The ids of a user's name, as this host has it; elsewhere: or a service it asks. */
+int confine_user(struct confine *c, const char *name, bool elsewhere, struct err *e);
 /* Before there are threads: the other user; or, as root, without the capabilities that neither building nor running needs. */
 int confine_early(const struct confine *c, struct err *e);
 /* Before the guest runs: no new privileges, system calls on the list alone; all threads. */

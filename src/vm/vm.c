@@ -413,6 +413,8 @@ int vm_start(struct vm *vm, struct err *e)
 		return err_set(e, EINVAL, "the machine has been started already");
 	if (!vm->loaded)
 		vm_reset_all(vm, RESET_COLD);
+	if (vm->end != VM_END_NONE) /* what it was to start with could not be put in place */
+		return err_set(e, EIO, "%s", vm->end_reason);
 	r = vm_start_threads(vm, e);
 	if (r)
 		return r;
@@ -495,7 +497,7 @@ static int vm_build(struct vm *vm, struct err *e)
 	int r;
 
 	vm->loop = evloop_create(e);
-	vm->clock = vm->loop ? clock_create(vm->loop, e) : NULL;
+	vm->clock = vm->loop ? clock_create(vm->loop, &vm->config->born, e) : NULL;
 	if (!vm->clock)
 		return -(e && e->code ? e->code : ENOMEM);
 	m->clock = vm->clock;

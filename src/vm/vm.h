@@ -44,6 +44,7 @@ struct vm_config {
 	const char *cpu_model; /* "v2", "v3", "host" */
 	bool no_reboot;
 	const struct cpuid_model *cpuid; /* of a saved machine: held constant; NULL: built from cpu_model */
+	struct clock_sample born; /* when the start began; zeros: not looked at */
 	const struct engine_ops *engine_ops; /* instead of `engine`: one that is not in the list (tests) */
 };
 

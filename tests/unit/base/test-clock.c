@@ -116,7 +116,7 @@ static void test_running(void **state)
 {
 	struct err e;
 	struct evloop *l = evloop_create(&e);
-	struct clock *c = clock_create(l, &e);
+	struct clock *c = clock_create(l, NULL, &e);
 	struct tick p = { .c = c, .period = 2 * MS }, once = { .c = c };
 	uint64_t a, b, host, before, after, tsc;
 	int i;
@@ -192,7 +192,7 @@ static void *mono_read(void *opaque)
 static void test_monotonic(void **state)
 {
 	struct evloop *l = evloop_create(NULL);
-	struct mono m = { .c = clock_create(l, NULL) };
+	struct mono m = { .c = clock_create(l, NULL, NULL) };
 	pthread_t t;
 	int i;
 

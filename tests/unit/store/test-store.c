@@ -249,7 +249,7 @@ static pid_t holder(struct lab *l, const char *name, int *go)
 	if (!pid) {
 		struct store_vm m;
 
-		if (store_vm_open(&l->s, name, &m, NULL) || store_vm_lock(&m, NULL) || fchdir(m.fd) || store_vm_say_running(&m, NULL))
+		if (store_vm_open(&l->s, name, &m, NULL) || store_vm_lock(&m, NULL) || fchdir(m.fd) || store_vm_say_running(&m, false, NULL))
 			_exit(1);
 		b = (char)write(up[1], "", 1);
 		b = (char)read(down[0], &b, 1);

@@ -177,8 +177,8 @@ static void test_user(void **state)
 	struct confine c = { 0 };
 	struct err e = { 0 };
 
-	assert_int_not_equal(confine_user(&c, "no-such-user-here", &e), 0);
-	if (geteuid() || confine_user(&c, "nobody", &e))
+	assert_int_not_equal(confine_user(&c, "no-such-user-here", true, &e), 0);
+	if (geteuid() || confine_user(&c, "nobody", false, &e))
 		skip();
 	assert_int_equal(in_process(who, false, &c), (int)c.uid % 200);
 	assert_int_equal(in_process(who, true, &c), (int)c.uid % 200);
