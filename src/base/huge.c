@@ -30,6 +30,16 @@ void *huge_alloc(size_t size)
 	return p + lead;
 }
 
+void huge_give_rest(void *p, size_t size)
+{
+	size_t used = (size + 4095) & ~(size_t)4095;
+
+	if (!p || used >= whole(size))
+		return;
+	madvise((char *)p + used, whole(size) - used, MADV_NOHUGEPAGE);
+	madvise((char *)p + used, whole(size) - used, MADV_DONTNEED);
+}
+
 void huge_free(void *p, size_t size)
 {
 	if (p)

@@ -10,5 +10,6 @@
 
 void *huge_alloc(size_t size); /* aligned to 2 MiB; NULL: none */
 void huge_free(void *p, size_t size); /* NULL is fine */
+void huge_give_rest(void *p, size_t size); /* to the host: what lies behind the size in its last huge page, which becomes small ones */
 
 #endif

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/huge.h"
 #include "base/log.h"
 #include "dev/lapic.h"
 #include "vm/private.h"
@@ -54,6 +55,10 @@ static bool vcpu_wait_idle(struct vcpu *v, uint64_t deadline)
 	const struct engine_ops *engine = v->vm->machine.engine;
 	uint64_t again = engine->idle ? engine->idle(&v->cpu) : UINT64_MAX;
 
+	if (engine->idle && again == UINT64_MAX && !v->rest_given) { /* long idle: nobody uses what is behind the CPUs */
+		huge_give_rest(v->vm->vcpus, v->vm->config->cpus * sizeof(*v->vm->vcpus));
+		v->rest_given = true;
+	}
 	return !vcpu_wait(&v->cpu, MIN(deadline, again)) && deadline <= again;
 }
 

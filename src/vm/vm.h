@@ -70,6 +70,7 @@ struct vcpu { /* a host thread and the CPU it runs */
 	bool state_changed; /* cpu->s is to be handed to the engine before it runs */
 	bool debug_changed; /* the same for cpu->debug */
 	uint64_t exchange_seen; /* the last step of an exchange of engines that this thread has done */
+	bool rest_given;    /* its own thread's: what was left of the last huge page of CPUs */
 	bool held;          /* stays parked when the machine runs: a debugger steps another one */
 	uint64_t halts, timeouts, kicks; /* counters */
 };

@@ -8,6 +8,7 @@
  * rely on it. Only the owner stores anything but an empty tag.
  */
 #include <errno.h>
+#include <sys/mman.h>
 #include "base/err.h"
 #include "base/huge.h"
 #include "x86/access.h"
@@ -126,11 +127,30 @@ static struct tlb_fetch *fetch_new(char **p)
 	return f;
 }
 
+/* Tables in their places, all empty. t->memory is zero. */
+static void memory_init(struct tlb *t)
+{
+	char *p = t->memory;
+	struct tlb_table *super;
+	struct tlb_fetch *super_fetch;
+
+	t->none = table_new(&p);
+	super = table_new(&p);
+	super_fetch = fetch_new(&p);
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		struct tlb_space *s = &t->spaces[i];
+
+		s->table[TLB_USER] = table_new(&p);
+		s->table[TLB_SUPER] = super;
+		s->table[TLB_SUPER_AC] = table_new(&p);
+		s->fetch[0] = fetch_new(&p);
+		s->fetch[1] = super_fetch;
+	}
+}
+
 int tlb_init(struct tlb *t, struct err *e)
 {
 	char *p = huge_alloc(MEMORY_SIZE);
-	struct tlb_table *super;
-	struct tlb_fetch *super_fetch;
 
 	*t = (struct tlb){ 0 };
 	if (!p)
@@ -141,25 +161,33 @@ int tlb_init(struct tlb *t, struct err *e)
 		tlb_dispose(t);
 		return err_set(e, ENOMEM, "no memory for a TLB");
 	}
-	t->none = table_new(&p);
-	super = table_new(&p);
-	super_fetch = fetch_new(&p);
-	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		struct tlb_space *s = &t->spaces[i];
-
-		s->cr3 = SPACE_FREE;
-		s->table[TLB_USER] = table_new(&p);
-		s->table[TLB_SUPER] = super;
-		s->table[TLB_SUPER_AC] = table_new(&p);
-		s->fetch[0] = fetch_new(&p);
-		s->fetch[1] = super_fetch;
-	}
+	memory_init(t);
+	for (unsigned i = 1; i < TLB_SPACES; i++)
+		t->spaces[i].cr3 = SPACE_FREE;
 	t->spaces[0].cr3 = 0;
 	t->space = &t->spaces[0];
 	t->mode = TLB_SUPER_AC;
 	t->data = t->space->table[t->mode];
 	t->fetch = t->space->fetch[1];
 	return 0;
+}
+
+/* Own thread; nothing is known of any page afterwards. */
+void tlb_trim(struct cpu *c)
+{
+	struct tlb *t = &c->tlb;
+
+	tlb_flush_all(c);
+	tlb_give_back(t);
+	madvise(t->memory, MEMORY_SIZE, MADV_NOHUGEPAGE);
+	madvise(t->memory, MEMORY_SIZE, MADV_DONTNEED);
+	huge_give_rest(t->memory, MEMORY_SIZE);
+	memory_init(t); /* a fifth of it: empty entries are no zeros */
+}
+
+void tlb_huge_again(struct tlb *t)
+{
+	madvise(t->memory, MEMORY_SIZE, MADV_HUGEPAGE);
 }
 
 void tlb_dispose(struct tlb *t)

@@ -114,6 +114,9 @@ struct err;
 
 /* Give the second level's memory back to the host; owner's thread. What the guest uses comes again by walks. */
 void tlb_give_back(struct tlb *t);
+/* The same with all of the first level, which is flushed; own thread. The other: in huge pages again, as the host finds the time. */
+void tlb_trim(struct cpu *c);
+void tlb_huge_again(struct tlb *t);
 int tlb_init(struct tlb *t, struct err *e);
 void tlb_dispose(struct tlb *t);
 

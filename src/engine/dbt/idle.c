@@ -10,6 +10,7 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include "base/huge.h"
 #include "engine/dbt/dbt.h"
 #include "isa/insn.h"
 
@@ -62,6 +63,8 @@ static void tables_each(struct dbt *d, void (*fn)(void *at, size_t size))
 	for (unsigned n = 0; n < d->machine->ncpus; n++) {
 		struct cpu *c = d->machine->cpus[n];
 
+		if (c && c->engine_data && fn == huge_again)
+			tlb_huge_again(&c->tlb);
 		if (c && c->engine_data)
 			fn(dbt_hot(c)->jc_key, offsetof(struct dbt_hot, log_left) - offsetof(struct dbt_hot, jc_key));
 	}
@@ -71,6 +74,8 @@ static void tables_each(struct dbt *d, void (*fn)(void *at, size_t size))
 static void tables_trim(struct dbt *d)
 {
 	tables_each(d, give_back);
+	huge_give_rest(d, sizeof(*d));
+	huge_give_rest(d->memo, insn_memo_size());
 	d->slot_free = -1;
 	d->slots_begun = 0;
 	give_back(d->slot_of, LINK_SLOTS * sizeof(*d->slot_of));
@@ -81,6 +86,7 @@ static void tables_trim(struct dbt *d)
 
 		if (!c || !c->engine_data)
 			continue;
+		give_back(dbt_hot(c) + 1, CPU_HOT_SIZE - sizeof(struct dbt_hot));
 		dbt_cpu(c)->nslots_global = dbt_cpu(c)->nslots_local = 0;
 		give_back(dbt_cpu(c)->slots_global, LINK_SLOTS * sizeof(int32_t));
 		give_back(dbt_cpu(c)->slots_local, LINK_SLOTS * sizeof(int32_t));
@@ -126,7 +132,7 @@ uint64_t dbt_idle(struct cpu *c)
 	pthread_mutex_unlock(&d->lock);
 	if (trimmed) { /* only its own thread may */
 		interp_give_back(dc->legacy);
-		tlb_give_back(&c->tlb);
+		tlb_trim(c);
 	}
 	dc->idle_from = now;
 	dc->idle_used = used;

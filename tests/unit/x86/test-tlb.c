@@ -233,6 +233,31 @@ static void second_level_emptied(void **state)
 	assert_int_equal(seen(g, LOW), 'a');
 }
 
+/* Idle: both levels' memory is given back. What comes after is looked up anew, and no address is found in the zeros. */
+static void all_given_back(void **state)
+{
+	struct guest *g = paged(state);
+	struct tlb *t = &g->c->tlb;
+	uint64_t v;
+
+	for (unsigned n = 0; n < 3; n++) {
+		put64(g, PT, (n & 1 ? B_PAGE : A_PAGE) | P | W | U);
+		tlb_trim(g->c);
+		assert_null(tlb_read_hit(t->data, LOW, 8));
+		for (uint64_t at = 0; at < 64 * 4096; at += 4096) {
+			assert_null(tlb_read_hit(t->data, at, 8));
+			assert_null(tlb_write_hit(t->data, at, 8));
+			assert_null(tlb_read_hit(t->none, at, 8));
+		}
+		assert_int_equal(cpu_read(g->c, LOW, &v, 1), CPU_OK);
+		assert_int_equal(v & 0xff, n & 1 ? 'b' : 'a');
+		assert_non_null(tlb_read_hit(t->data, LOW, 8));
+		tlb_huge_again(t);
+		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+		assert_int_equal(seen(g, LOW), n & 1 ? 'b' : 'a');
+	}
+}
+
 static void four_mib(void **state)
 {
 	struct guest *g = *state;
@@ -708,7 +733,7 @@ int main(void)
 		T(written_code), T(tracked_pages), T(rom),	   T(crossing),	 T(alignment), T(data_breakpoints),  T(data_breakpoints_large),
 		T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
 		D(single_pages), D(global_pages),  D(large_pages), D(pcids), D(shared_supervisor), D(second_level),
-		D(second_level_writes), D(second_level_emptied),
+		D(second_level_writes), D(second_level_emptied), T(all_given_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
