@@ -2,36 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Machines with folders, as a user meets them: every command, what it says, what it leaves behind.
 # usage: life.sh OSPITE ASM-FOLDER
-set -u
-ospite=$(realpath "$1")
-source=$(realpath "$2")
-passed=0
-failed=0
-command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
-work=$(mktemp -d)
-OSPITE_ROOT=$work/root
-export OSPITE_ROOT
-o() { timeout -k 5 30 "$ospite" "$@"; }
-trap 'o kill --all --quiet 2>/dev/null; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
-
-# check WHAT STATUS TEXT COMMAND...: the status, and a text in what it says
-check() {
-	what=$1
-	want=$2
-	text=$3
-	shift 3
-	"$@" >out 2>&1 </dev/null
-	status=$?
-	if [ $status = "$want" ] && { [ -z "$text" ] || grep -qF -- "$text" out; }; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAILED: $what: status $status, expected $want with '$text':"
-		cat out
-	fi
-}
+# shellcheck source=tests/boot/life-lib.sh
+. "$(dirname "$0")/life-lib.sh"
 state() { o ps --all | awk -v n="$1" '$1 == n { print $2 }'; }
 # say NAME TEXT EXPECTED: types into the console, waits for the answer, which must come of that text: then it has been typed
 say() {

@@ -14,7 +14,7 @@ if [ "${4-}" != inside ]; then
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
 	chmod 755 "$work"
-	cp -r "$ospite" "$tests/life.sh" "$tests/guest" "$tests/unprivileged.sh" "$tests/view.py" "$work/"
+	cp -r "$ospite" "$tests/life.sh" "$tests/life-lib.sh" "$tests/guest" "$tests/unprivileged.sh" "$tests/view.py" "$work/"
 	cp "$cache"/vmlinuz-* "$work/vmlinuz"
 	mkdir -p "$work/initrd/bin" "$work/initrd/m" "$work/home"
 	cp "$(command -v busybox)" "$work/initrd/bin/"
