@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every command there is, from the program's own tables: --help, an option that does not exist, too few and too many words, a machine that does
 not exist; what is said with --json is JSON, with --quiet is nothing; colours are for terminals. usage: commands.py OSPITE ASM-FOLDER"""
-import json, os, re, shutil, subprocess, sys, tempfile
+import json, os, re, shutil, signal, subprocess, sys, tempfile
 
 ospite, source = (os.path.realpath(a) for a in sys.argv[1:3])
 if not shutil.which("nasm"):
@@ -116,6 +116,7 @@ def main():
     return failed != 0
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what is below
 try:
     status = main()
 finally:

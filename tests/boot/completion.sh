@@ -16,6 +16,7 @@ OSPITE_ROOT=$work/root
 export PATH OSPITE_ROOT
 terminal=ospite-completion-$$
 trap 'tmux -L $terminal kill-server 2>/dev/null; ospite kill --all --quiet 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
 touch 'a disk.qcow2'
@@ -36,6 +37,7 @@ result() { # WHAT EXPECTED GOT: all of EXPECTED, each a line of GOT; "!x" must n
 	done
 }
 
+# shellcheck disable=SC1090 # what it prints
 . <(ospite completion bash)
 compopt() { :; } # only within a completion that is under way
 # bash's words are cut at '=' and ':'

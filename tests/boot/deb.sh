@@ -7,6 +7,7 @@ command -v dpkg-shlibdeps >/dev/null || { echo "skipped: dpkg-dev is not install
 [ "$(id -u)" = 0 ] || { echo "skipped: dpkg installs as root only"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 fail() { echo "FAILED: $*"; exit 1; }
 "$1/scripts/deb" "$2" "$work" >"$work/name" 2>"$work/log" || { cat "$work/log"; fail "scripts/deb"; }
 deb=$(cat "$work/name")

@@ -7,6 +7,7 @@ if [ "${3-}" != inside ]; then
 	command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
+	trap 'exit 143' TERM INT HUP # by way of EXIT
 	nasm -f bin -o "$work/echo.bin" "$(realpath "$2")/echo.asm" || exit 1
 	mkdir "$work/disk"
 	space=$([ "$(id -u)" = 0 ] && echo "unshare -m" || echo "unshare -mUr")
@@ -24,6 +25,7 @@ passed=0
 failed=0
 o() { timeout -k 5 60 "$ospite" "$@"; }
 trap 'o kill --all --quiet 2>/dev/null' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 # check WHAT STATUS TEXT COMMAND...: status, a text, and never more than a line of error
 check() {
 	what=$1

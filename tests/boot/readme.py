@@ -3,7 +3,7 @@
 """The commands of the README and of docs/machines.md, as a newcomer types them: taken from the documents and run as they stand, in a folder with
 the files they name. Started by root they run twice, as root and as a user without privileges. A command that is neither run nor
 named below with its reason fails the test. usage: readme.py OSPITE SOURCE KERNEL-PACKAGE"""
-import glob, os, re, shutil, subprocess, sys, tempfile, threading
+import glob, os, re, shutil, signal, subprocess, sys, tempfile, threading
 
 ospite, source, package = os.path.realpath(sys.argv[1]), os.path.realpath(sys.argv[2]), sys.argv[3]
 inside = len(sys.argv) > 4
@@ -129,6 +129,7 @@ def main():
 
 
 work = os.getcwd() if inside else tempfile.mkdtemp(prefix="readme-")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what is below
 try:
     if not inside:
         prepare(work)

@@ -14,6 +14,7 @@ OSPITE_ROOT=$work/root
 export OSPITE_ROOT
 o() { timeout -k 5 60 "$ospite" "$@"; }
 trap 'o kill --all --quiet 2>/dev/null; t kill-server 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
 failed=0

@@ -13,6 +13,7 @@ if [ "${4-}" != inside ]; then
 	[ -e "$cache/modules/virtio_blk.ko" ] || { echo "skipped: no kernel of $3 in the cache (./check fetches it)"; exit 77; }
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
+	trap 'exit 143' TERM INT HUP # by way of EXIT
 	chmod 755 "$work"
 	cp -r "$ospite" "$tests/life.sh" "$tests/life-lib.sh" "$tests/guest" "$tests/unprivileged.sh" "$tests/view.py" "$work/"
 	cp "$cache"/vmlinuz-* "$work/vmlinuz"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a machine's process sees of the host's files: its own folder and little else; and that what comes from outside of it still does:
 disks, pictures, sockets, suspended states, the folder that goes with the machine. usage: view.py OSPITE ASM-FOLDER"""
-import array, json, os, shutil, socket, subprocess, sys, tempfile, time
+import array, json, os, shutil, signal, socket, subprocess, sys, tempfile, time
 
 ospite, source = (os.path.realpath(a) for a in sys.argv[1:3])
 LIMIT = 120
@@ -173,6 +173,7 @@ def main():
     o("kill", "u")
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what is below
 try:
     os.chdir(work)
     main()
