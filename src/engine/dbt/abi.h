@@ -102,8 +102,6 @@ enum dbt_exit {
  * is one instruction and a cycle less for every access than to shift and mask.
  */
 #define TB_BIAS ((int32_t)(TLB_BITS << 8 | 12))
-/* What follows every check with an index: MOV S1, [TB + S1*8 + OFF_ADDEND]; its first four bytes. */
-#define ADDEND_LOAD 0xf7b48b4fu
 _Static_assert(TLB_TABLE_ALIGN == 0x10000, "TB's low 16 bits are TB_BIAS");
 
 /* Offsets in the TLB table, from TB */

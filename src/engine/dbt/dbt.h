@@ -45,12 +45,14 @@ enum flags_state { FL_DEAD, FL_H, FL_M };
 
 /* Host code of one guest instruction. */
 struct insn_map {
-	uint32_t host;  /* offset in the cache of its first byte */
-	uint16_t guest; /* offset in the guest page */
-	uint8_t zone;   /* at host .. host + zone the state is still that before the instruction */
-	uint8_t flags : 7;  /* enum flags_state at `host` */
-	uint8_t shadowed : 1; /* behind STI: no interrupt may be taken before it */
+	uint32_t host;         /* offset in the cache of its first byte */
+	uint32_t guest : 12;   /* offset in the guest page */
+	uint32_t zone : 8;     /* at host .. host + zone the state is still that before the instruction */
+	uint32_t behind : 8;   /* at host + behind the only read that it makes has been checked, and S1 is its addend; 0: there is no such place */
+	uint32_t flags : 2;    /* enum flags_state at `host` */
+	uint32_t shadowed : 1; /* behind STI: no interrupt may be taken before it */
 };
+_Static_assert(sizeof(struct insn_map) == 8, "there are many");
 
 struct block;
 

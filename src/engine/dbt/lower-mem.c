@@ -168,6 +168,18 @@ static void slow_emit(struct tr *t, const struct cold *k)
 	tr_jump_out(t, t->d->tramp_slow);
 }
 
+/* Behind a check. Where an instruction goes on with another addend (slow.c) is known only if one read is all it makes. */
+static void addend_load(struct tr *t, unsigned kind)
+{
+	struct insn_map *m = &t->map[t->idx];
+	uint32_t at;
+
+	emit_load(&t->e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	at = emit_offset(&t->e) - m->host;
+	if (kind == SLOW_READ && at <= UINT8_MAX)
+		m->behind = m->behind ? 0 : at & UINT8_MAX;
+}
+
 static struct cold *slow_jump(struct tr *t, unsigned cc, unsigned kind, unsigned size)
 {
 	struct cold *k = tr_cold(t, slow_emit, emit_jcc(&t->e, cc));
@@ -358,7 +370,6 @@ static void guess_check(struct tr *t, const struct insn *i, unsigned size, unsig
 
 void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kind, struct opnd *out)
 {
-	struct emit *e = &t->e;
 	bool direct = ea_direct(t, i);
 	uint64_t ea;
 
@@ -380,7 +391,7 @@ void mem_operand(struct tr *t, const struct insn *i, unsigned size, unsigned kin
 		tlb_check(t, S0, size, kind == SLOW_WRITE);
 		slow_jump(t, CC_A, kind, size);
 	}
-	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	addend_load(t, kind);
 	if (direct) {
 		*out = opnd_sib(i->base, S1, 0, (int32_t)i->disp);
 		return;
@@ -446,7 +457,7 @@ void mem_stack(struct tr *t, int32_t offset, unsigned size, unsigned kind, bool 
 	k = slow_jump(t, CC_A, second ? SLOW_INTERP : kind, size);
 	k->stack = true;
 	k->arg = (uint64_t)(int64_t)offset;
-	emit_load(e, S1, opnd_sib(TB, S1, 3, OFF_ADDEND));
+	addend_load(t, second ? SLOW_INTERP : kind);
 	*out = opnd_sib(RSP, S1, 0, offset);
 	if (unlikely(stack_wraps(t, offset))) { /* S0 is free for the caller as ever */
 		stack_emit(t, offset);

@@ -18,7 +18,7 @@ static void commit(struct tr *t)
 {
 	struct insn_map *m = &t->map[t->idx];
 
-	m->zone = (uint8_t)MIN(emit_offset(&t->e) - m->host, 255u);
+	m->zone = MIN(emit_offset(&t->e) - m->host, 255u) & 255;
 	t->committed = true;
 }
 

@@ -226,22 +226,6 @@ static const uint64_t *page_read(struct cpu *c, uint64_t page, bool fill)
 	return (const uint64_t *)(uintptr_t)(page + t->addend[i]);
 }
 
-/* Behind the check of the instruction's memory operand and the load of its addend; 0: it has no such. */
-static uint64_t behind_check(const struct dbt *d, const struct block *b, unsigned idx)
-{
-	const uint8_t *end = d->rw + b->map[idx + 1].host;
-
-	for (const uint8_t *p = d->rw + b->map[idx].host; p + 8 <= end; p++) {
-		uint32_t code, disp;
-
-		__builtin_memcpy(&code, p, 4);
-		__builtin_memcpy(&disp, p + 4, 4);
-		if (code == ADDEND_LOAD && disp == (uint32_t)OFF_ADDEND)
-			return (uint64_t)(uintptr_t)dbt_exec(d, (uint32_t)(p + 8 - d->rw));
-	}
-	return 0;
-}
-
 /*
  * A load that crosses a page: from a copy of both pages' ends, laid out as the guest has them (alignment is the instruction's
  * business). The instruction goes on behind its check with an addend that leads there. Copies of unaligned blocks do this at
@@ -252,15 +236,14 @@ static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, u
 {
 	struct dbt_hot *h = dbt_hot(c);
 	const struct dbt *d = dbt_cpu(c)->d;
-	uint64_t second = (ea | 0xfff) + 1, at;
+	uint64_t second = (ea | 0xfff) + 1;
 	const uint64_t *from[2];
 
-	if (mode_32bit(b->mode) || b->nswaps || d->watch)
+	if (mode_32bit(b->mode) || b->nswaps || d->watch || !b->map[idx].behind)
 		return 0;
 	from[0] = page_read(c, ea & ~0xfffull, fill);
 	from[1] = page_read(c, second, fill);
-	at = from[0] && from[1] ? behind_check(d, b, idx) : 0;
-	if (!at)
+	if (!from[0] || !from[1])
 		return 0;
 	for (unsigned n = 0; n < 8; n++) {
 		h->split[n] = __atomic_load_n(&from[0][504 + n], __ATOMIC_RELAXED);
@@ -268,7 +251,7 @@ static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, u
 	}
 	h->s1 = (uintptr_t)&h->split[8] - second;
 	dbt_cpu(c)->counters.split_reads++;
-	return at;
+	return (uint64_t)(uintptr_t)dbt_exec(d, b->map[idx].host + b->map[idx].behind);
 }
 
 /* The block goes on as if they had been loaded for this instruction. */

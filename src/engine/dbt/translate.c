@@ -46,7 +46,7 @@ void tr_commit(struct tr *t, const struct insn *i)
 	uint32_t host = emit_offset(&t->e);
 
 	if (!t->committed) {
-		m->zone = (uint8_t)MIN(host - m->host, 255u);
+		m->zone = MIN(host - m->host, 255u) & 255;
 		t->committed = true;
 	}
 	if (writes)
@@ -366,8 +366,8 @@ static void lower_all(struct tr *t)
 				t->fl = FL_M;
 			}
 		}
-		t->map[t->idx] = (struct insn_map){ .host = emit_offset(&t->e), .guest = t->at[t->idx],
-						    .flags = (uint8_t)t->fl, .shadowed = t->shadow };
+		t->map[t->idx] = (struct insn_map){ .host = emit_offset(&t->e), .guest = t->at[t->idx] & 0xfff,
+						    .flags = (unsigned)t->fl & 3, .shadowed = t->shadow };
 		t->shadow = i->op == OP_STI;
 		t->committed = false;
 		if (followed)
@@ -390,8 +390,8 @@ static void lower_all(struct tr *t)
 
 		if (last->op == OP_JMP && last->form == FORM_IMM)
 			next += last->imm;
-		t->map[t->n] = (struct insn_map){ .host = emit_offset(&t->e), .guest = (uint16_t)(next & 0xfff),
-						  .flags = (uint8_t)t->fl };
+		t->map[t->n] = (struct insn_map){ .host = emit_offset(&t->e), .guest = next & 0xfff,
+						  .flags = (unsigned)t->fl & 3 };
 		lower_exit_direct(t, next);
 	}
 }

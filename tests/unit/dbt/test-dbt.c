@@ -388,6 +388,26 @@ static void split_loads(void **state)
 	assert_true(run_in(&engine_dbt, prog_split, prog_split_end, 0).splits > 500);
 }
 
+/*
+ * The address of the operand, before FS, is what the code of a check ends with: nothing may take it for that. At 0x74f4..., an alias of the
+ * code; TLB_ENTRIES and OFF_ADDEND are in there.
+ */
+PROGRAM(prog_split_like_check, "mov rax, cr3\n mov rcx, [rax]\n mov [rax+0xe9*8], rcx\n and rcx, -4096\n mov rdx, [rcx]\n"
+			       "mov [rcx+0x1d3*8], rdx\n mov cr3, rax\n mov rax, 0x74f4f7b48b4f\n mov rdx, 0x20ffd\n"
+			       "sub rdx, rax\n mov eax, edx\n shr rdx, 32\n mov ecx, 0xc0000100\n wrmsr\n"
+			       "mov rax, 0x0123456789abcdef\n mov [0x20ff8], rax\n mov [0x21000], rax\n"
+			       "lea rax, [rip+1f]\n mov rcx, 0x74f4c0000000\n add rax, rcx\n jmp rax\n"
+			       "1: .byte 0x64, 0x48, 0x8b, 0x1d\n .long 0x37b48b4f - 0x10000 - (2f - prog_split_like_check)\n"
+			       "2: hlt\n");
+
+static void split_like_check(void **state)
+{
+	assert_int_equal(GUEST_CODE, 0x10000);
+	assert_int_equal((uint32_t)OFF_ADDEND, 0x74f4);
+	compare(prog_split_like_check, prog_split_like_check_end, false);
+	assert_int_equal(run_in(&engine_dbt, prog_split_like_check, prog_split_like_check_end, 0).s.gpr[3], 0x6789abcdef012345);
+}
+
 static void swaps(void **state)
 {
 	compare(prog_swaps, prog_swaps_end, false);
@@ -608,7 +628,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
 
-		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads),
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
