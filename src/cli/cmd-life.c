@@ -225,7 +225,7 @@ int life_suspend(const struct life_command *c, struct life_args *a, struct store
 	progress_start(&bar, "saving", 0, a->quiet);
 	r = life_follow(m, p, e);
 	if (!r)
-		r = ctl_call_watching(p, "ospite-suspend", show_saving, &bar, SAVE_MS, e);
+		r = ctl_call_watching(p, "ospite-suspend", a->mapped ? json_pack("{s:s}", "memory", "mapped") : NULL, show_saving, &bar, SAVE_MS, e);
 	progress_end(&bar);
 	ctl_disconnect(p);
 	if (r)

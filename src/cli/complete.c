@@ -224,7 +224,7 @@ static const struct {
 	{ "format", "raw qcow2 vmdk vdi vhdx" }, { "to-format", "raw qcow2" }, { "backing-format", "raw qcow2" },
 	{ "cache", "writeback writethrough none unsafe" }, { "preallocation", "off metadata falloc full" }, { "compression", "zlib zstd" },
 	{ "cpu", "host v2 v3 v4" }, { "firmware", "bios uefi @files" }, { "boot", "disk cdrom network disk,cdrom cdrom,disk" },
-	{ "input", "tablet keyboard" }, { "memory-pages", "2M" }, { "serial", "stdio null file: socket:" },
+	{ "input", "tablet keyboard" }, { "memory-pages", "2M" }, { "save-memory", "packed mapped" }, { "serial", "stdio null file: socket:" },
 	{ "debug-console", "stdio null file: socket:" }, { "display", "text vnc none" }, { "uplink", "user tap: bridge:" },
 	{ "cdrom", "none @files" }, { "root", "@folders" }, { "view", "@folders" }, { "share", "@folders" }, { "save-to", "@files" },
 	{ "restore", "@files" }, { "control", "@files" }, { "log", "@files" }, { "limit-in", "" }, { "firmware-vars", "@files" },

@@ -28,6 +28,7 @@ static LIFE_SET(set_eject, eject)
 static LIFE_SET(set_input, input)
 static LIFE_SET(set_direct, direct)
 static LIFE_SET(set_thin, thin)
+static LIFE_SET(set_mapped, mapped)
 
 int life_set_root(void *into, const char *value, struct err *e)
 {
@@ -118,6 +119,9 @@ static int set_until(void *into, const char *value, struct err *e)
 
 static const struct option_def plain[] = { LIFE_ROOT, LIFE_QUIET, LIFE_END };
 static const struct option_def several[] = { LIFE_ALL, LIFE_ROOT, LIFE_QUIET, LIFE_END };
+static const struct option_def suspend_options[] = {
+	{ "mapped", NULL, "memory uncompressed, to be mapped: large, and goes on at once", set_mapped }, LIFE_ALL, LIFE_ROOT, LIFE_QUIET, LIFE_END,
+};
 static const struct option_def start_options[] = {
 	{ "autostart", NULL, "all whose vm.yaml says autostart: true", set_autostart }, LIFE_ROOT, LIFE_QUIET, LIFE_END,
 };
@@ -195,7 +199,7 @@ const struct life_command life_commands[] = {
 	{ "kill", "NAME...", "end machines at once, as pulling the plug does", several, 1, MANY, NULL, life_kill, true },
 	{ "pause", "NAME...", "let machines stand still", several, 1, MANY, NULL, life_simple, true },
 	{ "resume", "NAME...", "let paused machines go on", several, 1, MANY, NULL, life_simple, true },
-	{ "suspend", "NAME...", "save machines to their folders and end them", several, 1, MANY, NULL, life_suspend, true },
+	{ "suspend", "NAME...", "save machines to their folders and end them", suspend_options, 1, MANY, NULL, life_suspend, true },
 	{ "reset", "NAME...", "press the reset button", several, 1, MANY, NULL, life_simple, true },
 	{ "nmi", "NAME...", "send an NMI to every CPU", several, 1, MANY, NULL, life_simple, true },
 	{ "ps", "", "list the machines that run; --all: all of them", ps_options, 0, 0, life_ps },

@@ -20,7 +20,7 @@ struct life_change { /* of 'ospite set' */
 struct life_args {
 	const char *root;
 	const char *drive, *format, *user, *until;
-	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct, thin;
+	bool json, quiet, all, force, follow, edit, temporary, once, own_log, text, eject, input, direct, thin, mapped;
 	bool autostart;
 	bool rest; /* the second word and what follows is somebody else's command line */
 	uint64_t time, lines; /* UINT64_MAX: not given */

@@ -119,6 +119,16 @@ static int set_memory_pages(void *into, const char *value, struct err *e)
 	return 0;
 }
 
+static int set_save_memory(void *into, const char *value, struct err *e)
+{
+	bool mapped = !strcmp(value, "mapped");
+
+	if (!mapped && strcmp(value, "packed"))
+		return err_set(e, EINVAL, "is neither packed nor mapped");
+	((struct run_options *)into)->vm.save_mapped = mapped;
+	return 0;
+}
+
 static int set_disk_size(void *into, const char *value, struct err *e)
 {
 	return parse_size(value, &((struct run_options *)into)->disk_size, e);
@@ -568,6 +578,7 @@ const struct option_def run_options[] = {
 	{ "template", "NAME", "what it was made of; templates in use are not removed", set_template },
 	{ "disk-size", "SIZE", "of the first disk of a machine made of a template [10G]", set_disk_size, OPTION_HERE },
 	{ "save-to", "FILE", "where Ctrl-A S or SIGUSR1 saves the machine, ending it", set_save_to, OPTION_HERE },
+	{ "save-memory", "KIND", "packed: small files; mapped: large ones that go on at once [packed]", set_save_memory },
 	{ "restore", "FILE", "go on with a saved machine, under any engine", set_restore, OPTION_HERE },
 	{ "control", "PATH", "control socket: QMP for programs, docs/control.md", set_control, OPTION_HERE },
 	{ "name", "NAME", "what to call the machine", run_set_name, OPTION_HERE },

@@ -213,9 +213,9 @@ int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, js
 	return call_with(p, -1, NULL, name, arguments, result, ms, e);
 }
 
-int ctl_call_watching(struct ctl_peer *p, const char *name, void (*fn)(void *opaque, const json_t *event), void *opaque, int ms, struct err *e)
+int ctl_call_watching(struct ctl_peer *p, const char *name, json_t *arguments, void (*fn)(void *opaque, const json_t *event), void *opaque, int ms, struct err *e)
 {
-	return call_with(p, -1, &(struct watcher){ fn, opaque }, name, NULL, NULL, ms, e);
+	return call_with(p, -1, &(struct watcher){ fn, opaque }, name, arguments, NULL, ms, e);
 }
 
 int ctl_bring(struct ctl_peer *p, const char *name, int fd, int ms, struct err *e)

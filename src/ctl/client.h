@@ -18,8 +18,9 @@ int ctl_call_command(struct ctl_peer *p, const char *name, json_t *arguments, js
  * does not know how, being older, opens it itself. -errno only when the connection is broken.
  */
 int ctl_bring(struct ctl_peer *p, const char *name, int fd, int ms, struct err *e);
-/* The same without arguments and result; events that come before the reply go to fn. */
-int ctl_call_watching(struct ctl_peer *p, const char *name, void (*fn)(void *opaque, const json_t *event), void *opaque, int ms, struct err *e);
+/* ctl_call_command without a result; events that come before the reply go to fn. */
+int ctl_call_watching(struct ctl_peer *p, const char *name, json_t *arguments, void (*fn)(void *opaque, const json_t *event), void *opaque,
+		      int ms, struct err *e);
 /* The next event; -EPIPE: the machine has ended; -ETIMEDOUT. ms < 0: for ever. */
 int ctl_next_event(struct ctl_peer *p, json_t **event, int ms, struct err *e);
 int ctl_peer_fd(const struct ctl_peer *p);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands that change what the machine is doing. */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 #include "board/pc.h"
 #include "ctl/private.h"
@@ -102,12 +103,16 @@ static int save_to(struct ctl_call *call, const char *path, struct err *e)
 	struct telling telling = { .ctl = call->ctl };
 	const struct save_progress progress = { tell, &telling };
 	struct vm *vm = call->ctl->config.vm;
-	bool running = vm_state_now(vm) == VM_RUNNING;
-	int r = vm_pause(vm, e);
+	const char *memory = json_string_value(json_object_get(call->arguments, "memory"));
+	bool running = vm_state_now(vm) == VM_RUNNING, mapped = memory ? !strcmp(memory, "mapped") : vm->config->save_mapped;
+	int r;
 
+	if (memory && !mapped && strcmp(memory, "packed"))
+		return err_set(e, EINVAL, "memory '%s' is neither packed nor mapped", memory);
+	r = vm_pause(vm, e);
 	if (r)
 		return r;
-	r = vm_save_telling(vm, path, &progress, e);
+	r = vm_save_as(vm, path, mapped, &progress, e);
 	if (r && running)
 		vm_resume(vm, NULL);
 	return r;

@@ -191,7 +191,7 @@ static int dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len)
  */
 static void load_bytes(struct mem *m, uint8_t *to, uint64_t ram_offset, const uint8_t *from, uint64_t len)
 {
-	while (len >= LOAD_BY_FILE && !m->huge) {
+	while (len >= LOAD_BY_FILE && !m->huge && !m->lent) {
 		ssize_t n = pwrite(m->fd, from, len, (off_t)ram_offset);
 
 		if (n <= 0)
@@ -307,7 +307,7 @@ void mem_dma_discard(struct mem *m, void *host, uint64_t len)
 	uintptr_t from = ((uintptr_t)host + GUEST_PAGE - 1) & ~(uintptr_t)(GUEST_PAGE - 1);
 	uintptr_t to = ((uintptr_t)host + len) & ~(uintptr_t)(GUEST_PAGE - 1);
 
-	if (to > from && mem_dma_direct(m) && !madvise((void *)from, to - from, MADV_REMOVE))
+	if (to > from && mem_dma_direct(m) && lent_discard(m, (uint8_t *)from, to - from))
 		mem_dma_done(m, (void *)from, to - from);
 }
 

@@ -118,6 +118,7 @@ void mem_destroy(struct mem *m)
 		return;
 	if (m->base)
 		munmap(m->base, m->reserved);
+	lent_dispose(m);
 	cleanup_close(&m->fd);
 	free((void *)m->flags);
 	free(m->regions);
@@ -324,11 +325,6 @@ uint64_t mem_ram_size(const struct mem *m)
 uint64_t mem_ram_limit(const struct mem *m)
 {
 	return m->reserved;
-}
-
-int mem_ram_fd(const struct mem *m)
-{
-	return m->huge ? -1 : m->fd;
 }
 
 _Atomic uint8_t *mem_page_flags(const struct mem *m)

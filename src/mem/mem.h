@@ -97,6 +97,15 @@ int mem_alloc(struct mem *m, uint64_t size, uint64_t *ram_offset, struct err *e)
  * become shorter. It is no part of what mem_ram_size counts, and so of what is saved.
  */
 int mem_map_file(struct mem *m, gpa_t at, int fd, uint64_t length, uint64_t size, const char *name, struct err *e);
+/*
+ * RAM from here on shows a file's bytes, [at, +len) of it, until something is written there; the file sees no writes. Pages all of
+ * them. Before the machine runs. -ENOTSUP for memory of huge pages. The file must not become shorter.
+ */
+uint64_t mem_lend_limit(const struct mem *m); /* RAM that can be */
+int mem_lend(struct mem *m, uint64_t ram_offset, int fd, uint64_t at, uint64_t len, struct err *e);
+/* RAM offsets of the next page that may hold anything but zeroes, and of the next behind `at` that holds none; at most mem_ram_size. */
+uint64_t mem_next_data(struct mem *m, uint64_t at);
+uint64_t mem_data_end(struct mem *m, uint64_t at);
 /* Any memory with a RAM offset, which the guest can read and execute here but not write. */
 int mem_map_read_only(struct mem *m, gpa_t at, uint64_t ram_offset, uint64_t size, const char *name, struct err *e);
 int mem_map_io(struct mem *m, gpa_t at, uint64_t size, const struct io_ops *ops, void *opaque,
@@ -150,7 +159,6 @@ void mem_placed(struct mem *m, gpa_t at, uint64_t len);
 uint8_t *mem_ram_base(const struct mem *m); /* host address of RAM offset 0 */
 uint64_t mem_ram_size(const struct mem *m); /* all of RAM and ROM that has a RAM offset */
 uint64_t mem_ram_limit(const struct mem *m); /* what it can grow to */
-int mem_ram_fd(const struct mem *m); /* of which RAM offsets are offsets; -1: it is of several files */
 _Atomic uint8_t *mem_page_flags(const struct mem *m); /* indexed by RAM page */
 static inline bool mem_page_plain_write(uint8_t flags, bool tracking)
 {
@@ -188,7 +196,7 @@ void mem_watch_clear(struct mem *m); /* write tags have to be revoked by the cal
 /* A machine's memory once more: the same RAM offsets and map, contents copied, devices replaced by one. */
 struct mem *mem_shadow_create(struct mem *of, const struct io_ops *ops, void *opaque, struct err *e);
 int mem_shadow_map(struct mem *shadow, const struct mem *of, const struct io_ops *ops, void *opaque);
-void mem_shadow_copy(struct mem *shadow, const struct mem *of); /* all of it, what is no hole */
+void mem_shadow_copy(struct mem *shadow, struct mem *of); /* all of it, what is no hole */
 
 /* All called on the thread that caused the event. */
 struct mem_listener {

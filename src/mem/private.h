@@ -41,6 +41,7 @@ struct mem {
 	} file[MEM_FILES];
 	unsigned nfiles;
 	int fd;
+	struct lent *lent; /* pages that are a file's instead: lent.c; NULL: none, ever */
 	_Atomic uint8_t *flags;
 	_Atomic bool tracking;
 	struct trace *trace;
@@ -60,6 +61,10 @@ struct watch {
 	_Atomic unsigned count;
 	uint32_t *page; /* room for all */
 };
+
+/* lent.c */
+bool lent_discard(struct mem *m, uint8_t *from, uint64_t len); /* lent or not; false: all of it stays */
+void lent_dispose(struct mem *m);
 
 /* Build the flat view of m->regions anew. -ENOMEM leaves the old one in force. */
 int view_build(struct mem *m, struct mem_view *out);

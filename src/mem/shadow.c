@@ -146,28 +146,22 @@ int mem_shadow_map(struct mem *shadow, const struct mem *of, const struct io_ops
 	return 0;
 }
 
-void mem_shadow_copy(struct mem *shadow, const struct mem *of)
+void mem_shadow_copy(struct mem *shadow, struct mem *of)
 {
-	off_t end = (off_t)of->used, at = 0, data, hole;
+	uint64_t end = of->used, at = 0, data, hole;
 
 	while (at < end) {
-		data = lseek(of->fd, at, SEEK_DATA);
-		if (data < 0 || data > end)
-			data = end;
+		data = mem_next_data(of, at);
 		/* never in use here: zero, and no more than that if it was before */
-		for (off_t page = at; page < data; page += (off_t)GUEST_PAGE) {
-			off_t used = lseek(shadow->fd, page, SEEK_DATA);
-
-			page = used < 0 || used >= data ? data : used & -(off_t)GUEST_PAGE;
+		for (uint64_t page = at; page < data; page += GUEST_PAGE) {
+			page = mem_next_data(shadow, page);
 			if (page < data)
 				memset(shadow->base + page, 0, GUEST_PAGE);
 		}
 		if (data == end)
 			break;
-		hole = lseek(of->fd, data, SEEK_HOLE);
-		if (hole < 0 || hole > end)
-			hole = end;
-		memcpy(shadow->base + data, of->base + data, (size_t)(hole - data));
+		hole = mem_data_end(of, data);
+		memcpy(shadow->base + data, of->base + data, hole - data);
 		at = hole;
 	}
 }

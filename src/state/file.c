@@ -15,6 +15,8 @@
 
 static const char magic[8] = "OSPITEVM";
 #define FILE_VERSION 1u
+#define FILE_VERSION_IMAGE 2u /* an image follows the end mark */
+#define IMAGE_ALIGN 4096ull
 #define SECTIONS_MAX 64
 
 struct file_header {
@@ -25,7 +27,7 @@ struct file_header {
 struct section_header {
 	char tag[STATE_TAG];
 	uint64_t length;
-	uint32_t crc; /* of the contents; of END: of all headers before it */
+	uint32_t crc; /* of the contents; of END: of all headers before it, and the image's length if there is one */
 	uint32_t reserved;
 };
 
@@ -38,6 +40,7 @@ struct state_writer {
 	struct section_header section;
 	uint32_t headers_crc;
 	unsigned sections;
+	uint64_t image_at, image_length; /* 0: there is none */
 };
 
 static int write_all(struct state_writer *w, uint64_t at, const void *data, size_t len, struct err *e)
@@ -165,10 +168,49 @@ static int sync_folder(const char *path, struct err *e)
 	return 0;
 }
 
+static uint32_t end_crc(uint32_t headers, uint64_t image)
+{
+	return image ? (uint32_t)crc32_z(headers, (const void *)&image, sizeof(image)) : headers;
+}
+
+static uint64_t image_place(uint64_t end)
+{
+	return (end + IMAGE_ALIGN - 1) & ~(IMAGE_ALIGN - 1);
+}
+
+static int write_end(struct state_writer *w, struct err *e)
+{
+	struct section_header end = { .tag = "END", .length = w->image_length, .crc = end_crc(w->headers_crc, w->image_length) };
+
+	return write_all(w, w->at, &end, sizeof(end), e);
+}
+
+int state_writer_image(struct state_writer *w, uint64_t length, struct err *e)
+{
+	struct file_header h = { .version = FILE_VERSION_IMAGE };
+	int r;
+
+	CHECK(length && !w->image_length && length <= INT64_MAX - w->at - 2 * IMAGE_ALIGN);
+	memcpy(h.magic, magic, sizeof(magic));
+	w->image_length = length;
+	w->image_at = image_place(w->at + sizeof(struct section_header));
+	r = write_all(w, 0, &h, sizeof(h), e);
+	if (!r)
+		r = write_end(w, e);
+	if (!r && ftruncate(w->fd, (off_t)(w->image_at + length)))
+		r = err_errno(e, "sizing %s", w->temp);
+	return r;
+}
+
+int state_writer_image_put(struct state_writer *w, uint64_t at, const void *data, size_t len, struct err *e)
+{
+	CHECK(range_fits(at, len, w->image_length));
+	return write_all(w, w->image_at + at, data, len, e);
+}
+
 int state_writer_commit(struct state_writer *w, struct err *e)
 {
-	struct section_header end = { .tag = "END", .length = 0, .crc = w->headers_crc };
-	int r = write_all(w, w->at, &end, sizeof(end), e);
+	int r = w->image_length ? 0 : write_end(w, e);
 
 	if (r)
 		return r;
@@ -208,6 +250,7 @@ struct state_reader {
 	unsigned sections;
 	struct section section[SECTIONS_MAX];
 	const struct section *current;
+	uint64_t image_at, image_length;
 };
 
 static int read_all(struct state_reader *r, uint64_t at, void *buf, size_t len, struct err *e)
@@ -295,7 +338,19 @@ static int check_contents(struct state_reader *r, const struct section_header *h
 	return 0;
 }
 
-static int read_sections(struct state_reader *r, uint64_t size, struct err *e)
+/* What follows the end mark: nothing, or as many bytes as it says from the next page on. */
+static bool end_fits(struct state_reader *r, const struct section_header *h, uint32_t crc, uint64_t at, uint64_t size, bool image)
+{
+	if (h->crc != end_crc(crc, h->length))
+		return false;
+	if (!image)
+		return !h->length && at == size;
+	r->image_at = image_place(at);
+	r->image_length = h->length;
+	return h->length && r->image_at <= size && h->length == size - r->image_at;
+}
+
+static int read_sections(struct state_reader *r, uint64_t size, bool image, struct err *e)
 {
 	uint64_t at = sizeof(struct file_header);
 	uint32_t crc = 0;
@@ -311,8 +366,8 @@ static int read_sections(struct state_reader *r, uint64_t size, struct err *e)
 			return rc;
 		at += sizeof(h);
 		if (!memcmp(h.tag, "END\0\0\0\0", STATE_TAG)) {
-			if (h.crc != crc || h.length || at != size)
-				return err_set(e, EINVAL, "%s is damaged: its end mark does not fit", r->path);
+			if (!end_fits(r, &h, crc, at, size, image))
+				return err_set(e, EINVAL, "%s is damaged or truncated: its end mark does not fit", r->path);
 			return 0;
 		}
 		if (!range_fits(at, h.length, size))
@@ -349,10 +404,10 @@ static int reader_check(struct state_reader *r, struct err *e)
 		return rc;
 	if (memcmp(h.magic, magic, sizeof(magic)))
 		return err_set(e, EINVAL, "%s is not a saved machine", r->path);
-	if (h.version != FILE_VERSION)
-		return err_set(e, ENOTSUP, "%s has format version %u; this program reads version %u", r->path, h.version,
-			       FILE_VERSION);
-	return read_sections(r, (uint64_t)st.st_size, e);
+	if (h.version != FILE_VERSION && h.version != FILE_VERSION_IMAGE)
+		return err_set(e, ENOTSUP, "%s has format version %u; this program reads version %u and %u", r->path, h.version,
+			       FILE_VERSION, FILE_VERSION_IMAGE);
+	return read_sections(r, (uint64_t)st.st_size, h.version == FILE_VERSION_IMAGE, e);
 }
 
 struct state_reader *state_reader_open(const char *path, struct err *e)
@@ -404,4 +459,18 @@ int state_reader_get(struct state_reader *r, uint64_t at, void *buf, size_t len,
 	if (!r->current || !range_fits(at, len, r->current->length))
 		return err_set(e, EINVAL, "%s: section %.8s is too short", r->path, r->current ? r->current->tag : "-");
 	return read_all(r, r->current->at + at, buf, len, e);
+}
+
+uint64_t state_reader_image(const struct state_reader *r, int *fd, uint64_t *at)
+{
+	*fd = r->fd;
+	*at = r->image_at;
+	return r->image_length;
+}
+
+int state_reader_image_get(struct state_reader *r, uint64_t at, void *buf, size_t len, struct err *e)
+{
+	if (!range_fits(at, len, r->image_length))
+		return err_set(e, EINVAL, "%s: its image is too short", r->path);
+	return read_all(r, r->image_at + at, buf, len, e);
 }

@@ -24,7 +24,7 @@ struct chunk_header {
 	uint32_t raw, stored; /* stored == raw: not compressed */
 };
 
-static bool page_is_zero(const uint8_t *p)
+bool save_page_is_zero(const uint8_t *p)
 {
 	const uint64_t *q = (const uint64_t *)p;
 
@@ -132,23 +132,6 @@ static void pack_dispose(struct pack *p)
 	free(p);
 }
 
-/* From the next byte on that the file of guest memory has: to look at a hole would fill it, with a page of zeroes each. */
-static uint64_t next_data(const struct mem *m, uint64_t at, uint64_t size)
-{
-	off_t found = mem_ram_fd(m) < 0 ? -1 : lseek(mem_ram_fd(m), (off_t)at, SEEK_DATA);
-
-	if (found < 0)
-		return mem_ram_fd(m) >= 0 && errno == ENXIO ? size : at;
-	return MIN((uint64_t)found & ~(GUEST_PAGE - 1), size);
-}
-
-static uint64_t data_end(const struct mem *m, uint64_t at, uint64_t size)
-{
-	off_t found = mem_ram_fd(m) < 0 ? -1 : lseek(mem_ram_fd(m), (off_t)at, SEEK_HOLE);
-
-	return found <= (off_t)at ? size : MIN(((uint64_t)found + GUEST_PAGE - 1) & ~(GUEST_PAGE - 1), size);
-}
-
 static int pack_range(struct pack *p, uint64_t at, uint64_t stop, struct state_writer *w, struct err *e)
 {
 	int r = 0;
@@ -156,11 +139,11 @@ static int pack_range(struct pack *p, uint64_t at, uint64_t stop, struct state_w
 	while (!r && at < stop) {
 		uint64_t end;
 
-		if (page_is_zero(p->ram + at)) {
+		if (save_page_is_zero(p->ram + at)) {
 			at += GUEST_PAGE;
 			continue;
 		}
-		for (end = at + GUEST_PAGE; end < stop && end - at < CHUNK && !page_is_zero(p->ram + end);)
+		for (end = at + GUEST_PAGE; end < stop && end - at < CHUNK && !save_page_is_zero(p->ram + end);)
 			end += GUEST_PAGE;
 		p->piece[p->count].at = at;
 		p->piece[p->count++].len = (uint32_t)(end - at);
@@ -187,11 +170,12 @@ int save_ram_write(struct mem *m, struct state_writer *w, void (*told)(void *opa
 		r = state_writer_begin(w, "RAM", e);
 	if (!r)
 		r = state_writer_add(w, &h, sizeof(h), e);
-	for (uint64_t at = next_data(m, 0, h.size); !r && at < h.size;) {
-		uint64_t end = data_end(m, at, h.size);
+	/* to look at a hole would fill it, with a page of zeroes each */
+	for (uint64_t at = mem_next_data(m, 0); !r && at < h.size;) {
+		uint64_t end = mem_data_end(m, at);
 
 		r = pack_range(p, at, end, w, e);
-		at = end < h.size ? next_data(m, end, h.size) : end;
+		at = mem_next_data(m, end);
 	}
 	if (!r)
 		r = pack_write(p, w, e);
@@ -324,6 +308,15 @@ static int unpack_all(struct unpack *u, struct err *e)
 	return rc;
 }
 
+int save_ram_check_size(uint64_t saved, const struct mem *m, struct err *e)
+{
+	if (saved == mem_ram_size(m))
+		return 0;
+	return err_set(e, EINVAL, "saved with %llu bytes of memory, firmware and device memory included, this machine has %llu; "
+		       "give the same --firmware, --disk and so on as before",
+		       (unsigned long long)saved, (unsigned long long)mem_ram_size(m));
+}
+
 int save_ram_read(struct mem *m, struct state_reader *r, struct err *e)
 {
 	struct unpack u = { .reader = r, .ram = mem_ram_base(m) };
@@ -333,10 +326,8 @@ int save_ram_read(struct mem *m, struct state_reader *r, struct err *e)
 
 	if (!rc)
 		rc = state_reader_get(r, 0, &h, sizeof(h), e);
-	if (!rc && h.size != mem_ram_size(m))
-		rc = err_set(e, EINVAL, "saved with %llu bytes of memory, firmware and device memory included, this machine has %llu; "
-			     "give the same --firmware, --disk and so on as before",
-			     (unsigned long long)h.size, (unsigned long long)mem_ram_size(m));
+	if (!rc)
+		rc = save_ram_check_size(h.size, m, e);
 	if (!rc)
 		rc = list_chunks(&u, length, h.size, e);
 	if (!rc)

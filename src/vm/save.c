@@ -143,6 +143,11 @@ int vm_save(struct vm *vm, const char *path, struct err *e)
 
 int vm_save_telling(struct vm *vm, const char *path, const struct save_progress *progress, struct err *e)
 {
+	return vm_save_as(vm, path, vm->config->save_mapped, progress, e);
+}
+
+int vm_save_as(struct vm *vm, const char *path, bool mapped, const struct save_progress *progress, struct err *e)
+{
 	static int (*const part[])(struct vm *, struct state_buf *, struct err *) = { save_meta, save_cpus, save_devices };
 	static const char *const tag[] = { "META", "CPUS", "DEVICES" };
 	struct state_writer *w;
@@ -169,7 +174,7 @@ int vm_save_telling(struct vm *vm, const char *path, const struct save_progress 
 		state_buf_dispose(&b);
 	}
 	if (!r)
-		r = save_ram_write(vm->machine.mem, w, progress->fn, progress->opaque, e);
+		r = (mapped ? save_image_write : save_ram_write)(vm->machine.mem, w, progress->fn, progress->opaque, e);
 	if (!r)
 		r = state_writer_commit(w, e);
 	state_writer_close(w);
@@ -282,7 +287,7 @@ int vm_load(struct vm *vm, struct state_reader *r, const struct save_meta *meta,
 	if (!rc)
 		rc = load_devices(vm, &devices, e);
 	if (!rc)
-		rc = save_ram_read(vm->machine.mem, r, e);
+		rc = (save_image_has(r) ? save_image_read : save_ram_read)(vm->machine.mem, r, e);
 	state_buf_dispose(&cpus);
 	state_buf_dispose(&devices);
 	if (rc)

@@ -18,13 +18,16 @@ struct save_meta {
 	struct cpuid_model cpuid; /* the table the guest was promised: held constant */
 };
 
-int vm_save(struct vm *vm, const char *path, struct err *e); /* the machine must be paused */
+/* The machine must be paused. Memory as the configuration has it. */
+int vm_save(struct vm *vm, const char *path, struct err *e);
 /* The same, telling how far it is, on this thread; of guest memory, bytes. */
 struct save_progress {
 	void (*fn)(void *opaque, uint64_t done, uint64_t total);
 	void *opaque;
 };
 int vm_save_telling(struct vm *vm, const char *path, const struct save_progress *progress, struct err *e);
+/* `mapped`: memory as an image to be mapped, else packed. */
+int vm_save_as(struct vm *vm, const char *path, bool mapped, const struct save_progress *progress, struct err *e);
 
 int vm_save_read_meta(struct state_reader *r, struct save_meta *meta, struct err *e);
 /* Into a machine built by `meta` with the same devices, not started yet. On failure it must be destroyed. */

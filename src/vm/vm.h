@@ -39,6 +39,7 @@ struct vm_config {
 	unsigned cores, threads; /* of a socket, of a core; 0: all CPUs are cores of one */
 	uint64_t memory;
 	bool huge_pages; /* RAM of the host's reserve of them */
+	bool save_mapped; /* memory is saved to be mapped */
 	uint64_t files; /* room for files in the address space (mem_map_file) */
 	const char *engine; /* "auto", "interp", "dbt", "kvm" */
 	const char *cpu_model; /* "v2", "v3", "host" */

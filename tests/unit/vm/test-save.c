@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A paused machine to a file and into another machine, and what must be refused. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -92,9 +93,6 @@ static struct vm *make(const struct vm_config *config)
 	return vm;
 }
 
-static const struct vm_config config = { .name = "s", .cpus = 2, .memory = MEMORY, .cpu_model = "v2",
-					 .engine_ops = &engine };
-
 static uint64_t ram_pattern(uint64_t i)
 {
 	return i * 0x9e3779b97f4a7c15 ^ i >> 7;
@@ -110,6 +108,8 @@ static void ram_fill(uint8_t *ram)
 	memset(ram + (6 << 20), 0x5a, 50 * 4096);
 	ram[MEMORY - 1] = 1;
 }
+
+static struct vm_config config = { .name = "s", .cpus = 2, .memory = MEMORY, .cpu_model = "v2", .engine_ops = &engine };
 
 static void save(struct err *e)
 {
@@ -230,11 +230,164 @@ static void test_refused(void **state)
 	unlink(path);
 }
 
+static int mapped(void **state)
+{
+	config.save_mapped = true;
+	return 0;
+}
+static int packed(void **state)
+{
+	config.save_mapped = false;
+	return 0;
+}
+
+static uint64_t image_of(const char *file)
+{
+	struct state_reader *r = state_reader_open(file, NULL);
+	uint64_t at;
+	int fd;
+
+	assert_non_null(r);
+	assert_int_equal(state_reader_image(r, &fd, &at), MEMORY);
+	assert_int_equal(at % 4096, 0);
+	state_reader_close(r);
+	return at;
+}
+
+static struct vm *restored(void)
+{
+	struct save_meta *meta = calloc(1, sizeof(*meta));
+	struct vm *vm = make(&config);
+	struct err e = { 0 };
+
+	if (load(vm, meta, &e))
+		fail_msg("%s", e.text);
+	free(meta);
+	return vm;
+}
+
+/* Memory that is mapped from the file: written, given back, saved once more; the file itself stays as it is, or goes. */
+static void test_mapped(void **state)
+{
+	struct err e = { 0 };
+	uint8_t *ram, *want = calloc(1, MEMORY), byte;
+	struct mem *m;
+	struct vm *vm;
+	uint64_t at;
+	int fd;
+
+	save(&e);
+	at = image_of(path);
+	vm = restored();
+	m = vm->machine.mem;
+	ram = mem_ram_base(m);
+	fd = open(path, O_RDONLY);
+	ram_fill(want);
+	assert_memory_equal(ram, want, MEMORY);
+	memset(ram + (1 << 20), 0xaa, 3 * 4096);
+	memset(want + (1 << 20), 0xaa, 3 * 4096);
+	assert_int_equal(pread(fd, &byte, 1, (off_t)(at + (1 << 20))), 1);
+	assert_int_not_equal(byte, 0xaa);
+	/* given back: zero, whether it was written before or not, and then like any other memory */
+	mem_dma_discard(m, ram + (1 << 20) + 4096, 20 * 4096);
+	assert_int_equal(mem_next_data(m, (1 << 20) + 4096), (1 << 20) + 21 * 4096); /* before they are read, which fills them */
+	mem_dma_discard(m, ram + (6 << 20) - 4096, 3 * 4096); /* half of it was never lent */
+	memset(want + (1 << 20) + 4096, 0, 20 * 4096);
+	memset(want + (6 << 20), 0, 2 * 4096);
+	assert_memory_equal(ram, want, MEMORY);
+	ram[(1 << 20) + 5 * 4096] = want[(1 << 20) + 5 * 4096] = 9;
+	mem_dma_discard(m, ram + (1 << 20), 12 * 4096);
+	memset(want + (1 << 20), 0, 12 * 4096);
+	assert_memory_equal(ram, want, MEMORY);
+	/* and saved to the same name while the old file is still mapped, either way */
+	assert_int_equal(vm_start(vm, &e), 0);
+	for (int i = 0; i < 2; i++) {
+		config.save_mapped = i == 0;
+		if (vm_save(vm, path, &e))
+			fail_msg("%s", e.text);
+		assert_memory_equal(ram, want, MEMORY);
+		vm_destroy(vm);
+		vm = restored();
+		unlink(path);
+		ram = mem_ram_base(vm->machine.mem);
+		assert_memory_equal(ram, want, MEMORY);
+		assert_int_equal(vm_start(vm, &e), 0);
+	}
+	vm_destroy(vm);
+	close(fd);
+	free(want);
+}
+
+static void flip(const char *file, uint64_t at)
+{
+	int fd = open(file, O_RDWR);
+	uint8_t byte;
+
+	assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+	close(fd);
+}
+
+/* Any byte of memory changed, the list of it, the file cut or longer: refused. A copy without holes is the same machine. */
+static void test_mapped_refused(void **state)
+{
+	static const uint64_t changed[] = { 1 << 20, (1 << 20) + 4096 * 700 - 1, (6 << 20) + 5000, MEMORY - 1 };
+	struct err e = { 0 };
+	uint8_t *all = malloc(MEMORY * 2), *want = calloc(1, MEMORY);
+	struct vm *vm;
+	uint64_t at;
+	ssize_t size;
+	int fd;
+
+	save(&e);
+	at = image_of(path);
+	for (unsigned i = 0; i < ARRAY_LEN(changed); i++) {
+		flip(path, at + changed[i]);
+		refused(&config, "does not match its checksum");
+		flip(path, at + changed[i]);
+	}
+	fd = open(path, O_RDWR);
+	size = pread(fd, all, MEMORY * 2, 0);
+	assert_int_equal(size, at + MEMORY);
+	for (uint64_t cut = 1; cut < (uint64_t)size; cut *= 17) {
+		assert_int_equal(ftruncate(fd, size - (off_t)cut), 0);
+		refused(&config, "");
+	}
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(pwrite(fd, all, (size_t)size, 0), size);
+	assert_int_equal(ftruncate(fd, size + 1), 0);
+	refused(&config, "end mark");
+	assert_int_equal(ftruncate(fd, size), 0);
+	for (uint64_t i = 8; i < at; i += 397) { /* headers and lists; what pads them to a page is nobody's */
+		bool padding = true;
+
+		for (uint64_t k = i; k < at; k++)
+			padding &= !all[k];
+		if (padding)
+			break;
+		flip(path, i);
+		refused(&config, "");
+		flip(path, i);
+	}
+	close(fd);
+	vm = restored(); /* from the copy that has no holes */
+	ram_fill(want);
+	assert_memory_equal(mem_ram_base(vm->machine.mem), want, MEMORY);
+	vm_destroy(vm);
+	unlink(path);
+	free(all);
+	free(want);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test_setup_teardown(test_round_trip, mapped, packed),
+		cmocka_unit_test_setup_teardown(test_mapped, mapped, packed),
+		cmocka_unit_test_setup_teardown(test_mapped_refused, mapped, packed),
 	};
 
 	snprintf(path, sizeof(path), "/tmp/ospite-save-%d", (int)getpid());
