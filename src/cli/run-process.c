@@ -53,6 +53,9 @@ struct run {
 static void fatal_signal(int number)
 {
 	chr_restore_terminal();
+	if (number == SIGBUS && write(STDERR_FILENO, MEM_LOST, sizeof(MEM_LOST) - 1) < 0) {
+		/* nobody is listening */
+	}
 	raise(number); /* the handler is gone (SA_RESETHAND): dies of it as it would have */
 }
 

@@ -17,8 +17,8 @@
 
 #define PIECE (1u << 20)
 #define GAP (64u << 10)
-#define SMALL (64u << 10) /* what is copied rather than mapped */
-#define MAPPINGS_MAX 8000u /* the host allows a process 65530 */
+#define MAPPINGS_MAX 8000u /* the host allows a process 65530; where there are more, these runs are copied: */
+#define SMALL (64u << 10)
 #define THREADS_MAX 8
 #define PIECES_PER_THREAD 16 /* fewer are not worth a thread */
 
@@ -240,13 +240,13 @@ static int check_one(struct image *m, struct image_piece *p, uint8_t *buf, struc
 }
 
 /* Of [at, end) what can be is mapped. What was copied has been checked before, but the file may have changed since: as with what is mapped. */
-static int take(struct image *m, uint64_t at, uint64_t end, unsigned *mappings, struct err *e)
+static int take(struct image *m, uint64_t at, uint64_t end, uint64_t small, unsigned *mappings, struct err *e)
 {
 	uint64_t limit = mem_lend_limit(m->mem), image_at;
 	int fd, r = 0;
 
 	state_reader_image(m->reader, &fd, &image_at);
-	if (end - at > SMALL && at < limit && *mappings < MAPPINGS_MAX) {
+	if (end - at > small && at < limit && *mappings < MAPPINGS_MAX) {
 		uint64_t stop = MIN(end, limit);
 
 		++*mappings;
@@ -256,8 +256,18 @@ static int take(struct image *m, uint64_t at, uint64_t end, unsigned *mappings, 
 	return r || at == end ? r : state_reader_image_get(m->reader, at, mem_ram_base(m->mem) + at, end - at, e);
 }
 
+static size_t runs(const struct image *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->count; i++)
+		n += !i || m->piece[i - 1].at + m->piece[i - 1].length != m->piece[i].at;
+	return n;
+}
+
 static int take_all(struct image *m, struct err *e)
 {
+	uint64_t small = runs(m) > MAPPINGS_MAX ? SMALL : 0;
 	unsigned mappings = 0;
 	int r = 0;
 
@@ -266,7 +276,7 @@ static int take_all(struct image *m, struct err *e)
 
 		while (++i < m->count && m->piece[i].at == end)
 			end += m->piece[i].length;
-		r = take(m, at, end, &mappings, e);
+		r = take(m, at, end, small, &mappings, e);
 	}
 	return r;
 }

@@ -3,7 +3,7 @@
  * A guest whose machine changes its engine again and again while it runs. Exit status: what the guest writes to its exit port,
  * 0 after its power off, 99 when the harness or an engine failed.
  *
- * usage: exchange [--cpus N] [--memory MIB] [--period MS] [--every N] [--count N] [--min N] [--through F] [--refuse ENGINE] [--dirty F]
+ * usage: exchange [--cpus N] [--memory MIB] [--period MS] [--every N] [--count N] [--min N] [--through F] [--memory-saved mapped] [--refuse ENGINE] [--dirty F]
  *                 [--then TEXT] [--initrd F] [--append T] --kernel F ENGINE...
  * Engines take turns, beginning with the first, --count changes at most (0: until the guest ends), --min at least or it is a failure.
  * --period MS: a change each time that long after the last one.
@@ -86,6 +86,8 @@ static int parse(struct options *o, int argc, char **argv)
 			o->refuse = value;
 		else if (!strcmp(name, "--through"))
 			o->through = value;
+		else if (!strcmp(name, "--memory-saved"))
+			o->vm.save_mapped = !strcmp(value, "mapped");
 		else if (!strcmp(name, "--dirty"))
 			o->dirty = value;
 		else if (!strcmp(name, "--kernel"))

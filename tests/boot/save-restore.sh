@@ -4,6 +4,7 @@
 # checks what it computes, counts its rounds without a gap, and powers off.
 #
 # usage: save-restore.sh OSPITE KERNEL-PACKAGE[+disk] ROUNDS CPUS ENGINE...      (engines take turns)
+# SAVE_MEMORY=mapped: memory is mapped from the file.
 # With +disk the files are on a virtio disk in use, read from it each round, beside a virtio console and an entropy device.
 # By hand: tests/boot/save-restore.sh build/ospite linux-image-cloud-amd64 100 1 dbt interp
 set -u
@@ -91,10 +92,10 @@ while [ $n -le "$rounds" ]; do
 	holder=$!
 	if [ $n = 0 ]; then
 		timeout 300 "$ospite" run --engine "$engine" --cpus "$cpus" --memory 256M --kernel "$kernel" --initrd "$work/initrd" \
-			--append "console=ttyS0 loglevel=4 panic=-1" --no-reboot --save-to "$work/next" $devices \
+			--append "console=ttyS0 loglevel=4 panic=-1" --no-reboot --save-to "$work/next" --save-memory "${SAVE_MEMORY:-packed}" $devices \
 			<"$work/in" >"$work/out" 2>"$work/err" &
 	else
-		timeout 300 "$ospite" run --engine "$engine" --restore "$work/saved" --no-reboot --save-to "$work/next" $devices \
+		timeout 300 "$ospite" run --engine "$engine" --restore "$work/saved" --no-reboot --save-to "$work/next" --save-memory "${SAVE_MEMORY:-packed}" $devices \
 			<"$work/in" >"$work/out" 2>"$work/err" &
 	fi
 	vm=$!

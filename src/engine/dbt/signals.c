@@ -151,6 +151,9 @@ static void kick_handler(void *opaque, void *ucontext)
 /* Not ours: what would have happened without us. */
 static void not_ours(int number)
 {
+	if (number == SIGBUS && write(STDERR_FILENO, MEM_LOST, sizeof(MEM_LOST) - 1) < 0) {
+		/* nobody is listening */
+	}
 	signal(number, SIG_DFL);
 	raise(number);
 }
