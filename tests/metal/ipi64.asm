@@ -39,6 +39,7 @@ main:
 	GATE 0x42, on_pong
 	GATE 0x51, on_level
 	GATE 0x70, on_irq0
+	GATE 0x77, on_spurious ; a pulse of the PIT's that ends before it is acknowledged
 	GATE 0x44, on44
 	GATE 0x45, on45
 	call apic_enable
@@ -136,6 +137,8 @@ ipis:
 NOTING on40, 0x40, apic
 NOTING on44, 0x44, x2apic
 NOTING on_irq0, 0x70, pic
+on_spurious:
+	iretq
 timers:
 	FORGET
 	APIC_WRITE LAPIC_DIVIDE, 0xb ; by 1
