@@ -147,6 +147,26 @@ static int map_self(uid_t uid, gid_t gid)
 	return put("/proc/self/gid_map", text);
 }
 
+/* What view_enter cannot do without, asked for while it is still easy to go on as before. */
+static bool host_can(struct view *v)
+{
+	static const long calls[] = { SYS_open_tree, SYS_move_mount, SYS_mount_setattr };
+	char line[512];
+	bool initial = false;
+	FILE *f;
+
+	for (unsigned i = 0; i < ARRAY_LEN(calls); i++)
+		if (syscall(calls[i], -1, NULL, ~0u, NULL, 0) < 0 && errno == ENOSYS)
+			return refuse(v, "a kernel before 5.12, or a container that hides it");
+	f = fopen("/proc/self/mountinfo", "re");
+	while (f && fgets(line, sizeof(line), f))
+		initial |= strstr(line, " / / ") && strstr(line, " - rootfs ");
+	if (f)
+		fclose(f);
+	errno = EINVAL;
+	return initial ? refuse(v, "the root is the initial RAM disk, which cannot be left") : true;
+}
+
 /* True: in a name space of our own, `user` of both kinds. */
 static bool leave(struct view *v, bool *user)
 {
@@ -159,6 +179,8 @@ static bool leave(struct view *v, bool *user)
 		errno = EPERM;
 		return refuse(v, "some capabilities, but not that to mount");
 	}
+	if (!host_can(v))
+		return false;
 	if (unshare(CLONE_NEWNS | (*user ? CLONE_NEWUSER : 0)))
 		return refuse(v, *user ? "no user namespaces for this user" : "no mount namespace");
 	if (*user && map_self(uid, gid))
