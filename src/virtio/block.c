@@ -214,7 +214,7 @@ static void get_id(struct disk_request *req)
 static bool request_parse(struct disk_request *req, uint32_t *type, uint64_t *sector)
 {
 	struct vq_chain *c = &req->chain;
-	struct iovec *last = &c->iov[c->nout + c->nin - 1];
+	const struct iovec *last;
 	struct {
 		uint32_t type, priority;
 		uint64_t sector;
@@ -225,6 +225,7 @@ static bool request_parse(struct disk_request *req, uint32_t *type, uint64_t *se
 	vq_read(c, 0, &header, sizeof(header));
 	*type = header.type;
 	*sector = header.sector;
+	last = &c->iov[c->nout + c->nin - 1]; /* there is one: it has bytes */
 	req->status = (uint8_t *)last->iov_base + last->iov_len - 1;
 	return true;
 }
