@@ -8,7 +8,8 @@
  * The host's own XSAVE takes 90 cycles and its XRSTOR 175 to 230, and the host counts what was in use once as in use until
  * the next XRSTOR. Looking at the registers takes less, and saves storing 2 KiB of zeros.
  *
- * Built with general registers only: the compiler's code here must not touch what is being moved.
+ * Built with general registers only: the compiler's code here must not touch what is being moved. Nor must a sanitizer's library,
+ * which marks large objects on the stack by memset(): functions that have some are UNCHECKED.
  */
 #include "engine/dbt/quick.h"
 #include "engine/interp/xsave.h"
@@ -53,6 +54,7 @@ static const uint8_t placed_component[PLACED] = { 2, 5, 6, 7 };
 #define XMM_OUT(n) "movups %%xmm" #n ", 64*" #n "(%0)\n\t"
 
 #define PIECE_MAX 1024u
+#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
 
 /* The instruction, checked: what it is about. */
 struct image {
@@ -62,7 +64,7 @@ struct image {
 	bool compact, optimized, supervisor;
 };
 
-static uint8_t *host_page(struct cpu *c, uint64_t at, bool write)
+UNCHECKED static uint8_t *host_page(struct cpu *c, uint64_t at, bool write)
 {
 	gpa_t where;
 
@@ -78,7 +80,7 @@ static uint8_t *host_page(struct cpu *c, uint64_t at, bool write)
 	return NULL;
 }
 
-static bool image_find(struct cpu *c, const struct insn *i, uint64_t at, bool write, struct image *m)
+UNCHECKED static bool image_find(struct cpu *c, const struct insn *i, uint64_t at, bool write, struct image *m)
 {
 	const struct cpuid_model *model = c->machine->cpuid;
 
@@ -111,7 +113,7 @@ static bool image_find(struct cpu *c, const struct insn *i, uint64_t at, bool wr
 }
 
 /* Where components are, and that all there is of `needed` can be had. */
-static bool place(struct cpu *c, struct image *m, uint64_t ea, bool write, bool compact, uint64_t layout, uint64_t needed,
+UNCHECKED static bool place(struct cpu *c, struct image *m, uint64_t ea, bool write, bool compact, uint64_t layout, uint64_t needed,
 		  uint16_t at[PLACED])
 {
 	const struct cpuid_model *model = c->machine->cpuid;
@@ -130,23 +132,23 @@ static bool place(struct cpu *c, struct image *m, uint64_t ea, bool write, bool 
 	return end <= m->room || m->page[1];
 }
 
-static uint8_t *image_at(const struct image *m, unsigned at)
+UNCHECKED static uint8_t *image_at(const struct image *m, unsigned at)
 {
 	return at < m->room ? m->page[0] + at : m->page[1] + (at - m->room);
 }
 
-static bool piece_split(const struct image *m, unsigned at, unsigned size)
+UNCHECKED static bool piece_split(const struct image *m, unsigned at, unsigned size)
 {
 	return at < m->room && at + size > m->room;
 }
 
-static void bytes_copy(void *to, const void *from, size_t size)
+UNCHECKED static void bytes_copy(void *to, const void *from, size_t size)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size)::"memory");
 }
 
 /* Of a piece that is split. */
-static void piece_copy(const struct image *m, unsigned at, unsigned size, void *buffer, bool out)
+UNCHECKED static void piece_copy(const struct image *m, unsigned at, unsigned size, void *buffer, bool out)
 {
 	unsigned first = m->room - at;
 	uint8_t *rest = (uint8_t *)buffer + first;
@@ -171,7 +173,7 @@ static bool x87_initial(const struct x86_fpu *f)
 	return !any;
 }
 
-static void x87_pack(const struct x86_fpu *f, const struct image *m)
+UNCHECKED static void x87_pack(const struct x86_fpu *f, const struct image *m)
 {
 	uint64_t *to = (uint64_t *)m->page[0];
 
@@ -188,7 +190,7 @@ static void x87_pack(const struct x86_fpu *f, const struct image *m)
 }
 
 /* NULL: the initial configuration. */
-static void x87_take(struct cpu *c, const struct image *m, bool wide)
+UNCHECKED static void x87_take(struct cpu *c, const struct image *m, bool wide)
 {
 	const uint64_t *from = m ? (const uint64_t *)m->page[0] : NULL;
 	struct x86_fpu *f = &c->s.fpu;
@@ -216,7 +218,7 @@ static void x87_take(struct cpu *c, const struct image *m, bool wide)
 /* ---- saving */
 
 /* Bits of eight: quadwords of ZMM0-15 or ZMM16-31 in which anything is set. ZMM16 is what SSE instructions never wait for. */
-static uint64_t in_use_zmm(struct cpu *c)
+UNCHECKED static uint64_t in_use_zmm(struct cpu *c)
 {
 	uint64_t k1, low, high, masks = 0;
 
@@ -252,7 +254,7 @@ static uint64_t in_use_zmm(struct cpu *c)
 	       (high ? XSTATE_ZMM_16 : 0) | (masks ? XSTATE_OPMASK : 0);
 }
 
-static uint64_t in_use(struct cpu *c)
+UNCHECKED static uint64_t in_use(struct cpu *c)
 {
 	const struct cpuid_model *model = c->machine->cpuid;
 	uint64_t sse = 0, avx = 0;
@@ -291,7 +293,7 @@ static void component_store(unsigned k, uint8_t *to)
 	}
 }
 
-static void vec_store(const struct image *m, uint64_t saved, const uint16_t at[PLACED])
+UNCHECKED static void vec_store(const struct image *m, uint64_t saved, const uint16_t at[PLACED])
 {
 	uint64_t buffer[PIECE_MAX / 8];
 
@@ -309,7 +311,7 @@ static void vec_store(const struct image *m, uint64_t saved, const uint16_t at[P
 	}
 }
 
-bool quick_xsave(struct cpu *c, const struct insn *i, uint64_t ea)
+UNCHECKED bool quick_xsave(struct cpu *c, const struct insn *i, uint64_t ea)
 {
 	uint64_t used, saved, *header;
 	uint16_t at[PLACED];
@@ -347,7 +349,7 @@ bool quick_xsave(struct cpu *c, const struct insn *i, uint64_t ea)
 /* ---- restoring */
 
 /* False: not a header that XRSTOR takes. h: XSTATE_BV, XCOMP_BV. */
-static bool header_good(const struct cpu *c, const struct image *m, const uint64_t h[8])
+UNCHECKED static bool header_good(const struct cpu *c, const struct image *m, const uint64_t h[8])
 {
 	uint64_t rest = 0;
 
@@ -405,7 +407,7 @@ static void component_clear(unsigned k, bool vex)
 	}
 }
 
-static void vec_load(const struct cpuid_model *model, const struct image *m, uint64_t load, const uint16_t at[PLACED])
+UNCHECKED static void vec_load(const struct cpuid_model *model, const struct image *m, uint64_t load, const uint16_t at[PLACED])
 {
 	static const uint8_t order[] = { PLACED, AVX, OPMASK, ZMM_UPPER, ZMM_16 };
 	uint64_t buffer[PIECE_MAX / 8];
@@ -428,7 +430,7 @@ static void vec_load(const struct cpuid_model *model, const struct image *m, uin
 }
 
 /* All of the vector registers at once or none. */
-bool quick_xrstor(struct cpu *c, const struct insn *i, uint64_t ea)
+UNCHECKED bool quick_xrstor(struct cpu *c, const struct insn *i, uint64_t ea)
 {
 	const struct cpuid_model *model = c->machine->cpuid;
 	uint64_t h[8], load, vec, x87;
