@@ -100,3 +100,22 @@ const char *kvm_internal_error(const struct kvm_run *run)
 	log_msg(LOG_ERROR, "kvm", "internal error %u, data%s", run->internal.suberror, used ? data : " none");
 	return what;
 }
+
+const char *kvm_system_event(const struct kvm_run *run)
+{
+	switch (run->system_event.type) {
+	case KVM_SYSTEM_EVENT_SHUTDOWN:
+		return "the guest asked the hypervisor for an end by an interface that is not offered";
+	case KVM_SYSTEM_EVENT_RESET:
+		return "the guest asked the hypervisor for a reset";
+	case KVM_SYSTEM_EVENT_CRASH:
+		return "the guest told the hypervisor of its crash";
+	case KVM_SYSTEM_EVENT_WAKEUP:
+	case KVM_SYSTEM_EVENT_SUSPEND:
+		return "the guest asked the hypervisor for sleep by an interface that is not offered";
+	case KVM_SYSTEM_EVENT_SEV_TERM:
+		return "an encrypted guest ended itself";
+	default:
+		return "a system event of unknown kind";
+	}
+}

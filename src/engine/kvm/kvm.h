@@ -111,5 +111,6 @@ void kvm_doorbells_update(struct kvm_vm *vm);
 /* dump.c */
 void kvm_dump(struct cpu *c, const char *what); /* where the guest is, into the log */
 const char *kvm_internal_error(const struct kvm_run *run); /* in words; its data go into the log */
+const char *kvm_system_event(const struct kvm_run *run);   /* in words */
 
 #endif

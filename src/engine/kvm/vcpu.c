@@ -227,9 +227,10 @@ static enum cpu_stop serve(struct cpu *c)
 	case KVM_EXIT_DEBUG:
 		debug_hit(c, run->debug.arch.dr6);
 		return stop(c, STOP_DEBUG);
-	case KVM_EXIT_SYSTEM_EVENT: /* a crash or a reset by a hypervisor's interface that we do not offer */
-		log_guest("kvm", "vCPU %u: system event %u", c->id, run->system_event.type);
-		return stop(c, STOP_SHUTDOWN);
+	case KVM_EXIT_SYSTEM_EVENT: /* by hypervisors' interfaces that we do not offer */
+		if (run->system_event.type == KVM_SYSTEM_EVENT_RESET) /* as a triple fault does */
+			return stop(c, STOP_SHUTDOWN);
+		return fail(c, kvm_system_event(run));
 	case KVM_EXIT_FAIL_ENTRY:
 		log_msg(LOG_ERROR, "kvm", "entry failed: hardware reason 0x%" PRIx64,
 			(uint64_t)run->fail_entry.hardware_entry_failure_reason);

@@ -521,6 +521,22 @@ static void internal_errors_are_said(void **state)
 	}
 }
 
+/* Every kind of system event has its own words, and those that are not known have some. */
+static void system_events_are_said(void **state)
+{
+	const char *said[8];
+
+	for (uint32_t kind = 0; kind < ARRAY_LEN(said); kind++) {
+		struct kvm_run run = { .exit_reason = KVM_EXIT_SYSTEM_EVENT };
+
+		run.system_event.type = kind;
+		said[kind] = kvm_system_event(&run);
+		assert_int_equal(!strcmp(said[kind], "a system event of unknown kind"), kind == 0 || kind == 7);
+	}
+	assert_string_not_equal(said[KVM_SYSTEM_EVENT_SHUTDOWN], said[KVM_SYSTEM_EVENT_CRASH]);
+	assert_string_not_equal(said[KVM_SYSTEM_EVENT_CRASH], said[KVM_SYSTEM_EVENT_SEV_TERM]);
+}
+
 /* Pages that the guest writes are in KVM's log and become flags; a second look finds only what was written since. */
 static void pages_are_logged(void **state)
 {
@@ -560,7 +576,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(doorbells_need_hardware, setup, teardown),
 		cmocka_unit_test_setup_teardown(rings_need_hardware, setup, teardown),
 		cmocka_unit_test(options_are_read),
-		cmocka_unit_test(internal_errors_are_said),
+		cmocka_unit_test(internal_errors_are_said), cmocka_unit_test(system_events_are_said),
 	};
 	struct err e;
 
