@@ -7,6 +7,7 @@ set -u
 exchange=$(realpath "$1") ospite=$(realpath "$2") image=$(realpath "$3")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 failed=0
 

@@ -8,6 +8,7 @@ ospite=$(realpath "$1")
 command -v xorriso >/dev/null || { echo "skipped: xorriso is not installed"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 failed=0
 

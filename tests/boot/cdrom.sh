@@ -24,6 +24,7 @@ uefi) [ -d /usr/lib/grub/x86_64-efi ] && [ -r /usr/share/OVMF/OVMF_CODE_4M.fd ] 
 esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 mkdir -p "$work/root" "$work/iso/boot/grub"
 cp "$selftest" "$work/root/init"
 (cd "$work/root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$work/iso/boot/initrd"

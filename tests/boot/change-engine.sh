@@ -6,6 +6,7 @@ set -u
 command -v python3 >/dev/null || { echo "skipped: no python3"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 timeout 50 python3 - "$work/c" <<'END' >"$work/talk" 2>&1 &
 import json, socket, sys, time
 print('ready', flush=True)

@@ -5,6 +5,7 @@
 set -u
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 kvm=
 "$2" engines 2>/dev/null | grep -q '^kvm .*works' && kvm=kvm
 n=0

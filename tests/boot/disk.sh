@@ -8,6 +8,7 @@ source=$(realpath "$2")
 command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 failed=0
 

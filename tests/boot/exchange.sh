@@ -21,6 +21,7 @@ busybox=$(command -v busybox) || skip "busybox is not installed"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 mkdir -p "$work/root/bin" "$work/root/tmp" "$work/root/dev"
 cp "$busybox" "$work/root/bin/busybox"
 cat >"$work/root/init" <<'INIT'

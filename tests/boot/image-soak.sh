@@ -18,6 +18,7 @@ stop() {
 	rm -rf "$work"
 }
 trap stop EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 size=$((24 << 20))
 image="$ospite image"

@@ -6,6 +6,7 @@ set -u
 ospite=$(realpath "$1")
 work=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)")
 trap 'umount "$work/full" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 failed=0
 

@@ -31,6 +31,7 @@ echo "$engines" | grep -q "^$engine *works" || skip "engine $engine: $(echo "$en
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 limit=150 # seconds; the slowest (32 bits, interpreter) needs 16 on an idle machine
 mkdir "$work/root"
 cp "$selftest" "$work/root/init"

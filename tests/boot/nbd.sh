@@ -14,6 +14,7 @@ stop() {
 	rm -rf "$work"
 }
 trap stop EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 failed=0
 image="$ospite image"

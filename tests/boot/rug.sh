@@ -10,6 +10,7 @@ work=$(mktemp -d)
 cd "$work" || exit 1
 vm=
 trap '[ -z "$vm" ] || kill -KILL "$vm" 2>/dev/null; cd /; rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 failed=0
 fail() {
 	failed=$((failed + 1))

@@ -9,6 +9,7 @@ work=$(mktemp -d)
 cd "$work" || exit 1
 vm=
 trap '[ -z "$vm" ] || kill -KILL "$vm" 2>/dev/null; cd /; rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 fail() {
 	echo "FAILED: $*: $(tail -n 3 err)"
 	exit 1

@@ -10,6 +10,7 @@ bios=/usr/share/seabios/bios-256k.bin
 tmp=$(mktemp -d)
 pid=
 trap '[ -z "$pid" ] || kill -KILL $pid 2>/dev/null; rm -rf "$tmp"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 failed=0
 
 # Until TEXT is in FILE; 60 s at most.

@@ -17,6 +17,7 @@ command -v busybox >/dev/null || skip "busybox-static is not installed"
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 (
 	# shellcheck source=scripts/lib.sh
 	. "$source/scripts/lib.sh"

@@ -10,6 +10,7 @@ failed=0
 command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 
 # check NAME STATUS TEXT-FILE OPTION...

@@ -15,6 +15,7 @@ cpus=${6:-1}
 here=$(dirname "$0")
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 n=0
 while [ "$n" -lt "$count" ]; do
 	n=$((n + 1))

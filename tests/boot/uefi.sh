@@ -7,6 +7,7 @@ ospite=$1
 tmp=$(mktemp -d)
 pid=
 trap '[ -z "$pid" ] || kill -KILL $pid 2>/dev/null; rm -rf "$tmp"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 failed=0
 
 for start in first second; do

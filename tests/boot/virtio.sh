@@ -33,6 +33,7 @@ busybox=$(command -v busybox) || skip "busybox is not installed"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 mkdir -p "$work/root/bin" "$work/root/m" "$work/root/dev" "$work/root/sys" "$work/root/proc" "$work/root/mnt"
 cp "$busybox" "$work/root/bin/busybox"
 cp "$modules"/*.ko "$work/root/m/"

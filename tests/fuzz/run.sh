@@ -7,6 +7,7 @@ fuzzer=$(realpath "$1")
 corpus=$(realpath "$2")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 mkdir "$work/new"
 cd "$work" || exit 1
 "$fuzzer" -max_total_time="$3" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 "$work/new" "$corpus" >"$work/log" 2>&1

@@ -9,6 +9,7 @@ done
 tables=$(realpath "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT HUP # by way of EXIT
 cd "$work" || exit 1
 "$tables" . || exit 1
 failed=0
