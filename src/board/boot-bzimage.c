@@ -142,13 +142,17 @@ static int payload_open(const struct bzimage *b, const struct boot_input *in, st
 	const char *kind = "";
 	int r = 1;
 
+	if (in->bytes && in->cache && boot_cache_find(out, in->bytes, in->cache))
+		return elf_need(out, e);
 	if (in->bytes)
 		r = lz4_open(out, in->bytes, b->payload, b->payload_size, e);
-	if (r != 1)
-		return r ? r : elf_need(out, e);
-	if (in->bytes)
-		r = boot_bytes_need(in->bytes, 0, in->bytes->size, e);
-	return r < 0 ? r : boot_unpack(in->data + b->payload, b->payload_size, out, &kind, e);
+	if (r == 1 && in->bytes)
+		r = boot_bytes_need(in->bytes, 0, in->bytes->size, e) ? -EIO : 1;
+	if (r == 1)
+		r = boot_unpack(in->data + b->payload, b->payload_size, out, &kind, e);
+	if (!r && in->bytes && in->cache)
+		boot_cache_keep(out, in->bytes, in->cache);
+	return r ? r : elf_need(out, e);
 }
 
 int boot_bzimage_unpack(const struct boot_input *in, struct boot_bytes *out, struct err *e)

@@ -13,7 +13,8 @@
 #define ONE_IS_ENOUGH (2u << 20)
 
 struct load {
-	const struct boot_plan *plan;
+	struct boot_chunk chunk[2 * BOOT_CHUNKS]; /* of the plan's, what is to be copied */
+	unsigned nchunks;
 	struct mem *mem;
 	struct boot_bytes *const *sources;
 	unsigned n;
@@ -50,8 +51,8 @@ static bool is_wanted(const struct load *l, const struct boot_bytes *b, uint64_t
 {
 	uint64_t skip;
 
-	for (unsigned i = 0; i < l->plan->nchunks; i++)
-		if (is_of(&l->plan->chunk[i], b) && overlap(&l->plan->chunk[i], b, at, len, &skip))
+	for (unsigned i = 0; i < l->nchunks; i++)
+		if (is_of(&l->chunk[i], b) && overlap(&l->chunk[i], b, at, len, &skip))
 			return true;
 	return false;
 }
@@ -81,7 +82,7 @@ static struct boot_bytes *take(struct load *l, unsigned *piece)
 
 static int place_piece(struct loader *t, const struct boot_bytes *b, unsigned n)
 {
-	const struct boot_plan *p = t->load->plan;
+	const struct load *l = t->load;
 	uint64_t at, len, skip;
 	const uint8_t *data;
 	int r = boot_piece_get(b, n, &t->scratch, &data, &t->error);
@@ -91,12 +92,12 @@ static int place_piece(struct loader *t, const struct boot_bytes *b, unsigned n)
 
 		return r && s ? err_prefix(&t->error, "%s '%s'", s->what, s->path) : r;
 	}
-	for (unsigned i = 0; i < p->nchunks && !r; i++) {
-		const struct boot_chunk *c = &p->chunk[i];
+	for (unsigned i = 0; i < l->nchunks && !r; i++) {
+		const struct boot_chunk *c = &l->chunk[i];
 		uint64_t count = is_of(c, b) ? overlap(c, b, at, len, &skip) : 0;
 
 		if (count)
-			r = mem_place(t->load->mem, c->at + skip, data + ((uint64_t)(c->data - b->data) + skip - at), count);
+			r = mem_place(l->mem, c->at + skip, data + ((uint64_t)(c->data - b->data) + skip - at), count);
 	}
 	return r && !t->error.text[0] ? err_set(&t->error, -r, "does not fit where it was to be placed") : r;
 }
@@ -123,8 +124,8 @@ static int load_sources(struct load *l, struct err *e)
 	pthread_t second;
 	bool two;
 
-	for (unsigned i = 0; i < l->n; i++)
-		size += l->sources[i]->source ? l->sources[i]->size : 0;
+	for (unsigned i = 0; i < l->nchunks; i++)
+		size += l->chunk[i].len;
 	if (!size)
 		return 0;
 	two = size > ONE_IS_ENOUGH && !pthread_create(&second, NULL, load_pieces, &t[1]);
@@ -138,6 +139,45 @@ static int load_sources(struct load *l, struct err *e)
 			return t[i].result;
 	}
 	return 0;
+}
+
+/* Has guest memory show the chunk's whole pages of a file instead of copying them: those, as [*from, *to) of the chunk. */
+static void lend(struct mem *mem, const struct boot_chunk *c, const struct boot_bytes *b, uint64_t *from, uint64_t *to)
+{
+	uint64_t first = -c->at & (GUEST_PAGE - 1), at = (uint64_t)(c->data - b->data) + first, pages;
+	const struct mem_range *r;
+
+	*from = *to = c->len;
+	if (first >= c->len || at % GUEST_PAGE)
+		return;
+	pages = (c->len - first) & ~(GUEST_PAGE - 1);
+	r = pages ? mem_find(mem, c->at + first) : NULL;
+	if (!r || r->kind != MEM_RAM || !range_fits(c->at + first - r->start, pages, r->size) ||
+	    !range_fits(r->ram_offset + (c->at + first - r->start), pages, mem_lend_limit(mem)) ||
+	    mem_lend(mem, r->ram_offset + (c->at + first - r->start), b->source->fd, at, pages, NULL))
+		return;
+	*from = first;
+	*to = first + pages;
+}
+
+static void load_list(struct load *l, const struct boot_plan *p)
+{
+	for (unsigned i = 0; i < p->nchunks; i++) {
+		const struct boot_chunk *c = &p->chunk[i];
+		uint64_t from = c->len, to = c->len;
+		unsigned s = 0;
+
+		while (s < l->n && !is_of(c, l->sources[s]))
+			s++;
+		if (s == l->n)
+			continue;
+		if (l->sources[s]->source->lend)
+			lend(l->mem, c, l->sources[s], &from, &to);
+		if (from)
+			l->chunk[l->nchunks++] = (struct boot_chunk){ .at = c->at, .len = from, .data = c->data };
+		if (to < c->len)
+			l->chunk[l->nchunks++] = (struct boot_chunk){ .at = c->at + to, .len = c->len - to, .data = (const uint8_t *)c->data + to };
+	}
 }
 
 static int load_zeroes(struct mem *mem, uint64_t at, uint64_t len)
@@ -172,9 +212,10 @@ static int load_rest(const struct load *l, const struct boot_chunk *c)
 
 int boot_chunks_load(const struct boot_plan *p, struct boot_bytes *const *sources, unsigned n, struct mem *mem, struct err *e)
 {
-	struct load l = { .plan = p, .mem = mem, .sources = sources, .n = n };
+	struct load l = { .mem = mem, .sources = sources, .n = n };
 	int r;
 
+	load_list(&l, p);
 	pthread_mutex_init(&l.lock, NULL);
 	r = load_sources(&l, e);
 	pthread_mutex_destroy(&l.lock);

@@ -32,6 +32,7 @@ struct boot_source {
 	struct timespec written;
 	uint64_t have; /* bytes of it that are in place, from its start on */
 	struct lz4_frame *frame; /* NULL: a file */
+	bool lend; /* a file that nobody writes to: guest memory may show it (boot-cache.c) */
 };
 
 /* What is about to be filled gets its memory at once: 0.3 us a page, where a fault for each takes 1.7 under some hypervisors. */
@@ -45,6 +46,11 @@ int lz4_need(struct boot_bytes *b, uint64_t at, uint64_t len, struct err *e);
 /* All of it, from memory. 0, -EINVAL or 1 as above. */
 int lz4_unpack(struct boot_bytes *packed, uint8_t *out, uint64_t out_size);
 void lz4_drop(struct lz4_frame *f);
+
+/* The unpacked payload of `kernel`, whose size `out` has, from the folder `path`: false: it is not there. */
+bool boot_cache_find(struct boot_bytes *out, const struct boot_bytes *kernel, const char *path);
+/* Put it there; `out` is of that file then, or what it was. */
+void boot_cache_keep(struct boot_bytes *out, const struct boot_bytes *kernel, const char *path);
 
 /* A thread's room for a piece, made when it is first wanted. */
 struct boot_scratch {

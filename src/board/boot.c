@@ -21,6 +21,7 @@ struct boot_image {
 	struct boot_bytes kernel, unpacked;
 	bool given_back; /* what was unpacked in one go: its place is kept, its bytes are not there */
 	bool planned;
+	bool started; /* files are out of reach from here on */
 	struct boot_module *modules;
 	unsigned nmodules;
 	struct boot_plan plan;
@@ -139,7 +140,7 @@ static struct boot_input image_input(struct boot_image *b)
 {
 	return (struct boot_input){ .path = b->config->kernel, .append = b->config->append ? b->config->append : "", .map = b->map,
 				    .vga = b->config->vga_bios, .data = b->kernel.data, .size = b->kernel.size, .bytes = &b->kernel,
-				    .modules = b->modules, .nmodules = b->nmodules };
+				    .modules = b->modules, .nmodules = b->nmodules, .cache = b->started ? NULL : b->config->kernel_cache };
 }
 
 static int image_plan(struct boot_image *b, struct err *e)
@@ -178,6 +179,7 @@ static int image_open(struct boot_image *b, struct err *e)
 		r = open_module(b, "module", config->modules[i].path, config->modules[i].args, e);
 	if (!r && !config->restoring) /* the first use would be a reset */
 		r = image_plan(b, e);
+	b->started = true;
 	return r;
 }
 

@@ -93,6 +93,7 @@ struct pc_config {
 	bool no_agent;         /* a machine with a folder has a port for the guest's agent otherwise */
 	bool boot_menu;        /* the firmware is to ask what to start */
 	unsigned boot_wait_ms; /* how long it waits for a key */
+	const char *kernel_cache; /* folder of unpacked kernels, to be made in a folder that is there; NULL: none */
 	bool restoring;        /* the state comes from a file: no kernel is needed until the guest reboots */
 	void (*save)(void *opaque); /* Ctrl-A S was typed; may be NULL */
 	void *save_opaque;

@@ -130,6 +130,7 @@ struct boot_input {
 	unsigned nmodules;
 	const struct boot_map *map;
 	bool vga; /* there is one, in text mode: kernels are told */
+	const char *cache; /* folder of unpacked kernels; NULL: none */
 	struct boot_bytes *bytes; /* what data is of, where it may have to be asked for; NULL: all is there */
 };
 

@@ -42,7 +42,8 @@ struct run {
 	struct save_meta meta;
 	struct confine confine;
 	struct view view;
-	char root[PATH_MAX];   /* where networks are */
+	char root[PATH_MAX];   /* where machines, networks and unpacked kernels are; "": not known */
+	char kernels[PATH_MAX + 16];
 	int network[PC_NETS];  /* connections that keep switches from ending before we are on them */
 	int port[PC_NETS];     /* of the cards, made while we are still who may; -1: given away */
 	struct evsource *signals;
@@ -438,6 +439,22 @@ static int network_join(void *opaque, const char *network, struct net_hello *hel
 	return err_prefix(e, "network %s", network);
 }
 
+static void root_find(struct run *run)
+{
+	struct run_options *o = run->options;
+
+	if (run->home) {
+		snprintf(run->root, sizeof(run->root), "%s", run->home->store->path);
+		*strrchr(run->root, '/') = 0;
+	} else if (o->root) {
+		snprintf(run->root, sizeof(run->root), "%s", o->root);
+	}
+	if (!run->root[0])
+		return;
+	snprintf(run->kernels, sizeof(run->kernels), "%s/kernels", run->root);
+	o->pc.kernel_cache = run->kernels;
+}
+
 /*
  * The switches this machine is to be on, started before it has memory and threads: their processes are to have nothing
  * of it; and connections to them, made before it becomes another user.
@@ -450,12 +467,6 @@ static int networks_start(struct run *run, struct err *e)
 
 	for (unsigned i = 0; i < PC_NETS; i++)
 		run->network[i] = run->port[i] = -1;
-	if (run->home) {
-		snprintf(run->root, sizeof(run->root), "%s", run->home->store->path);
-		*strrchr(run->root, '/') = 0;
-	} else if (o->root) {
-		snprintf(run->root, sizeof(run->root), "%s", o->root);
-	}
 	o->pc.net_join = network_join;
 	o->pc.net_join_opaque = run;
 	for (unsigned i = 0; i < o->pc.nnets && !r; i++) {
@@ -482,6 +493,7 @@ int run_process(struct run_options *options, struct run_home *home, struct err *
 	run.saver.path = options->save_to;
 	options->pc.save = options->save_to ? saver_request : NULL;
 	options->pc.save_opaque = &run.saver;
+	root_find(&run);
 	status = networks_start(&run, e);
 	if (!status)
 		status = run_machine(&run, e);

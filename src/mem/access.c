@@ -191,7 +191,7 @@ static int dma_read(struct mem *m, gpa_t at, void *buf, uint64_t len)
  */
 static void load_bytes(struct mem *m, uint8_t *to, uint64_t ram_offset, const uint8_t *from, uint64_t len)
 {
-	while (len >= LOAD_BY_FILE && !m->huge && !m->lent) {
+	while (len >= LOAD_BY_FILE && !m->huge && !lent_any(m, ram_offset, len)) {
 		ssize_t n = pwrite(m->fd, from, len, (off_t)ram_offset);
 
 		if (n <= 0)

@@ -68,6 +68,13 @@ uint64_t mem_lend_limit(const struct mem *m)
 	return m->huge ? 0 : m->ram_size;
 }
 
+bool lent_any(const struct mem *m, uint64_t ram_offset, uint64_t len)
+{
+	uint64_t end = (ram_offset + len + GUEST_PAGE - 1) / GUEST_PAGE;
+
+	return m->lent && next_page(m->lent, ram_offset / GUEST_PAGE, end, true) < end;
+}
+
 int mem_lend(struct mem *m, uint64_t ram_offset, int fd, uint64_t at, uint64_t len, struct err *e)
 {
 	if (m->huge)
@@ -76,11 +83,15 @@ int mem_lend(struct mem *m, uint64_t ram_offset, int fd, uint64_t at, uint64_t l
 		return err_set(e, EINVAL, "a file is lent to impossible pages");
 	if (!m->lent && lent_create(m, e))
 		return -ENOMEM;
-	if (mmap(m->base + ram_offset, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)at) == MAP_FAILED)
-		return err_errno(e, "cannot map saved memory");
+	pthread_mutex_lock(&m->lent->lock);
+	if (mmap(m->base + ram_offset, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)at) == MAP_FAILED) {
+		pthread_mutex_unlock(&m->lent->lock);
+		return err_errno(e, "cannot map a file as memory");
+	}
 	madvise(m->base + ram_offset, len, MADV_DONTDUMP);
 	for (uint64_t page = ram_offset / GUEST_PAGE, end = page + len / GUEST_PAGE; page < end; page++)
 		m->lent->bit[page / 64] |= BIT(page % 64);
+	pthread_mutex_unlock(&m->lent->lock);
 	return 0;
 }
 

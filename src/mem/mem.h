@@ -97,12 +97,13 @@ int mem_alloc(struct mem *m, uint64_t size, uint64_t *ram_offset, struct err *e)
  * become shorter. It is no part of what mem_ram_size counts, and so of what is saved.
  */
 int mem_map_file(struct mem *m, gpa_t at, int fd, uint64_t length, uint64_t size, const char *name, struct err *e);
+/* What a SIGBUS means that nobody has an answer to. */
+#define MEM_LOST \
+	"ospite: guest memory is gone: a file that it is mapped from (of a saved machine, or a kernel) was made shorter, or its disk or the host's memory failed\r\n"
 /*
  * RAM from here on shows a file's bytes, [at, +len) of it, until something is written there; the file sees no writes. Pages all of
- * them. Before the machine runs. -ENOTSUP for memory of huge pages. The file must not become shorter.
+ * them. While no CPU runs. -ENOTSUP for memory of huge pages. The file must not become shorter.
  */
-/* What a SIGBUS means that nobody has an answer to. */
-#define MEM_LOST "ospite: guest memory is gone: the saved machine's file that it is mapped from was made shorter, or its disk or the host's memory failed\r\n"
 uint64_t mem_lend_limit(const struct mem *m); /* RAM that can be */
 int mem_lend(struct mem *m, uint64_t ram_offset, int fd, uint64_t at, uint64_t len, struct err *e);
 /* RAM offsets of the next page that may hold anything but zeroes, and of the next behind `at` that holds none; at most mem_ram_size. */

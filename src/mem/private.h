@@ -65,6 +65,7 @@ struct watch {
 /* lent.c */
 bool lent_discard(struct mem *m, uint8_t *from, uint64_t len); /* lent or not; false: all of it stays */
 void lent_dispose(struct mem *m);
+bool lent_any(const struct mem *m, uint64_t ram_offset, uint64_t len); /* are some of these bytes a file's? */
 
 /* Build the flat view of m->regions anew. -ENOMEM leaves the old one in force. */
 int view_build(struct mem *m, struct mem_view *out);

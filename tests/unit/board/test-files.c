@@ -3,6 +3,7 @@
  * A machine's start from files, and its resets: nothing of the files stays in memory, every byte is where it belongs all the same,
  * and files that are replaced, written to, cut short or damaged meanwhile lead to what the manual says, or to one clear line.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <lz4.h>
@@ -385,6 +386,101 @@ static void test_hostile(void **state)
 	starts(f, 4096, 0x11); /* a pipe's bytes are kept: nobody says them twice */
 }
 
+/* The only file in the folder of unpacked kernels; "": there is none. */
+static void cached(struct fixture *f, char path[512])
+{
+	DIR *d = opendir(f->config.kernel_cache);
+	struct dirent *entry;
+	unsigned n = 0;
+
+	*path = 0;
+	while (d && (entry = readdir(d)))
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && ++n)
+			snprintf(path, 512, "%.100s/%s", f->config.kernel_cache, entry->d_name);
+	if (d)
+		closedir(d);
+	assert_true(n <= 1);
+}
+
+static void restarts(struct fixture *f)
+{
+	boot_image_close(f->image);
+	f->image = NULL;
+	if (boot_image_open(&f->image, &f->config, &f->map, &f->e))
+		fail_msg("%s", f->e.text);
+	if (load(f))
+		fail_msg("%s", f->e.text);
+}
+
+static void poke(const char *path, uint64_t at, uint8_t value)
+{
+	int fd = open(path, O_WRONLY);
+
+	assert_int_equal(pwrite(fd, &value, 1, (off_t)at), 1);
+	close(fd);
+}
+
+/* Unpacked once, shown to machines from then on; nothing a guest does reaches the file; whatever looks odd is not used. */
+static void test_cache(void **state)
+{
+	static pack_fn *const kinds[] = { pack_lz4, pack_zstd };
+	struct fixture *f = *state;
+	uint8_t *code = mem_ram_base(f->mem) + 0x1000000;
+	char folder[80], path[512], other[80];
+
+	make_elf(f, 6);
+	put_initrd(f, MIB, 0x12, 0);
+	snprintf(folder, sizeof(folder), "%s/kernels", f->folder);
+	snprintf(other, sizeof(other), "%s/other", f->folder);
+	f->config.kernel_cache = folder;
+	put_file(f->kernel, f->packed, make_bzimage(f, kinds[0]), 0);
+	put_file(other, f->packed, make_bzimage(f, kinds[1]), 0);
+	assert_int_equal(boot_image_open(&f->image, &f->config, &f->map, &f->e), 0);
+	cached(f, path);
+	assert_string_equal(path, ""); /* written to a moment ago */
+	sleep(4);
+	for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+		f->config.kernel = i ? other : f->kernel;
+		restarts(f);
+		starts(f, MIB, 0x12);
+		cached(f, path);
+		assert_string_not_equal(path, "");
+		poke(path, CODE + 5000, 0xee);
+		restarts(f);
+		assert_int_equal(code[5000], 0xee);
+		memset(code, 0x99, 8192);
+		poke(path, CODE + 5000, f->elf[CODE + 5000]);
+		starts(f, MIB, 0x12); /* as a reset, all of it written to */
+		restarts(f);
+		starts(f, MIB, 0x12); /* from the file, where none of that is */
+		poke(path, CODE + 5000, 0xee);
+		chmod(folder, 0777);
+		restarts(f);
+		starts(f, MIB, 0x12);
+		chmod(folder, 0700);
+		chmod(path, 0666);
+		restarts(f);
+		starts(f, MIB, 0x12);
+		cached(f, path);
+		poke(path, CODE + 5000, 0xee);
+		assert_int_equal(truncate(path, ELF_SIZE - 1), 0);
+		restarts(f);
+		starts(f, MIB, 0x12);
+		cached(f, path);
+		unlink(path);
+	}
+	snprintf(path, sizeof(path), "%s/another boot's", folder);
+	put_file(path, "x", 1, 0);
+	restarts(f);
+	cached(f, path);
+	assert_null(strstr(path, "another"));
+	boot_image_close(f->image);
+	f->image = NULL;
+	unlink(path);
+	unlink(other);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -392,6 +488,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cache, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
