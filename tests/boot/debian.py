@@ -5,19 +5,13 @@ one in the cache (./check makes it); a copy of it is used.
 
 usage: debian.py OSPITE
 """
-import os, shutil, subprocess, sys, time, urllib.request
+import os, shutil, subprocess, sys, urllib.request
 import guestlib
 
 ospite = os.path.abspath(sys.argv[1])
-cached = os.path.join(guestlib.cache_folder(), "root/templates/debian")
-if not os.path.exists(cached + "/disk.img"):
-    guestlib.skip("no template debian in the cache (./check makes it)")
 shutil.which("ssh") or guestlib.skip("ssh is not installed")
 work = guestlib.work_folder()
-root = work + "/root"
-os.environ["OSPITE_ROOT"] = root
-os.makedirs(root + "/templates")
-subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", cached, root + "/templates/"], check=True)
+root = guestlib.debian_root(work)
 os.mkdir(work + "/folder")
 with open(work + "/folder/file", "w") as f:
     f.write("from the host\n")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock kernels in machines, for tests in Python: an initramfs of busybox and a script, lines of the console, the control socket."""
-import atexit, glob, json, os, queue, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import atexit, glob, json, os, queue, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, urllib.request
 
 SECONDS = 120  # more than anything here takes on a busy host
 GRUB = "/usr/lib/grub/i386-pc"
@@ -258,3 +258,33 @@ def udp_echo(address=""):
             s.sendto(data, at)
     threading.Thread(target=run, daemon=True).start()
     return s.getsockname()[1]
+
+
+def mirror():
+    """What the host's apt uses and its release, if that can be reached by plain http; or None."""
+    with open("/etc/os-release") as f:
+        suite = re.search("^VERSION_CODENAME=(.*)", f.read(), re.M)
+    text = ""
+    for path in ["/etc/apt/sources.list"] + glob.glob("/etc/apt/sources.list.d/*"):
+        if os.path.isfile(path):
+            with open(path) as f:
+                text += f.read()
+    for uri in re.findall(r"^(?:URIs:|deb(?: +\[[^]]*\])?) +(http://\S+)", text, re.M):
+        try:
+            urllib.request.urlopen("%s/dists/%s-updates/InRelease" % (uri, suite.group(1)), timeout=10).close()
+            return uri, suite.group(1)
+        except (OSError, AttributeError):
+            pass
+    return None
+
+
+def debian_root(work):
+    """A folder of machines with the template debian, a copy of the one in the cache (./check makes that), as OSPITE_ROOT."""
+    cached = os.path.join(cache_folder(), "root/templates/debian")
+    if not os.path.exists(cached + "/disk.img"):
+        skip("no template debian in the cache (./check makes it)")
+    root = work + "/root"
+    os.makedirs(root + "/templates")
+    subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", cached, root + "/templates/"], check=True)
+    os.environ["OSPITE_ROOT"] = root
+    return root

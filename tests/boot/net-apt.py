@@ -5,7 +5,7 @@ host reaches no mirror by plain http, or no Debian is in the cache.
 
 usage: net-apt.py OSPITE KERNEL-PACKAGE ENGINE
 """
-import glob, os, re, subprocess, sys, time, urllib.request
+import os, sys, time
 from guestlib import *
 
 MODULES = ["virtio_blk", "failover", "net_failover", "virtio_net"]
@@ -39,31 +39,13 @@ poweroff -f
 """
 
 
-def mirror():
-    """What the host's apt uses, if that can be reached."""
-    with open("/etc/os-release") as f:
-        suite = re.search("^VERSION_CODENAME=(.*)", f.read(), re.M)
-    text = ""
-    for path in ["/etc/apt/sources.list"] + glob.glob("/etc/apt/sources.list.d/*"):
-        if os.path.isfile(path):
-            with open(path) as f:
-                text += f.read()
-    for uri in re.findall(r"^(?:URIs:|deb(?: +\[[^]]*\])?) +(http://\S+)", text, re.M):
-        try:
-            urllib.request.urlopen("%s/dists/%s-updates/InRelease" % (uri, suite.group(1)), timeout=10).close()
-            return uri, suite.group(1)
-        except (OSError, AttributeError):
-            pass
-    skip("no mirror is reached by http from here")
-
-
 def main():
     ospite, package, engine = os.path.realpath(sys.argv[1]), sys.argv[2], sys.argv[3]
     kernel, modules = kernel_of(package, MODULES)
     disk = os.path.join(cache_folder(), "debian/disk.img")
     if not os.path.exists(disk):
         skip("no Debian in the cache (./check makes it, as root, with mmdebstrap)")
-    uri, suite = mirror()
+    uri, suite = mirror() or skip("no mirror is reached by http from here")
     work = work_folder()
     initramfs(work + "/initrd", modules, MODULES, SCRIPT % {"mirror": uri, "suite": suite, "now": time.time()})
     subprocess.run([ospite, "image", "create", work + "/over.qcow2", "--backing", disk, "--backing-format", "raw"], check=True,
