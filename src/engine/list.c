@@ -35,6 +35,8 @@ static int parse_option(const char *text, size_t len, struct engine_options *o, 
 		{ "irqchip=user", offsetof(struct engine_options, lapic), ENGINE_OFF },
 		{ "doorbells=on", offsetof(struct engine_options, doorbells), ENGINE_ON },
 		{ "doorbells=off", offsetof(struct engine_options, doorbells), ENGINE_OFF },
+		{ "irqfds=on", offsetof(struct engine_options, irqfds), ENGINE_ON },
+		{ "irqfds=off", offsetof(struct engine_options, irqfds), ENGINE_OFF },
 		{ "dirty=ring", offsetof(struct engine_options, dirty_ring), ENGINE_ON },
 		{ "dirty=log", offsetof(struct engine_options, dirty_ring), ENGINE_OFF },
 	};
@@ -45,8 +47,8 @@ static int parse_option(const char *text, size_t len, struct engine_options *o, 
 		memcpy((char *)o + known[i].member, &known[i].choice, sizeof(known[i].choice));
 		return 0;
 	}
-	return err_set(e, EINVAL, "engine kvm has no option '%.*s'; there are irqchip=split|user, doorbells=on|off and dirty=ring|log",
-		       (int)MIN(len, 60u), text);
+	return err_set(e, EINVAL, "engine kvm has no option '%.*s'; there are irqchip=split|user, irqfds=on|off, doorbells=on|off and "
+				  "dirty=ring|log", (int)MIN(len, 60u), text);
 }
 
 int engine_parse(const char *spec, const struct engine_ops **ops, struct engine_options *options, struct err *e)

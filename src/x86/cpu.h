@@ -86,6 +86,7 @@ enum engine_choice { ENGINE_AUTO, ENGINE_ON, ENGINE_OFF };
 struct engine_options {
 	enum engine_choice lapic;      /* the hypervisor's own local APICs in place of ours (irqchip=split) */
 	enum engine_choice doorbells;  /* notifications of devices without an exit */
+	enum engine_choice irqfds;     /* devices' messages to the hypervisor's local APICs by eventfds */
 	enum engine_choice dirty_ring; /* written pages from a ring in place of a bitmap */
 };
 static inline bool engine_wants(enum engine_choice c, bool best)

@@ -67,12 +67,15 @@ static void kvm_vm_detach(struct machine *m)
 	if (!vm)
 		return;
 	kvm_slots_detach(vm);
+	kvm_irqfds_close(vm);
+	free(vm->irqfds);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->dev_fd >= 0)
 		close(vm->dev_fd);
 	pthread_mutex_destroy(&vm->ring_lock);
 	pthread_mutex_destroy(&vm->lapic_lock);
+	pthread_mutex_destroy(&vm->irqfd_lock);
 	pthread_mutex_destroy(&vm->dirty_lock);
 	free(vm->msrs);
 	free(vm);
@@ -121,6 +124,8 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 		return err_errno(e, "KVM_CAP_X86_USER_SPACE_MSR");
 	rc = kvm_lapic_attach(vm, e);
 	if (!rc)
+		rc = kvm_irqfds_attach(vm, e);
+	if (!rc)
 		rc = kvm_dirty_ring_attach(vm, e);
 	if (rc)
 		return rc;
@@ -145,6 +150,7 @@ static int kvm_vm_attach(struct machine *m, struct err *e)
 	vm->fd = -1;
 	pthread_mutex_init(&vm->ring_lock, NULL);
 	pthread_mutex_init(&vm->lapic_lock, NULL);
+	pthread_mutex_init(&vm->irqfd_lock, NULL);
 	pthread_mutex_init(&vm->dirty_lock, NULL);
 
 	vm->dev_fd = kvm_open(e);
@@ -264,6 +270,7 @@ static void kvm_debug_changed(struct cpu *c)
 static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *name, uint64_t value),
 		      void *opaque)
 {
+	struct kvm_vm *vm = m->engine_data;
 	struct kvm_cpu sum = { 0 };
 
 	for (unsigned i = 0; i < m->ncpus; i++) {
@@ -292,7 +299,9 @@ static void kvm_stats(struct machine *m, void (*line)(void *opaque, const char *
 	line(opaque, "exits: ends of level interrupts", sum.exits_eoi);
 	line(opaque, "exits: ring of written pages full", sum.exits_ring);
 	line(opaque, "writes gathered", sum.coalesced);
-	line(opaque, "doorbells", ((struct kvm_vm *)m->engine_data)->nbells);
+	line(opaque, "doorbells", vm->nbells);
+	line(opaque, "messages by eventfd", atomic_load(&vm->irqfd_messages));
+	line(opaque, "their routes", atomic_load(&vm->irqfd_routes));
 }
 
 const struct engine_ops engine_kvm = {

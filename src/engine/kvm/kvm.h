@@ -17,6 +17,24 @@
 #define MSR_TSC 0x10
 #define MSR_TSC_ADJUST 0x3b
 
+/* irqfd.c: a message that has an eventfd */
+#define KVM_IRQFD_ROUTES 128 /* eventfds: a process may have 1024 files as a rule */
+struct kvm_irqfd_route {
+	_Atomic uint64_t key; /* as senders see it; 0: nothing to send to */
+	_Atomic unsigned users;
+	_Atomic bool written; /* since it was settled */
+	_Atomic bool recent;  /* since somebody looked for room */
+	uint64_t bound;       /* the key in KVM's table; 0: neither there nor bound */
+	int fd;               /* -1: none yet. Stays until the end */
+};
+struct kvm_irqfds {
+	struct kvm_irqfd_route route[KVM_IRQFD_ROUTES];
+	_Atomic bool written; /* some route is */
+	_Atomic bool settling;
+	_Atomic bool broken;  /* KVM did not take one: no more of them */
+	_Atomic uint8_t count[1024]; /* of messages without a route; pairs that share a counter get theirs a little early */
+};
+
 /* Of a machine, in machine->engine_data. */
 struct kvm_vm {
 	struct machine *machine;
@@ -34,6 +52,11 @@ struct kvm_vm {
 	pthread_mutex_t lapic_lock; /* also who takes a CPU's state: another one may be giving it to KVM */
 	unsigned created; /* vCPUs */
 	_Atomic bool lapics_dirty; /* some CPU's lapic_dirty is set */
+	pthread_mutex_t irqfd_lock; /* irqfd.c; after lapic_lock */
+	struct apic_route pin[APIC_ROUTES]; /* as KVM has them */
+	struct kvm_irqfds *irqfds; /* NULL: messages are system calls */
+	bool irqfds_open; /* routes may be added */
+	_Atomic uint64_t irqfd_routes, irqfd_messages; /* ever */
 	bool dirty_ring; /* written pages come from rings: dirty-ring.c */
 	pthread_mutex_t dirty_lock;
 	bool has_bells, bells_any_size;
@@ -97,6 +120,14 @@ void kvm_lapic_deadline_again(struct kvm_cpu *k);
 uint32_t kvm_mp_state(const struct cpu *c);
 int kvm_mp_state_store(struct cpu *c, struct err *e);
 int kvm_lapic_inject(struct cpu *c, uint32_t attention);
+
+/* irqfd.c: messages to KVM's local APICs, and its table of routes */
+int kvm_irqfds_attach(struct kvm_vm *vm, struct err *e); /* after kvm_lapic_attach */
+void kvm_irqfds_close(struct kvm_vm *vm);
+int kvm_irqfds_send(struct kvm_vm *vm, uint64_t address, uint32_t data); /* 1: accepted, 0: by nobody; eventfds accept all */
+void kvm_irqfds_settle(struct kvm_vm *vm);
+void kvm_routes_changed(struct kvm_vm *vm);
+int kvm_signal_msi(const struct kvm_vm *vm, uint64_t address, uint32_t data); /* in when it returns */
 
 /* dirty-ring.c */
 int kvm_dirty_ring_attach(struct kvm_vm *vm, struct err *e); /* before there are CPUs */

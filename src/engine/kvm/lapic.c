@@ -6,8 +6,8 @@
  * the stopped machine. Only what changed in the copy (a reset, a restored machine, another engine before) goes to KVM, and that for all
  * CPUs before the first of them runs (kvm_lapics_load), since to load one while another sends to it would lose the interrupt.
  *
- * Interrupts of devices are one system call (KVM_SIGNAL_MSI), done when it returns, which is what makes it possible to say at what
- * point none is underway; an irqfd costs its writer as much and is for senders in other processes, of which there are none here.
+ * Interrupts of devices are one system call: KVM_SIGNAL_MSI, done when it returns, or a write to an eventfd (irqfd.c), which may be done
+ * later: kvm_irqfds_settle waits for those, before registers are read or replaced.
  * Level interrupts: KVM tells us the end of those whose messages it knows from its routing table (KVM_EXIT_IOAPIC_EOI).
  *
  * The 8259s' interrupts are put in by us (kvm_pic_inject) as events already injected, rather than by KVM_INTERRUPT: what that queues
@@ -22,7 +22,6 @@
 #include "engine/kvm/kvm.h"
 
 #define MSR_TSC_DEADLINE 0x6e0
-#define PINS APIC_ROUTES
 
 struct one_msr { /* struct kvm_msrs with its entry */
 	uint32_t nmsrs, pad;
@@ -32,10 +31,7 @@ _Static_assert(offsetof(struct one_msr, entry) == sizeof(struct kvm_msrs), "as t
 
 static int host_msi(void *opaque, uint64_t address, uint32_t data)
 {
-	struct kvm_vm *vm = opaque;
-	struct kvm_msi msi = { .address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data };
-
-	return ioctl(vm->fd, KVM_SIGNAL_MSI, &msi) > 0;
+	return kvm_irqfds_send(opaque, address, data);
 }
 
 static uint64_t cpu_address(const struct cpu *c)
@@ -54,33 +50,15 @@ static void host_changed(void *opaque, struct cpu *c)
 	atomic_store(&vm->lapics_dirty, true);
 }
 
-/* The table is as large as its last entry. What is no level interrupt is left out: its end interests nobody. */
+/* What is no level interrupt is not in KVM's table: its end interests nobody. */
 static void host_routes(void *opaque)
 {
-	struct kvm_vm *vm = opaque;
-	struct { /* struct kvm_irq_routing with its entries */
-		uint32_t nr, flags;
-		struct kvm_irq_routing_entry entry[PINS];
-	} table = { 0 };
-
-	for (unsigned i = 0; i < PINS; i++) {
-		const struct apic_route *r = &vm->machine->apic_route[i];
-
-		if (!r->level)
-			continue;
-		table.entry[table.nr++] = (struct kvm_irq_routing_entry){
-			.gsi = i,
-			.type = KVM_IRQ_ROUTING_MSI,
-			.u.msi = { .address_lo = (uint32_t)r->address, .address_hi = (uint32_t)(r->address >> 32), .data = r->data },
-		};
-	}
-	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, &table) < 0)
-		log_msg(LOG_ERROR, "kvm", "KVM_SET_GSI_ROUTING: %s", strerror(errno));
+	kvm_routes_changed(opaque);
 }
 
 int kvm_lapic_attach(struct kvm_vm *vm, struct err *e)
 {
-	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { PINS } };
+	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { APIC_ROUTES } };
 	struct kvm_enable_cap ids = { .cap = KVM_CAP_X2APIC_API, .args = { KVM_X2APIC_API_USE_32BIT_IDS } };
 	static const int caps[] = { KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING,
 				    KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_MP_STATE };
@@ -152,6 +130,7 @@ void kvm_lapic_fetch(struct cpu *c)
 
 	if (!k->vm->split || k->lapic_dirty)
 		return;
+	kvm_irqfds_settle(k->vm);
 	if (k->in_struct && !ioctl(k->fd, KVM_GET_MP_STATE, &mp) && mp.mp_state != k->mp_state) {
 		k->in_struct = false;
 		kvm_state_store(c, NULL); /* comes back here */
@@ -173,6 +152,7 @@ void kvm_lapic_cpu_leaves(struct cpu *c)
 	atomic_compare_exchange_strong(&vm->machine->apic_host, &mine, NULL);
 	while (atomic_load(&vm->machine->apic_senders))
 		sched_yield();
+	kvm_irqfds_close(vm);
 	if (k->lapic_dirty)
 		return;
 	if (k->in_struct)
@@ -224,9 +204,9 @@ void kvm_lapic_startup(struct cpu *c, uint32_t attention)
 	struct kvm_cpu *k = c->engine_data;
 
 	if (attention & ATT_INIT)
-		host_msi(k->vm, cpu_address(c), 0x4500);
+		kvm_signal_msi(k->vm, cpu_address(c), 0x4500);
 	if (attention & ATT_SIPI)
-		host_msi(k->vm, cpu_address(c), 0x4600u | c->sipi_vector);
+		kvm_signal_msi(k->vm, cpu_address(c), 0x4600u | c->sipi_vector);
 }
 
 /*
@@ -260,6 +240,7 @@ int kvm_lapics_load(struct kvm_vm *vm, struct err *e)
 	if (!atomic_load(&vm->lapics_dirty))
 		return 0;
 	pthread_mutex_lock(&vm->lapic_lock);
+	kvm_irqfds_settle(vm);
 	for (unsigned i = 0; i < m->ncpus && !r && atomic_load(&vm->lapics_dirty); i++) {
 		struct kvm_cpu *k = m->cpus[i]->engine_data;
 
@@ -324,7 +305,7 @@ static void pass_on(struct cpu *c)
 		return;
 	for (unsigned i = 0; i < 256; i++)
 		if (vectors[i / 64] & BIT(i % 64))
-			host_msi(k->vm, address, i | (level[i / 64] & BIT(i % 64) ? 0xc000u : 0));
+			kvm_signal_msi(k->vm, address, i | (level[i / 64] & BIT(i % 64) ? 0xc000u : 0));
 }
 
 static int pic_inject(struct cpu *c)

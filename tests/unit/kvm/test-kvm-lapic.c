@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "base/err.h"
@@ -143,6 +144,7 @@ static int setup(void **state)
 	f->m.cpuid = &f->cpuid;
 	f->m.engine = &engine_kvm;
 	f->m.engine_options.lapic = ENGINE_ON;
+	f->m.engine_options.irqfds = *state ? ENGINE_ON : ENGINE_OFF; /* prestate: any pointer */
 	f->m.ncpus = CPUS;
 	assert_int_equal(cpuid_build(&f->cpuid, "host", CPUS, clock_tsc_khz(f->m.clock), &e), 0);
 	assert_int_equal(kick_attach(&f->kick, &e), 0);
@@ -335,14 +337,247 @@ static void interrupts_stay_in_service(void **state)
 	}
 }
 
+/* ---- messages by eventfds */
+
+struct burst {
+	struct fixture *f;
+	unsigned to, first, vectors, times;
+};
+
+static void *burst_run(void *opaque)
+{
+	const struct burst *b = opaque;
+	const struct apic_host *host = atomic_load(&b->f->m.apic_host);
+
+	for (unsigned i = 0; i < b->times; i++)
+		for (unsigned v = 0; v < b->vectors; v++)
+			host->msi(host->opaque, 0xfee00000 | b->to << 12, b->first + v);
+	return NULL;
+}
+
+/* As a device's thread sends them: only those make routes. */
+static void burst(struct fixture *f, unsigned to, unsigned first, unsigned vectors, unsigned times)
+{
+	struct burst b = { f, to, first, vectors, times };
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, burst_run, &b), 0);
+	pthread_join(t, NULL);
+}
+
+static bool requested(struct fixture *f, unsigned id, unsigned vector)
+{
+	engine_kvm.state_get(f->c[id]);
+	return f->local[id].apic.word[0x20 + vector / 32] >> vector % 32 & 1;
+}
+
+/* Both are in KVM, and neither takes interrupts. */
+static struct kvm_vm *routes_begin(struct fixture *f)
+{
+	static const uint8_t code[] = { 0xe6, 0x80, 0xeb, 0xfc }; /* out 0x80, al; jmp to it */
+
+	assert_int_equal(mem_load(f->m.mem, CODE, code, sizeof(code)), 0);
+	put(f, 0, CODE, ACTIVITY_RUN);
+	put(f, 1, CODE, ACTIVITY_WAIT_SIPI);
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+	return f->m.engine_data;
+}
+
+/* Empty request registers, as after a reset. */
+static void requests_forget(struct fixture *f, unsigned id)
+{
+	for (unsigned i = 0; i < 8; i++)
+		f->local[id].apic.word[0x20 + i] = 0;
+	f->m.apic_host->changed(f->m.apic_host->opaque, f->c[id]);
+	atomic_fetch_and(&f->c[0]->attention, ~(uint32_t)ATT_CALLER);
+	assert_int_equal(engine_kvm.run(f->c[0]), STOP_KICK);
+}
+
+static void message_by_eventfd(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_vm *vm = routes_begin(f);
+
+	assert_non_null(vm->irqfds);
+	for (unsigned i = 0; i < 40; i++)
+		message(f, 0, 0x61); /* a vCPU's thread */
+	assert_int_equal(vm->irqfd_routes, 0);
+	burst(f, 0, 0x61, 1, 20);
+	assert_int_equal(vm->irqfd_routes, 1);
+	assert_true(requested(f, 0, 0x61));
+	assert_false(requested(f, 1, 0x61));
+	requests_forget(f, 0);
+	assert_false(requested(f, 0, 0x61));
+	for (uint64_t was = vm->irqfd_messages; vm->irqfd_messages != was + 3;) {
+		message(f, 0, 0x61); /* a vCPU's thread may use it */
+		assert_true(requested(f, 0, 0x61));
+		requests_forget(f, 0);
+	}
+	/* other data or another address is another message, at once */
+	message(f, 0, 0x62);
+	message(f, 1, 0x61);
+	assert_true(requested(f, 0, 0x62));
+	assert_false(requested(f, 0, 0x61));
+	assert_true(requested(f, 1, 0x61));
+	burst(f, 0, 0x62, 1, 20);
+	burst(f, 1, 0x61, 1, 20);
+	assert_int_equal(vm->irqfd_routes, 3);
+	assert_true(requested(f, 0, 0x62));
+	assert_false(requested(f, 0, 0x61));
+}
+
+/* Levels, INITs and illegal vectors are no messages for a route, however often they come. */
+static void only_edges_get_routes(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_vm *vm = routes_begin(f);
+
+	burst(f, 0, 0xc051, 1, 40);
+	burst(f, 0, 0x4500, 1, 1);
+	burst(f, 1, 0x4500, 1, 40);
+	burst(f, 0, 0x3, 1, 40);
+	assert_int_equal(vm->irqfd_routes, 0);
+	assert_int_equal(vm->irqfd_messages, 0);
+}
+
+/* More pairs than routes: the message arrives all the same, and what is not used any more makes room. */
+static void routes_make_room(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_vm *vm = routes_begin(f);
+	uint64_t full;
+
+	burst(f, 0, 0x10, 0xf0, 24);
+	full = vm->irqfd_routes;
+	assert_in_range(full, 64, 0xf0);
+	for (unsigned v = 0x10; v < 0x100; v++)
+		assert_true(requested(f, 0, v));
+	for (unsigned v = 0x20; v < 0x28; v++)
+		burst(f, 1, v, 1, 100);
+	assert_true(vm->irqfd_routes >= full + 8);
+	for (unsigned v = 0x20; v < 0x28; v++)
+		assert_true(requested(f, 1, v));
+	assert_false(requested(f, 1, 0x28));
+}
+
+/* What was sent is in the registers that the next engine takes over, and routes are gone. */
+static void messages_leave_with_the_machine(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_vm *vm = routes_begin(f);
+
+	burst(f, 0, 0x61, 1, 20);
+	burst(f, 1, 0x71, 1, 20);
+	requests_forget(f, 0);
+	requests_forget(f, 1);
+	message(f, 0, 0x61);
+	message(f, 1, 0x71);
+	assert_int_equal(vm->irqfd_routes, 2);
+	kvm_lapic_cpu_leaves(f->c[0]);
+	kvm_lapic_cpu_leaves(f->c[1]);
+	assert_null(atomic_load(&f->m.apic_host));
+	assert_int_equal(f->local[0].apic.word[0x23], 1u << 1);
+	assert_int_equal(f->local[1].apic.word[0x23], 1u << 17);
+}
+
+/* The eventfd of the only route is out of KVM's hands, with a message counted. */
+static void count_pending(struct fixture *f, struct kvm_vm *vm, unsigned data)
+{
+	for (unsigned i = 0; i < KVM_IRQFD_ROUTES; i++) {
+		struct kvm_irqfd arg = { .fd = (uint32_t)vm->irqfds->route[i].fd, .gsi = APIC_ROUTES + i, .flags = KVM_IRQFD_FLAG_DEASSIGN };
+
+		if (vm->irqfds->route[i].bound)
+			assert_int_equal(ioctl(vm->fd, KVM_IRQFD, &arg), 0);
+	}
+	message(f, 0, data);
+}
+
+/* What is counted while an eventfd is unbound is not lost: it goes as a message, when the machine is looked at and when it leaves. */
+static void counts_are_not_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_vm *vm = routes_begin(f);
+
+	burst(f, 0, 0x61, 1, 20);
+	requests_forget(f, 0);
+	count_pending(f, vm, 0x61);
+	assert_true(requested(f, 0, 0x61));
+	requests_forget(f, 0);
+	assert_false(requested(f, 0, 0x61));
+	message(f, 0, 0x61); /* bound again */
+	assert_true(requested(f, 0, 0x61));
+	requests_forget(f, 0);
+	count_pending(f, vm, 0x61);
+	kvm_lapic_cpu_leaves(f->c[0]);
+	assert_int_equal(f->local[0].apic.word[0x23], 1u << 1);
+	assert_int_equal(vm->irqfd_routes, 1);
+}
+
+static void *send_many(void *opaque)
+{
+	struct fixture *f = opaque;
+	const struct apic_host *host = atomic_load(&f->m.apic_host);
+
+	for (unsigned i = 0; i < 3000; i++)
+		host->msi(host->opaque, 0xfee00000, 0x61 + i % 4);
+	return NULL;
+}
+
+/* State is taken while another thread sends, routes are made and table entries of the IOAPIC change: nothing is lost or stuck. */
+static void settles_under_fire(void **state)
+{
+	struct fixture *f = *state;
+	struct kvm_vm *vm = routes_begin(f);
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, send_many, f), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		engine_kvm.state_get(f->c[0]);
+		f->m.apic_route[4] = (struct apic_route){ .address = 0xfee00000, .data = 0xc051 + i % 2, .level = true };
+		f->m.apic_host->routes_changed(f->m.apic_host->opaque);
+	}
+	pthread_join(t, NULL);
+	for (unsigned v = 0x61; v < 0x65; v++)
+		assert_true(requested(f, 0, v));
+	burst(f, 0, 0x61, 4, 20); /* if the table was busy whenever one was due */
+	assert_int_equal(vm->irqfd_routes, 4);
+	requests_forget(f, 0);
+	message(f, 0, 0x64);
+	assert_true(requested(f, 0, 0x64));
+	assert_false(requested(f, 0, 0x63));
+}
+
+/* With local APICs of ours there is nothing that could listen to an eventfd. */
+static void irqfds_need_the_split(void **state)
+{
+	struct fixture *f = *state;
+	struct machine other = f->m;
+	struct err e = { 0 };
+
+	other.engine_options.lapic = ENGINE_OFF;
+	other.engine_options.irqfds = ENGINE_ON;
+	other.engine_data = NULL;
+	assert_int_equal(engine_kvm.vm_attach(&other, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "irqchip=split"));
+	assert_null(((struct kvm_vm *)f->m.engine_data)->irqfds); /* off unless asked for, without hardware */
+}
+
 int main(void)
 {
+	static bool with = true;
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(halted_cpu_stays_as_restored, setup, teardown),
 		cmocka_unit_test_setup_teardown(startup_reaches_a_parked_cpu, setup, teardown),
 		cmocka_unit_test_setup_teardown(startup_keeps_its_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(interrupts_stay_in_service, setup, teardown),
 		cmocka_unit_test_setup_teardown(ends_are_told_before_a_stop, setup, teardown),
+		cmocka_unit_test_prestate_setup_teardown(message_by_eventfd, setup, teardown, &with),
+		cmocka_unit_test_prestate_setup_teardown(only_edges_get_routes, setup, teardown, &with),
+		cmocka_unit_test_prestate_setup_teardown(routes_make_room, setup, teardown, &with),
+		cmocka_unit_test_prestate_setup_teardown(messages_leave_with_the_machine, setup, teardown, &with),
+		cmocka_unit_test_prestate_setup_teardown(counts_are_not_lost, setup, teardown, &with),
+		cmocka_unit_test_prestate_setup_teardown(settles_under_fire, setup, teardown, &with),
+		cmocka_unit_test_setup_teardown(irqfds_need_the_split, setup, teardown),
 	};
 	struct err e;
 

@@ -463,11 +463,12 @@ static void options_are_read(void **state)
 	const struct engine_ops *ops;
 	struct engine_options o;
 
-	assert_int_equal(engine_parse("kvm,doorbells=on,irqchip=split,dirty=log", &ops, &o, NULL), 0);
+	assert_int_equal(engine_parse("kvm,doorbells=on,irqchip=split,dirty=log,irqfds=on", &ops, &o, NULL), 0);
 	assert_ptr_equal(ops, &engine_kvm);
 	assert_int_equal(o.doorbells, ENGINE_ON);
 	assert_int_equal(o.lapic, ENGINE_ON);
 	assert_int_equal(o.dirty_ring, ENGINE_OFF);
+	assert_int_equal(o.irqfds, ENGINE_ON);
 	assert_int_equal(engine_parse("dbt", &ops, &o, NULL), 0);
 	assert_int_equal(o.doorbells, ENGINE_AUTO);
 	assert_int_equal(engine_parse("auto", &ops, &o, NULL), 0);
@@ -557,7 +558,7 @@ static void pages_are_logged(void **state)
 
 int main(void)
 {
-	static struct engine_options ring = { ENGINE_OFF, ENGINE_OFF, ENGINE_ON };
+	static struct engine_options ring = { .lapic = ENGINE_OFF, .doorbells = ENGINE_OFF, .dirty_ring = ENGINE_ON };
 	static struct engine_options bells_on = { .doorbells = ENGINE_ON };
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(ports_and_halt, setup, teardown),
