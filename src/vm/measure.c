@@ -22,7 +22,7 @@
 #define ENOUGH_TO_TELL 300000u /* for 5 million instructions a second or 5000 */
 #define LOOPS_MAX 20000000u
 
-struct bench {
+struct measured {
 	struct machine machine;
 	struct cpuid_model cpuid;
 	struct cpu *cpu;
@@ -51,16 +51,24 @@ static int no_msr_write(void *ctx, uint32_t index, uint64_t value)
 }
 static const struct cpu_bus no_bus = { no_irq, no_irq, no_cr8, set_cr8, no_msr_read, no_msr_write };
 
-static void bench_dispose(struct bench *b)
+/* On the thread that measured. */
+static void bench_end(struct measured *b)
 {
-	struct machine *m = &b->machine;
+	if (b->kicked)
+		kick_detach(&b->kick);
+	b->kicked = false;
+}
 
+void measured_dispose(struct measured *b)
+{
+	struct machine *m = b ? &b->machine : NULL;
+
+	if (!b)
+		return;
 	if (b->created)
 		m->engine->cpu_destroy(b->cpu);
 	if (b->attached)
 		m->engine->vm_detach(m);
-	if (b->kicked)
-		kick_detach(&b->kick);
 	if (b->cpu)
 		tlb_dispose(&b->cpu->tlb);
 	free(b->cpu);
@@ -70,9 +78,10 @@ static void bench_dispose(struct bench *b)
 		mem_destroy(m->mem);
 	if (m->clock)
 		clock_destroy(m->clock);
+	free(b);
 }
 
-static int bench_cpu(struct bench *b, struct err *e)
+static int bench_cpu(struct measured *b, struct err *e)
 {
 	size_t size = (sizeof(struct cpu) + 63) & ~63ul;
 	struct cpu *c = aligned_alloc(64, size);
@@ -91,7 +100,7 @@ static int bench_cpu(struct bench *b, struct err *e)
 	return tlb_init(&c->tlb, e);
 }
 
-static int bench_build(struct bench *b, const struct engine_ops *ops, struct err *e)
+static int bench_build(struct measured *b, const struct engine_ops *ops, struct err *e)
 {
 	struct machine *m = &b->machine;
 	int r;
@@ -124,7 +133,7 @@ static int bench_build(struct bench *b, const struct engine_ops *ops, struct err
 }
 
 /* mov ecx, loops; again: dec ecx; jnz again; hlt: in 64-bit mode, the first gigabyte mapped. */
-static void place(struct bench *b, uint32_t loops)
+static void place(struct measured *b, uint32_t loops)
 {
 	uint8_t code[] = { 0xb9, 0, 0, 0, 0, 0xff, 0xc9, 0x75, 0xfc, 0xf4 };
 	uint64_t pml4 = TABLES + 0x1003, pdpt = TABLES + 0x2003, pd[512];
@@ -163,7 +172,7 @@ static uint64_t thread_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static int bench_once(struct bench *b, uint32_t loops, uint64_t *ns, struct err *e)
+static int bench_once(struct measured *b, uint32_t loops, uint64_t *ns, struct err *e)
 {
 	uint64_t start;
 	enum cpu_stop why;
@@ -177,7 +186,7 @@ static int bench_once(struct bench *b, uint32_t loops, uint64_t *ns, struct err 
 	return why == STOP_HLT ? 0 : err_set(e, EIO, "a loop of two instructions did not end in its halt");
 }
 
-static int bench_run(struct bench *b, uint64_t enough, double *mips, struct err *e)
+static int bench_run(struct measured *b, uint64_t enough, double *mips, struct err *e)
 {
 	uint32_t loops = 200;
 	uint64_t best, ns;
@@ -200,20 +209,25 @@ static int bench_run(struct bench *b, uint64_t enough, double *mips, struct err 
 	return r;
 }
 
-static int measure(const struct engine_ops *ops, uint64_t enough, double *mips, struct err *e)
+static int measure(const struct engine_ops *ops, uint64_t enough, double *mips, struct measured **left, struct err *e)
 {
-	struct bench b = { 0 };
-	int r = bench_build(&b, ops, e);
+	struct measured *b = *left = calloc(1, sizeof(*b));
+	int r = b ? bench_build(b, ops, e) : err_set(e, ENOMEM, "no memory to measure an engine");
 
 	if (!r)
-		r = bench_run(&b, enough, mips, e);
-	bench_dispose(&b);
+		r = bench_run(b, enough, mips, e);
+	if (b)
+		bench_end(b);
 	return r;
 }
 
 int measure_engine(const struct engine_ops *ops, double *mips, struct err *e)
 {
-	return measure(ops, ENOUGH_NS, mips, e);
+	struct measured *left;
+	int r = measure(ops, ENOUGH_NS, mips, &left, e);
+
+	measured_dispose(left);
+	return r;
 }
 
 bool measure_accelerated(const struct engine_ops *ops)
@@ -224,20 +238,21 @@ bool measure_accelerated(const struct engine_ops *ops)
 	return !strcmp(ops->name, "kvm") && !measure_engine(ops, &mips, &e) && mips >= MEASURE_ACCELERATED;
 }
 
-const struct engine_ops *measure_choose(char *why, size_t size)
+const struct engine_ops *measure_choose(char *why, size_t size, struct measured **left)
 {
 	const struct engine_ops *const *list;
 	const struct engine_ops *found = NULL;
 	size_t used = 0;
 
 	why[0] = 0;
+	*left = NULL;
 	for (list = engine_list(); *list && !found; list++) {
 		struct err e = { 0 };
 		double mips = 0;
 		int r = (*list)->probe(&e);
 
 		if (!r && !strcmp((*list)->name, "kvm"))
-			r = measure(*list, ENOUGH_TO_TELL, &mips, &e);
+			r = measure(*list, ENOUGH_TO_TELL, &mips, left, &e);
 		if (!r && mips && mips < MEASURE_ACCELERATED)
 			r = err_set(&e, ENOTSUP, "not accelerated, %.3g million instructions a second", mips);
 		if (!r)

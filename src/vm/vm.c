@@ -368,6 +368,8 @@ enum vm_end vm_wait(struct vm *vm)
 {
 	enum vm_end end;
 
+	measured_dispose(vm->measured); /* there is time now */
+	vm->measured = NULL;
 	pthread_mutex_lock(&vm->lock);
 	while (vm->state != VM_STOPPED)
 		pthread_cond_wait(&vm->changed, &vm->lock);
@@ -455,7 +457,7 @@ static int vm_choose_engine(struct vm *vm, struct err *e)
 		return 0;
 	}
 	if (!name || !strcmp(name, "auto")) {
-		vm->machine.engine = measure_choose(vm->engine_why, sizeof(vm->engine_why));
+		vm->machine.engine = measure_choose(vm->engine_why, sizeof(vm->engine_why), &vm->measured);
 		vm->machine.accelerated = vm->machine.engine && !strcmp(vm->machine.engine->name, "kvm");
 		return vm->machine.engine ? 0 : err_set(e, ENODEV, "no engine works on this host: %s", vm->engine_why);
 	}
@@ -584,6 +586,7 @@ void vm_destroy(struct vm *vm)
 	if (vm->loop)
 		evloop_stop(vm->loop);
 	vm_destroy_devices(vm);
+	measured_dispose(vm->measured);
 	if (vm->attached)
 		vm->machine.engine->vm_detach(&vm->machine);
 	for (i = 0; i < vm->machine.ncpus; i++)

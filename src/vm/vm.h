@@ -99,6 +99,7 @@ struct vm {
 	enum vm_end end;
 	int exit_status;
 	char end_reason[200];
+	struct measured *measured; /* left of choosing the engine; till somebody has time for it */
 	int kvm_accelerated; /* measured: 1, or -1: not; 0: not yet */
 	char engine_why[300]; /* why this engine and no other */
 	struct err start_error;

@@ -158,7 +158,8 @@ struct dbt {
 	struct exit *slots_by_target[SLOT_TARGETS];
 	bool evicting;
 	bool trimmed;     /* idle.c: everything has been given back since the machine was busy last, */
-	uint64_t busy_at; /* here by the host's clock */
+	bool rested;      /* and once more what making a tick's blocks took */
+	uint64_t busy_at, trimmed_at; /* here by the host's clock */
 	uint64_t idle_after; /* ns */
 	uint64_t drops; /* how often the lock was given up by someone who needed it held: look again */
 	uint64_t protecting[MAX_CPUS]; /* RAM pages (+1) whose writers are being waited for, by vCPU */

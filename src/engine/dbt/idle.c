@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include "base/huge.h"
+#include "base/program.h"
 #include "engine/dbt/dbt.h"
 #include "isa/insn.h"
 
@@ -93,6 +94,13 @@ static void tables_trim(struct dbt *d)
 	}
 }
 
+/* The blocks that a tick needs are there again: what made them is in nobody's way for long. */
+static void rest(struct dbt *d)
+{
+	give_back(d->memo, insn_memo_size());
+	program_give_back();
+}
+
 static bool others_run(const struct dbt *d, const struct cpu *self)
 {
 	for (unsigned n = 0; n < d->machine->ncpus; n++) {
@@ -125,8 +133,14 @@ uint64_t dbt_idle(struct cpu *c)
 		tables_trim(d);
 		malloc_trim(0);
 		d->trimmed = true;
+		d->rested = false;
+		d->trimmed_at = now;
 		d->counters.trims++;
 		used = time_of(CLOCK_THREAD_CPUTIME_ID);
+	}
+	if (d->trimmed && !d->rested && now - d->trimmed_at >= d->idle_after / 4) {
+		rest(d);
+		d->rested = true;
 	}
 	trimmed = d->trimmed;
 	pthread_mutex_unlock(&d->lock);
