@@ -182,7 +182,7 @@ static int set_engine(void *into, const char *value, struct err *e)
 
 static int set_cpu(void *into, const char *value, struct err *e)
 {
-	static const char *const names[] = { "v2", "v3", "host" };
+	static const char *const names[] = { "v2", "v3", "v4", "host" };
 
 	((struct run_options *)into)->vm.cpu_model = value;
 	((struct run_options *)into)->sized = true;
