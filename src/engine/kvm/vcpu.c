@@ -268,7 +268,7 @@ static int run_nothing(struct kvm_cpu *k)
 	mask.bits[(SETTLE_SIGNAL - 1) / 8] &= (uint8_t)~(1u << (SETTLE_SIGNAL - 1) % 8);
 	if (ioctl(k->fd, KVM_SET_SIGNAL_MASK, &mask) < 0)
 		return -errno;
-	k->run->immediate_exit = 0;
+	__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_RELEASE);
 	k->run->request_interrupt_window = 0;
 	syscall(SYS_tgkill, getpid(), gettid(), SETTLE_SIGNAL); /* blocked everywhere but in there */
 	r = ioctl(k->fd, KVM_RUN, 0) < 0 ? -errno : 0;
