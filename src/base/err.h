@@ -6,7 +6,7 @@
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
-#define ERR_TEXT 400
+#define ERR_TEXT 640
 
 struct err {
 	int code; /* positive errno */

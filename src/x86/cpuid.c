@@ -83,6 +83,8 @@
 /* CPUID.D.1:EAX: XSAVEOPT XSAVEC XGETBV(1) XSAVES */
 #define XSAVE_FORMS 0xfu
 
+enum { REG_EAX, REG_EBX, REG_ECX, REG_EDX };
+
 /* Instruction features of a model. */
 struct features {
 	uint32_t l1_ecx, l7_ebx, l7_ecx, l7_edx, a1_ecx;
@@ -405,23 +407,29 @@ void cpuid_get_topology(const struct cpuid_model *m, unsigned *cores, unsigned *
 	*cores = b1 ? MAX(b1->ebx / *threads, 1u) : 1;
 }
 
-static bool covers(const struct features *host, const struct features *want)
+/* What is wanted and not there, in words. */
+static void lacking(char *text, size_t size, const struct features *want, const struct features *have)
 {
-	return !(want->l1_ecx & ~host->l1_ecx) && !(want->l7_ebx & ~host->l7_ebx) && !(want->l7_ecx & ~host->l7_ecx) &&
-	       !(want->l7_edx & ~host->l7_edx) && !(want->a1_ecx & ~host->a1_ecx);
+	cpuid_name_bits(text, size, 1, 0, REG_ECX, want->l1_ecx & ~have->l1_ecx);
+	cpuid_name_bits(text, size, 7, 0, REG_EBX, want->l7_ebx & ~have->l7_ebx);
+	cpuid_name_bits(text, size, 7, 0, REG_ECX, want->l7_ecx & ~have->l7_ecx);
+	cpuid_name_bits(text, size, 7, 0, REG_EDX, want->l7_edx & ~have->l7_edx);
+	cpuid_name_bits(text, size, 0x80000001, 0, REG_ECX, want->a1_ecx & ~have->a1_ecx);
 }
 
 int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_t tsc_khz, struct err *e)
 {
 	struct features host = host_features(), f;
+	char text[200] = "";
 	unsigned i;
 
 	for (i = 0; i < ARRAY_LEN(models) && strcmp(models[i].name, name); i++)
 		;
 	if (i == ARRAY_LEN(models))
 		return err_set(e, EINVAL, "there is no CPU model %s; there are v2, v3, v4 and host", name);
-	if (!covers(&host, &models[i].must))
-		return err_set(e, ENOTSUP, "this host's processor lacks instructions of CPU model %s; try --cpu host", name);
+	lacking(text, sizeof(text), &models[i].must, &host);
+	if (text[0])
+		return err_set(e, ENOTSUP, "this host's processor cannot be CPU model %s (try --cpu host); it lacks:%s", name, text);
 	f = (struct features){
 		.l1_ecx = models[i].must.l1_ecx | (models[i].may.l1_ecx & host.l1_ecx),
 		.l7_ebx = models[i].must.l7_ebx | (models[i].may.l7_ebx & host.l7_ebx),
@@ -440,35 +448,29 @@ int cpuid_build(struct cpuid_model *m, const char *name, unsigned ncpus, uint64_
 	return 0;
 }
 
-/* The bits of `want` that the host lacks, as text; the length grows by what is appended. */
-static void lacking(char *text, size_t size, const char *reg, uint32_t want, uint32_t have)
+static bool features_of(struct features *f, const struct cpuid_model *m)
 {
-	for (unsigned i = 0; i < 32; i++) {
-		size_t used = strlen(text);
+	const struct cpuid_entry *l1 = find_const(m, 1, 0), *l7 = find_const(m, 7, 0), *a1 = find_const(m, 0x80000001, 0);
 
-		if ((want & ~have) >> i & 1)
-			snprintf(text + used, size - used, " %s[%u]", reg, i);
-	}
+	if (!l1 || !l7 || !a1)
+		return false;
+	*f = (struct features){ l1->ecx, l7->ebx, l7->ecx, l7->edx, a1->ecx };
+	return true;
 }
 
 int cpuid_adopt(struct cpuid_model *m, const struct cpuid_model *saved, struct err *e)
 {
 	struct cpuid_model here;
-	const struct cpuid_entry *a, *b;
+	struct features want, have;
 	char text[200] = "";
 	int r = cpuid_build(&here, "host", 1, saved->tsc_khz, e);
 
 	if (r)
 		return r;
 	*m = *saved;
-	a = find(m, 1, 0);
-	b = find(m, 7, 0);
-	if (!a || !b || !find(m, 0x80000001, 0))
+	if (!features_of(&want, m) || !features_of(&have, &here))
 		return err_set(e, EINVAL, "a CPU model without its feature leaves");
-	lacking(text, sizeof(text), "1.ecx", a->ecx, find(&here, 1, 0)->ecx);
-	lacking(text, sizeof(text), "7.ebx", b->ebx, find(&here, 7, 0)->ebx);
-	lacking(text, sizeof(text), "7.ecx", b->ecx, find(&here, 7, 0)->ecx);
-	lacking(text, sizeof(text), "80000001.ecx", find(m, 0x80000001, 0)->ecx, find(&here, 0x80000001, 0)->ecx);
+	lacking(text, sizeof(text), &want, &have);
 	if (text[0])
 		return err_set(e, ENOTSUP, "the machine was promised CPU features that this host lacks:%s", text);
 	decode(m);

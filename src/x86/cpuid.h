@@ -52,6 +52,11 @@ int cpuid_set_topology(struct cpuid_model *m, unsigned ncpus, unsigned cores, un
 void cpuid_get_topology(const struct cpuid_model *m, unsigned *cores, unsigned *threads);
 /* Take over the model of a saved machine; refused, naming what lacks, when this host cannot keep its promises. */
 int cpuid_adopt(struct cpuid_model *m, const struct cpuid_model *saved, struct err *e);
+/*
+ * Append the names of these bits of a leaf's register (0: EAX ... 3: EDX) to text, each after a space. What does not fit is three dots,
+ * for which four bytes are always kept.
+ */
+void cpuid_name_bits(char *text, size_t size, uint32_t leaf, uint32_t subleaf, unsigned reg, uint32_t bits);
 /* Take features away that an engine cannot offer: before the machine starts, of model host only. */
 void cpuid_mask(struct cpuid_model *m, uint32_t leaf, uint32_t subleaf, const uint32_t keep[4]);
 /* With the dynamic parts (APIC id, OSXSAVE, XSAVE sizes) of this CPU. */

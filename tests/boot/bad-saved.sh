@@ -52,6 +52,26 @@ head -c 4096 /dev/urandom >bad
 refuse 'is not a saved machine' bad
 refuse 'takes memory, CPUs and CPU model from the file' good --cpus 2
 
+# A KVM without hardware cannot do what the software engines have promised: it says what, for a file and for a running machine, which
+# goes on as it was.
+if "$ospite" engines 2>/dev/null | grep -q '^kvm .*not accelerated'; then
+	refuse 'lacks what the guest was promised:.* sse4_2 ' good --engine kvm
+	timeout 60 "$exchange" --every 12 --min 1 --refuse kvm --kernel "$image" interp dbt </dev/null >out 2>err
+	status=$?
+	if [ $status != 1 ] || ! grep -q PASS out || ! grep -q 'lacks what the guest was promised:.* sse4_2 ' err; then
+		failed=$((failed + 1))
+		echo "FAILED: exchange to a lesser KVM: status $status, said: $(cat err)"
+	fi
+	for model in v2 v3; do
+		timeout 20 "$ospite" run --engine kvm --cpu $model --kernel "$image" </dev/null >out 2>err
+		status=$?
+		if [ $status != 125 ] || ! grep -q "cannot offer CPU model $model .*it lacks:.* sse4_2 " err; then
+			failed=$((failed + 1))
+			echo "FAILED: --cpu $model: status $status, said: $(cat err)"
+		fi
+	done
+fi
+
 # Killed in the middle: the process is gone, the file saved before is whole, and a save that was not finished shows nothing.
 cp good other
 timeout 60 "$ospite" run --serial null --no-agent --net none --engine interp --restore good --save-to other </dev/null >out 2>err &

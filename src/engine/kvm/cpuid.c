@@ -28,33 +28,6 @@ static const struct {
 	{ 0x80000001, 0, ECX, 1u << 1 | 1u << 3 | 1u << 22 },
 	{ 0x80000001, 0, EDX, 1u << 9 | 1u << 7 | 1u << 14 | 1u << 12 },
 };
-static const char *const reg_name[] = { "eax", "ebx", "ecx", "edx" };
-
-/* Names of the bits that a host is likely to lack, as /proc/cpuinfo has them; others are said by number. */
-static const struct {
-	uint8_t word, bit;
-	const char *name;
-} names[] = {
-	{ 0, 0, "sse3" }, { 0, 1, "pclmulqdq" }, { 0, 9, "ssse3" }, { 0, 12, "fma" }, { 0, 13, "cx16" },
-	{ 0, 17, "pcid" }, { 0, 19, "sse4_1" }, { 0, 20, "sse4_2" }, { 0, 22, "movbe" }, { 0, 23, "popcnt" },
-	{ 0, 25, "aes" }, { 0, 26, "xsave" }, { 0, 28, "avx" }, { 0, 29, "f16c" }, { 0, 30, "rdrand" },
-	{ 1, 11, "sep" }, { 1, 15, "cmov" }, { 1, 19, "clflush" }, { 1, 25, "sse" }, { 1, 26, "sse2" },
-	{ 2, 0, "fsgsbase" }, { 2, 3, "bmi1" }, { 2, 5, "avx2" }, { 2, 7, "smep" }, { 2, 8, "bmi2" }, { 2, 9, "erms" },
-	{ 2, 10, "invpcid" }, { 2, 16, "avx512f" }, { 2, 17, "avx512dq" }, { 2, 18, "rdseed" }, { 2, 19, "adx" },
-	{ 2, 20, "smap" }, { 2, 23, "clflushopt" }, { 2, 24, "clwb" }, { 2, 28, "avx512cd" }, { 2, 29, "sha_ni" },
-	{ 2, 30, "avx512bw" }, { 2, 31, "avx512vl" }, { 3, 2, "umip" }, { 3, 9, "vaes" }, { 3, 10, "vpclmulqdq" },
-	{ 3, 22, "rdpid" }, { 5, 0, "xsaveopt" }, { 5, 1, "xsavec" }, { 5, 2, "xgetbv1" }, { 5, 3, "xsaves" },
-	{ 6, 0, "lahf_lm" }, { 6, 5, "abm" }, { 6, 6, "sse4a" }, { 6, 8, "3dnowprefetch" }, { 7, 20, "nx" },
-	{ 7, 26, "pdpe1gb" }, { 7, 27, "rdtscp" }, { 7, 29, "lm" },
-};
-
-static size_t name_bit(char *out, size_t size, unsigned word, unsigned bit)
-{
-	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
-		if (names[i].word == word && names[i].bit == bit)
-			return (size_t)snprintf(out, size, " %s", names[i].name);
-	return (size_t)snprintf(out, size, " %x.%s[%u]", words[word].leaf, reg_name[words[word].reg], bit);
-}
 
 static const struct cpuid_entry *model_find(const struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
 {
@@ -89,17 +62,11 @@ static uint32_t lacking(const struct cpuid_model *m, const struct kvm_cpuid2 *ho
 static int check(const struct machine *machine, const struct kvm_cpuid2 *host, struct err *e)
 {
 	const struct cpuid_model *m = machine->cpuid;
-	char missing[360] = "";
-	size_t used = 0;
+	char missing[520] = ""; /* others say before it what they were doing */
 
-	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
-		uint32_t l = lacking(m, host, i);
-
-		for (unsigned bit = 0; bit < 32 && used < sizeof(missing) - 32; bit++)
-			if (l & 1u << bit)
-				used += name_bit(missing + used, sizeof(missing) - used, i, bit);
-	}
-	if (!used)
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+		cpuid_name_bits(missing, sizeof(missing), words[i].leaf, words[i].subleaf, words[i].reg, lacking(m, host, i));
+	if (!missing[0])
 		return 0;
 	if (machine->cpuid_promised)
 		return err_set(e, ENOTSUP, "KVM on this host lacks what the guest was promised:%s", missing);

@@ -456,6 +456,36 @@ static void rings_need_hardware(void **state)
 	assert_non_null(strstr(e.text, "dirty=ring"));
 }
 
+/*
+ * What a guest was promised and KVM cannot hold is said by name, and nothing is taken away; a machine that has not started is told of
+ * another model. Of these bits one is reserved, the other was to be PCOMMIT, which no processor has.
+ */
+static void promises_are_kept(void **state)
+{
+	struct fixture *f = *state;
+	struct machine other = f->m;
+	struct cpuid_model model = f->cpuid;
+	struct err e = { 0 };
+
+	for (unsigned i = 0; i < model.count; i++) {
+		if (model.entry[i].leaf == 0x80000001)
+			model.entry[i].edx |= 1u << 18;
+		if (model.entry[i].leaf == 7 && !model.entry[i].subleaf)
+			model.entry[i].ebx |= 1u << 22;
+	}
+	other.cpuid = &model;
+	other.cpuid_promised = true;
+	other.engine_data = NULL;
+	assert_int_equal(engine_kvm.vm_attach(&other, &e), -ENOTSUP);
+	assert_non_null(strstr(e.text, "lacks what the guest was promised: 7.ebx[22] 80000001.edx[18]"));
+	assert_null(other.engine_data);
+	strcpy(model.name, "v3");
+	other.cpuid_promised = false;
+	assert_int_equal(engine_kvm.vm_attach(&other, &e), -ENOTSUP);
+	assert_non_null(strstr(e.text, "cannot offer CPU model v3"));
+	assert_non_null(strstr(e.text, " 7.ebx[22] 80000001.edx[18]"));
+}
+
 static void options_are_read(void **state)
 {
 	static const char *const bad[] = { "", "kv", "kvm,", "kvm,irqchip", "kvm,irqchip=splits", "dbt,irqchip=split", "auto,doorbells=on",
@@ -576,6 +606,7 @@ int main(void)
 		cmocka_unit_test_prestate_setup_teardown(doorbells_ring, setup, teardown, &bells_on),
 		cmocka_unit_test_setup_teardown(doorbells_need_hardware, setup, teardown),
 		cmocka_unit_test_setup_teardown(rings_need_hardware, setup, teardown),
+		cmocka_unit_test_setup_teardown(promises_are_kept, setup, teardown),
 		cmocka_unit_test(options_are_read),
 		cmocka_unit_test(internal_errors_are_said), cmocka_unit_test(system_events_are_said),
 	};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CPUID: features come with what they depend on, levels hold what they are called for, leaves agree with each other. */
+#include <errno.h>
 #include <string.h>
 #include "guest.h"
 
@@ -249,10 +250,55 @@ static void dynamic_parts(void **state)
 	assert_int_equal(g->c->s.gpr[RDX], r[0]);
 }
 
+static void bits_have_names(void **state)
+{
+	char text[64] = "", small[21] = "";
+
+	cpuid_name_bits(text, sizeof(text), 7, 0, 1, 1u << 5 | 1u << 31 | 1u << 22);
+	assert_string_equal(text, " avx2 7.ebx[22] avx512vl");
+	cpuid_name_bits(text, sizeof(text), 0xd, 1, 0, 2);
+	assert_string_equal(text, " avx2 7.ebx[22] avx512vl xsavec");
+	cpuid_name_bits(text, sizeof(text), 1, 0, 2, 0);
+	assert_string_equal(text, " avx2 7.ebx[22] avx512vl xsavec");
+	/* no room for the third: cut at a name, once */
+	for (unsigned i = 0; i < 2; i++) {
+		cpuid_name_bits(small, sizeof(small), 7, 0, 1, 1u << 5 | 1u << 22 | 1u << 31);
+		assert_string_equal(small, " avx2 7.ebx[22] ...");
+	}
+}
+
+/* A saved machine's model is taken as it is, or refused with all that lacks. */
+static void promises_are_kept(void **state)
+{
+	struct guest *g = *state;
+	struct cpuid_model saved, here;
+	struct err e = { 0 };
+
+	assert_true(build(g, "v2", 2));
+	saved = g->cpuid;
+	assert_int_equal(cpuid_adopt(&here, &saved, &e), 0);
+	assert_memory_equal(&here, &saved, sizeof(here));
+	for (unsigned i = 0; i < saved.count; i++) {
+		struct cpuid_entry *leaf = &saved.entry[i];
+
+		if (leaf->leaf == 1)
+			leaf->ecx |= 1u << 3; /* MONITOR, which no model has */
+		if (leaf->leaf == 7 && !leaf->subleaf) {
+			leaf->ebx |= 1u << 2;
+			leaf->edx |= 1u << 31;
+		}
+		if (leaf->leaf == 0x80000001)
+			leaf->ecx |= 1u << 16;
+	}
+	assert_int_equal(cpuid_adopt(&here, &saved, &e), -ENOTSUP);
+	assert_non_null(strstr(e.text, "this host lacks: 1.ecx[3] 7.ebx[2] 7.edx[31] 80000001.ecx[16]"));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
-	const struct CMUnitTest tests[] = { T(dependencies), T(v2_is_v2), T(flaws_absent), T(topology), T(shapes), T(dynamic_parts) };
+	const struct CMUnitTest tests[] = { T(dependencies), T(v2_is_v2), T(flaws_absent), T(topology), T(shapes), T(dynamic_parts),
+					   T(bits_have_names), T(promises_are_kept) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
