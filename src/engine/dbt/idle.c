@@ -144,9 +144,10 @@ uint64_t dbt_idle(struct cpu *c)
 	}
 	trimmed = d->trimmed;
 	pthread_mutex_unlock(&d->lock);
-	if (trimmed) { /* only its own thread may */
+	if (trimmed) { /* only its own thread may; again each time, as two ticks in a row need other parts of them */
 		interp_give_back(dc->legacy);
 		tlb_trim(c);
+		give_back(dbt_hot(c)->jc_key, offsetof(struct dbt_hot, slot) - offsetof(struct dbt_hot, jc_key));
 	}
 	dc->idle_from = now;
 	dc->idle_used = used;
