@@ -20,20 +20,33 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+static int map_file(struct dbt *d, size_t size)
+{
+	d->fd = memfd_create("ospite-code", MFD_CLOEXEC);
+	if (d->fd < 0 || ftruncate(d->fd, (off_t)size))
+		return -1;
+	d->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
+	d->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, d->fd, 0);
+	return d->rw == MAP_FAILED || d->rx == MAP_FAILED ? -1 : 0;
+}
+
+/* perf asks its map of names only about memory that is of no file, as far as it can tell. */
+static int map_unnamed(struct dbt *d, size_t size)
+{
+	d->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (d->rw == MAP_FAILED)
+		return -1;
+	d->rx = mremap(d->rw, 0, size, MREMAP_MAYMOVE); /* the same pages once more */
+	return d->rx == MAP_FAILED || mprotect(d->rx, size, PROT_READ | PROT_EXEC) ? -1 : 0;
+}
+
 int dbt_cache_create(struct dbt *d, size_t size, struct err *e)
 {
 	uint32_t each;
 
-	d->fd = memfd_create("ospite-code", MFD_CLOEXEC);
-	if (d->fd < 0)
-		return err_errno(e, "translator: memfd_create");
-	if (ftruncate(d->fd, (off_t)size))
-		return err_errno(e, "translator: code cache of %zu bytes", size);
-	d->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
-	d->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, d->fd, 0);
-	if (d->rw == MAP_FAILED || d->rx == MAP_FAILED)
-		return err_errno(e, "translator: mapping the code cache");
 	d->size = size;
+	if (d->perf_map ? map_unnamed(d, size) : map_file(d, size))
+		return err_errno(e, "translator: a code cache of %zu bytes", size);
 	each = (uint32_t)((size - TRAMPOLINES) / CACHE_REGIONS) & ~63u;
 	for (unsigned n = 0; n < CACHE_REGIONS; n++) {
 		d->regions[n].start = TRAMPOLINES + n * each;

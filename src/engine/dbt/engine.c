@@ -93,6 +93,7 @@ static int vm_attach(struct machine *m, struct err *e)
 		return err_set(e, ENOMEM, "translator: out of memory");
 	}
 	d->slot_free = -1;
+	perf_map_open(d);
 	r = dbt_cache_create(d, size ? MAX(strtoul(size, NULL, 0), 1ul << 18) : CACHE_SIZE, e);
 	if (!r)
 		r = signals_install(e);
@@ -101,7 +102,6 @@ static int vm_attach(struct machine *m, struct err *e)
 		return r;
 	}
 	trampolines(d);
-	perf_map_open(d);
 	d->decoded = registry_create(m);
 	if (!d->decoded) {
 		dbt_destroy(d);

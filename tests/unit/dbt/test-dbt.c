@@ -7,9 +7,11 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "../interp/guest.h"
 #include "engine/dbt/dbt.h"
@@ -438,6 +440,42 @@ static void faults(void **state)
 	compare(prog_divide, prog_divide_end, true);
 }
 
+/* perf looks into its map only for addresses of unnamed memory; ours is still never writable where it is executable. */
+static void named_for_perf(void **state)
+{
+	char path[64], line[512];
+	unsigned blocks = 0, executable = 0;
+	struct guest g;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+	setenv("OSPITE_PERF_MAP", "1", 1);
+	start(&g, &engine_dbt, 1);
+	unsetenv("OSPITE_PERF_MAP");
+	guest_long(&g, 0);
+	fp_on(&g.cpus[0]);
+	engine_dbt.state_set(&g.cpus[0]);
+	guest_load(&g, GUEST_CODE, prog_mixed, (uint64_t)(prog_mixed_end - prog_mixed));
+	assert_int_equal(guest_run(&g, 0), STOP_HLT);
+	file = fopen("/proc/self/maps", "re");
+	while (fgets(line, sizeof(line), file)) {
+		if (!strstr(line, "/dev/zero"))
+			continue;
+		executable += strstr(line, " r-xs ") != NULL;
+		assert_null(strstr(line, "rwx"));
+	}
+	fclose(file);
+	assert_int_equal(executable, 1);
+	guest_destroy(&g);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		blocks += strstr(line, " guest_1000") != NULL;
+	fclose(file);
+	unlink(path);
+	assert_true(blocks > 0);
+}
+
 static void small_cache(void **state)
 {
 	setenv("OSPITE_CODE_CACHE", "262144", 1);
@@ -628,7 +666,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
 
-		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check),
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(named_for_perf),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
