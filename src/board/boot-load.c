@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A plan's chunks into guest memory. What is in memory is copied; what has to be read or unpacked first comes in pieces, which two
- * threads take as they get done, each with room for one: the bytes are in the processor's cache when they are copied, and nothing
- * of the size of a kernel is ever made (a page that is first touched costs more than copying it). The CPUs are stopped.
+ * A plan's chunks into guest memory. Whole pages of an unpacked kernel that is a file are lent. What is in memory is copied; what has
+ * to be read or unpacked first comes in pieces, which two threads take as they get done, each with room for one: the bytes are in the
+ * processor's cache when they are copied, and nothing of the size of a kernel is ever made (a page that is first touched costs more
+ * than copying it). The CPUs are stopped.
  */
 #include <errno.h>
 #include <pthread.h>

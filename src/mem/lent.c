@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * RAM that shows a file's bytes until it is written: a saved machine's memory goes on in place, and costs nothing per page. A lent page is
+ * RAM that shows a file's bytes until it is written: a saved machine's memory, or an unpacked kernel, costs nothing per page. A lent page is
  * mapped privately, so the guest's writes are its own memory and never the file's. A page that is given back is mapped as all RAM is
  * again, where m->fd has had a hole all the time: it reads as zeroes, not as the file once more.
  *
