@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ospite doctor: what this host offers and lacks, and what to do about it. Looks only, changes nothing. */
+/* ospite doctor: what this host offers and lacks, and what to do about it. Looks only; how fast KVM is it remembers. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -13,9 +13,9 @@
 #include "vm/view.h"
 #include "vm/measure.h"
 
-enum verdict { GOOD, WEAK, BAD };
+enum goodness { GOOD, WEAK, BAD };
 
-static void say(json_t *rows, const char *area, const char *what, enum verdict v, const char *finding, const char *remedy)
+static void say(json_t *rows, const char *area, const char *what, enum goodness v, const char *finding, const char *remedy)
 {
 	static const char *const words[] = { "ok", "weak", "missing" };
 
@@ -33,7 +33,24 @@ static bool file_has(const char *path, const char *word)
 	return strstr(text, word);
 }
 
-static void look_at_engines(json_t *rows)
+/* What starts go by from now on. */
+static void remember(const char *root, double mips)
+{
+	struct err e = { 0 };
+	char path[PATH_MAX];
+	struct verdict v;
+	struct store s;
+
+	if (store_open(&s, root, &e))
+		return;
+	store_root(&s, path);
+	store_close(&s);
+	verdict_open(&v, path, NULL);
+	verdict_keep(&v, mips);
+	verdict_close(&v);
+}
+
+static void look_at_engines(json_t *rows, const char *root)
 {
 	bool hardware = file_has("/proc/cpuinfo", " vmx") || file_has("/proc/cpuinfo", " svm");
 
@@ -57,6 +74,8 @@ static void look_at_engines(json_t *rows)
 		}
 		snprintf(text, sizeof(text), "%.3g million instructions a second", mips);
 		slow_kvm = !strcmp((*l)->name, "kvm") && mips < MEASURE_ACCELERATED;
+		if (!strcmp((*l)->name, "kvm"))
+			remember(root, mips);
 		say(rows, "engine", (*l)->name, slow_kvm ? WEAK : GOOD, text,
 		    slow_kvm ? "/dev/kvm without hardware behind it: auto does not take it" : NULL);
 	}
@@ -148,7 +167,7 @@ int life_doctor(const struct life_command *c, struct life_args *a, struct err *e
 	json_t *rows = json_array(), *row;
 	size_t i;
 
-	look_at_engines(rows);
+	look_at_engines(rows, a->root);
 	look_at_firmware(rows);
 	look_at_disks(rows, a->root);
 	look_at_net(rows);

@@ -30,6 +30,7 @@
 #include "vm/confine.h"
 #include "vm/gdb.h"
 #include "vm/save.h"
+#include "vm/verdict.h"
 
 struct run {
 	struct run_options *options;
@@ -44,6 +45,7 @@ struct run {
 	struct view view;
 	char root[PATH_MAX];   /* where machines, networks and unpacked kernels are; "": not known */
 	char kernels[PATH_MAX + 16];
+	struct verdict verdict; /* of KVM; opened while we are still who may, closed before anything runs */
 	int network[PC_NETS];  /* connections that keep switches from ending before we are on them */
 	int port[PC_NETS];     /* of the cards, made while we are still who may; -1: given away */
 	struct evsource *signals;
@@ -300,12 +302,18 @@ static int confine_begin(struct run *run, struct err *e)
 static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 {
 	struct run_options *o = run->options;
-	int r = confine_begin(run, e);
+	char root[PATH_MAX];
+	int r;
 
+	if (!store_root_choose(run->root[0] ? run->root : NULL, root, NULL)) /* where nothing was ever kept, nothing is now */
+		verdict_open(&run->verdict, root, NULL);
+	o->vm.verdict = &run->verdict;
+	r = confine_begin(run, e);
 	if (!r && o->restore)
 		r = restore_prepare(run, e);
 	if (!r)
 		r = vm_create(&run->vm, &o->vm, e);
+	verdict_close(&run->verdict);
 	if (!r)
 		r = check_kvm(run, e);
 	if (!r)
@@ -485,7 +493,7 @@ static int networks_start(struct run *run, struct err *e)
 
 int run_process(struct run_options *options, struct run_home *home, struct err *e)
 {
-	struct run run = { .options = options, .home = home, .signal_fd = -1 };
+	struct run run = { .options = options, .home = home, .signal_fd = -1, .verdict = { .fd = -1 } };
 	bool ran;
 	int status;
 

@@ -84,6 +84,15 @@ int store_templates_open(struct store *s, const char *root, struct err *e)
 	return r;
 }
 
+int store_root_choose(const char *root, char path[PATH_MAX], struct err *e)
+{
+	int r = root_choose(root, "machines", path, PATH_MAX, e);
+
+	if (!r)
+		*strrchr(path, '/') = 0;
+	return r;
+}
+
 void store_root(const struct store *s, char root[PATH_MAX])
 {
 	snprintf(root, PATH_MAX, "%s", s->path);

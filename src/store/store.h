@@ -35,6 +35,8 @@ struct store {
 int store_open(struct store *s, const char *root, struct err *e);
 /* Templates: the same kind of folders in ROOT/templates, never run. */
 int store_templates_open(struct store *s, const char *root, struct err *e);
+/* ROOT, as store_open chooses it; nothing is looked at or made. */
+int store_root_choose(const char *root, char path[PATH_MAX], struct err *e);
 /* ROOT of this store. */
 void store_root(const struct store *s, char root[PATH_MAX]);
 void store_close(struct store *s);

@@ -230,15 +230,40 @@ int measure_engine(const struct engine_ops *ops, double *mips, struct err *e)
 	return r;
 }
 
-bool measure_accelerated(const struct engine_ops *ops)
+bool measure_accelerated(const struct engine_ops *ops, struct verdict *v)
 {
 	struct err e = { 0 };
-	double mips = 0;
+	double mips = v ? v->mips : 0;
 
-	return !strcmp(ops->name, "kvm") && !measure_engine(ops, &mips, &e) && mips >= MEASURE_ACCELERATED;
+	if (strcmp(ops->name, "kvm"))
+		return false;
+	if (!mips && measure_engine(ops, &mips, &e))
+		return false;
+	if (v && !v->mips)
+		verdict_keep(v, mips);
+	return mips >= MEASURE_ACCELERATED;
 }
 
-const struct engine_ops *measure_choose(char *why, size_t size, struct measured **left)
+/* Is it to be taken? KVM as it was remembered: what is slow is not even opened. */
+static int consider(const struct engine_ops *ops, struct verdict *v, struct measured **left, struct err *e)
+{
+	bool kvm = !strcmp(ops->name, "kvm");
+	double mips = kvm && v ? v->mips : 0;
+	bool known = mips > 0;
+	int r = 0;
+
+	if (!known || mips >= MEASURE_ACCELERATED)
+		r = ops->probe(e);
+	if (!r && kvm && !known)
+		r = measure(ops, ENOUGH_TO_TELL, &mips, left, e);
+	if (!r && mips && mips < MEASURE_ACCELERATED)
+		r = err_set(e, ENOTSUP, "not accelerated, %.3g million instructions a second%s", mips, known ? " when last measured" : "");
+	if (kvm && !known && mips && v)
+		verdict_keep(v, mips);
+	return r;
+}
+
+const struct engine_ops *measure_choose(char *why, size_t size, struct measured **left, struct verdict *v)
 {
 	const struct engine_ops *const *list;
 	const struct engine_ops *found = NULL;
@@ -248,14 +273,8 @@ const struct engine_ops *measure_choose(char *why, size_t size, struct measured 
 	*left = NULL;
 	for (list = engine_list(); *list && !found; list++) {
 		struct err e = { 0 };
-		double mips = 0;
-		int r = (*list)->probe(&e);
 
-		if (!r && !strcmp((*list)->name, "kvm"))
-			r = measure(*list, ENOUGH_TO_TELL, &mips, left, &e);
-		if (!r && mips && mips < MEASURE_ACCELERATED)
-			r = err_set(&e, ENOTSUP, "not accelerated, %.3g million instructions a second", mips);
-		if (!r)
+		if (!consider(*list, v, left, &e))
 			found = *list;
 		else if (used < size)
 			used += (size_t)snprintf(why + used, size - used, "%s%s: %s", used ? "; " : "", (*list)->name, e.text);

@@ -442,8 +442,21 @@ bool vm_accelerated(struct vm *vm, const struct engine_ops *engine)
 	if (strcmp(engine->name, "kvm"))
 		return false;
 	if (!vm->kvm_accelerated)
-		vm->kvm_accelerated = measure_accelerated(engine) ? 1 : -1;
+		vm->kvm_accelerated = measure_accelerated(engine, NULL) ? 1 : -1;
 	return vm->kvm_accelerated > 0;
+}
+
+static bool vm_engine_is_auto(const struct vm *vm)
+{
+	return !vm->config->engine_ops && (!vm->config->engine || !strcmp(vm->config->engine, "auto"));
+}
+
+static int vm_measure_engines(struct vm *vm, struct verdict *v, struct err *e)
+{
+	measured_dispose(vm->measured);
+	vm->machine.engine = measure_choose(vm->engine_why, sizeof(vm->engine_why), &vm->measured, v);
+	vm->machine.accelerated = vm->machine.engine && !strcmp(vm->machine.engine->name, "kvm");
+	return vm->machine.engine ? 0 : err_set(e, ENODEV, "no engine works on this host: %s", vm->engine_why);
 }
 
 /* "auto" takes the fastest that works here. */
@@ -456,11 +469,8 @@ static int vm_choose_engine(struct vm *vm, struct err *e)
 		vm->machine.engine = vm->config->engine_ops;
 		return 0;
 	}
-	if (!name || !strcmp(name, "auto")) {
-		vm->machine.engine = measure_choose(vm->engine_why, sizeof(vm->engine_why), &vm->measured);
-		vm->machine.accelerated = vm->machine.engine && !strcmp(vm->machine.engine->name, "kvm");
-		return vm->machine.engine ? 0 : err_set(e, ENODEV, "no engine works on this host: %s", vm->engine_why);
-	}
+	if (vm_engine_is_auto(vm))
+		return vm_measure_engines(vm, vm->config->verdict, e);
 	snprintf(vm->engine_why, sizeof(vm->engine_why), "as asked");
 	r = engine_parse(name, &vm->machine.engine, &vm->machine.engine_options, e);
 	if (r)
@@ -469,8 +479,26 @@ static int vm_choose_engine(struct vm *vm, struct err *e)
 		vm->machine.engine = NULL;
 		return err_prefix(e, "engine %s cannot be used", name);
 	}
+	if (!strcmp(vm->machine.engine->name, "kvm"))
+		vm->kvm_accelerated = measure_accelerated(vm->machine.engine, vm->config->verdict) ? 1 : -1;
 	vm->machine.accelerated = vm_accelerated(vm, vm->machine.engine);
 	return 0;
+}
+
+/* Hardware that was there when KVM was measured may be taken by somebody else now: then it is measured again. */
+static int vm_attach_engine(struct vm *vm, struct err *e)
+{
+	struct machine *m = &vm->machine;
+	bool remembered = m->accelerated && !vm->measured && vm_engine_is_auto(vm);
+	int r = m->engine->vm_attach(m, e);
+
+	if (r && remembered) {
+		*e = (struct err){ 0 };
+		r = vm_measure_engines(vm, NULL, e);
+		r = r ? r : m->engine->vm_attach(m, e);
+	}
+	vm->attached = !r;
+	return r;
 }
 
 static int vm_create_cpus(struct vm *vm, struct err *e)
@@ -520,11 +548,7 @@ static int vm_build(struct vm *vm, struct err *e)
 	m->cpuid = &vm->cpuid;
 	if (!r)
 		r = vm_create_cpus(vm, e);
-	if (!r) {
-		r = m->engine->vm_attach(m, e);
-		vm->attached = !r;
-	}
-	return r;
+	return r ? r : vm_attach_engine(vm, e);
 }
 
 int vm_create(struct vm **out, const struct vm_config *config, struct err *e)

@@ -46,6 +46,7 @@ struct vm_config {
 	bool no_reboot;
 	const struct cpuid_model *cpuid; /* of a saved machine: held constant; NULL: built from cpu_model */
 	struct clock_sample born; /* when the start began; zeros: not looked at */
+	struct verdict *verdict; /* what is remembered of KVM's speed; used while the machine is made; NULL: nothing */
 	const struct engine_ops *engine_ops; /* instead of `engine`: one that is not in the list (tests) */
 };
 
