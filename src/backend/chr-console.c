@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "backend/private.h"
 
@@ -96,7 +97,7 @@ static void log_open_file(struct console *k)
 {
 	struct stat st;
 
-	k->log = open(k->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
+	k->log = file_open_or_make(AT_FDCWD, k->log_path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
 	k->log_size = k->log >= 0 && !fstat(k->log, &st) ? (uint64_t)st.st_size : 0;
 }
 

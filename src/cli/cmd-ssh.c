@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/file.h"
 #include "cli/life.h"
 #include "cli/seed.h"
 
@@ -61,7 +62,7 @@ static int wait_for(struct store_vm *m, unsigned port, int64_t ms, struct err *e
 /* The file is ours before ssh writes to it: whoever runs the machine cannot have put a link there, nor can he from now on. */
 static int known_hosts(struct store_vm *m, struct err *e)
 {
-	int fd _close_ = openat(m->fd, "known_hosts", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+	int fd _close_ = file_open_or_make(m->fd, "known_hosts", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st))

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <time.h>
+#include <unistd.h>
 #include "cli/life.h"
+#include "vm/limits.h"
 
 #define LIFE_SET(fn, field)                                                                        \
 	int fn(void *into, const char *value, struct err *e)                                       \
@@ -319,6 +321,12 @@ static int life_do(const struct life_command *c, struct life_args *a, struct err
 		r = failed ? 1 : 0;
 	}
 	store_close(&s);
+	if (c->each && !geteuid()) {
+		struct cgroups groups;
+
+		cgroups_find(&groups);
+		limits_tidy(&groups);
+	}
 	return r;
 }
 

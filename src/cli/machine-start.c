@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/file.h"
 #include "base/log.h"
 #include "cli/run.h"
 #include "cli/seed.h"
@@ -50,7 +51,7 @@ static int detach(const struct store_vm *m, const struct store *s, int pipe)
 {
 	const int keep[] = { m->fd, m->lock, s->fd, pipe };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int log = openat(m->fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
+	int log = file_open_or_make(m->fd, "log", O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
 
 	if (null < 0 || log < 0 || setsid() < 0 || fchdir(m->fd))
 		return -1;

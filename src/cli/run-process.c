@@ -253,7 +253,7 @@ static int folder_give(const struct run *run, struct err *e)
 	while (!r && (entry = readdir(d)))
 		if (entry->d_name[0] != '.' && !stays_roots(entry->d_name))
 			r = file_give(run, fd, entry->d_name);
-	r = r ? err_errno(e, "cannot give the folder to user %u", (unsigned)run->confine.uid) : 0;
+	r = r ? err_errno(e, "cannot give the folder to user %s", run->confine.name) : 0;
 	if (d)
 		closedir(d);
 	else
@@ -332,7 +332,7 @@ static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 	if (!r)
 		r = control_open(run, e);
 	if (r && run->confine.uid && e->code == EACCES)
-		err_prefix(e, "as user %u, who runs the machine (user: in vm.yaml says another)", (unsigned)run->confine.uid);
+		err_prefix(e, "as user %s, who runs the machine (user: in vm.yaml says another)", run->confine.name);
 	return r;
 }
 

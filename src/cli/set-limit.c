@@ -153,6 +153,8 @@ int set_process_limit(struct setter *s, const char *key, const char *value, stru
 		limit_none(&l, key);
 	if (s->p) {
 		r = store_vm_status(s->m, &st, e);
+		if (!r && !st.pid)
+			r = err_set(e, EBUSY, "it is starting or ending right now: try again");
 		cgroups_find(&groups);
 		if (!r)
 			r = limits_apply(&groups, st.pid, &l, e);

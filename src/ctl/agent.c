@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/file.h"
 #include "ctl/agent.h"
 
 #define REPLY_MAX (32u << 20) /* what a program wrote comes in one reply: the agent keeps 16 MiB of it, as base64 */
@@ -196,7 +197,7 @@ static int turn_begin(struct agent *a, int ms, struct err *e)
 	int64_t end = now_ms() + ms;
 	int r;
 
-	a->lock = openat(a->folder, "agent.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	a->lock = file_open_or_make(a->folder, "agent.lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (a->lock < 0)
 		return err_errno(e, "cannot open agent.lock");
 	while (flock(a->lock, LOCK_EX | LOCK_NB)) {

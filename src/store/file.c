@@ -76,7 +76,8 @@ static int write_file(int folder, const char *name, const char *text, bool sync,
 	int fd, r = 0;
 
 	snprintf(temp, sizeof(temp), "%.40s.tmp.%d", name, (int)getpid());
-	fd = openat(folder, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	unlinkat(folder, temp, 0); /* of a process that had the same number, and died */
+	fd = openat(folder, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_errno(e, "cannot write %s", name);
 	if (write_all(fd, text, sync))

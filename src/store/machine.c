@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "base/file.h"
 #include "store/private.h"
 
 int store_vm_open(struct store *s, const char *name, struct store_vm *m, struct err *e)
@@ -51,7 +52,7 @@ static const struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 int store_vm_lock(struct store_vm *m, struct err *e)
 {
 	struct flock l = whole;
-	int fd = openat(m->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = file_open_or_make(m->fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_errno(e, "cannot open the lock of machine %s", m->name);

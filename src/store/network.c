@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "base/file.h"
 #include "store/network.h"
 #include "store/private.h"
 
@@ -57,7 +58,7 @@ int store_network_open(struct store *s, const char *name, struct err *e)
 
 int store_network_lock(int folder, struct err *e)
 {
-	int fd = openat(folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = file_open_or_make(folder, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_errno(e, "cannot open the network's lock");

@@ -3,7 +3,7 @@
  * Control groups. Version 2 is at /sys/fs/cgroup: our groups are in "ospite" at its top, as a group with processes of its own may
  * have none below it with controllers. Version 1 has a hierarchy for each controller: ours are below the group the process
  * is in, so that its limits stay. Groups are named by process number; those left by processes that have ended are
- * removed by whoever makes the next.
+ * removed by whoever makes the next, and by commands. Groups that are systemd's, it is asked to change: limits-systemd.c.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "base/base.h"
-#include "vm/limits.h"
+#include "vm/limits-private.h"
 
 #define TOP "/sys/fs/cgroup"
 #define CGROUP2_MAGIC 0x63677270
@@ -26,7 +26,8 @@ void cgroups_find(struct cgroups *c)
 {
 	struct statfs fs;
 
-	*c = (struct cgroups){ .top = TOP, .proc = "/proc", .unified = !statfs(TOP, &fs) && fs.f_type == CGROUP2_MAGIC };
+	*c = (struct cgroups){ .top = TOP, .proc = "/proc", .systemctl = "systemctl", .busctl = "busctl",
+			       .unified = !statfs(TOP, &fs) && fs.f_type == CGROUP2_MAGIC };
 }
 
 static int put(const char *folder, const char *file, const char *text)
@@ -52,14 +53,19 @@ static int put_number(const char *folder, const char *file, uint64_t v)
 	return put(folder, file, text);
 }
 
-static void tidy_in(const char *folder)
+static void tidy_in(const struct cgroups *c, const char *folder)
 {
 	DIR *d = opendir(folder);
 	const struct dirent *entry;
+	char process[128];
 
-	while (d && (entry = readdir(d)))
-		if (!strncmp(entry->d_name, "vm-", 3))
+	while (d && (entry = readdir(d))) {
+		if (strncmp(entry->d_name, "vm-", 3))
+			continue;
+		snprintf(process, sizeof(process), "%.80s/%.30s", c->proc, entry->d_name + 3);
+		if (access(process, F_OK)) /* else it may be about to go in there */
 			unlinkat(dirfd(d), entry->d_name, AT_REMOVEDIR); /* refused while there are processes in it */
+	}
 	if (d)
 		closedir(d);
 }
@@ -130,6 +136,16 @@ static int base_of(const struct cgroups *c, pid_t pid, const char *controller, c
 	return base_in(c, parent, base, size);
 }
 
+void limits_tidy(const struct cgroups *c)
+{
+	char base[PATH_MAX];
+
+	if (!c->unified)
+		return;
+	snprintf(base, sizeof(base), "%.60s/ospite", c->top);
+	tidy_in(c, base);
+}
+
 /* The process's group: the one it has of us already, or a new one, which it is not in yet. */
 static int group_get(const struct cgroups *c, pid_t pid, const char *controller, char *folder, size_t size)
 {
@@ -137,8 +153,6 @@ static int group_get(const struct cgroups *c, pid_t pid, const char *controller,
 	size_t len;
 	int r;
 
-	if (pid != getpid() && group_of(c, pid, c->unified ? "" : controller, base, sizeof(base)) && strstr(base, "/ospite@"))
-		return -EXDEV;
 	snprintf(name, sizeof(name), "/ospite/vm-%d", pid);
 	if (group_of(c, pid, c->unified ? "" : controller, base, sizeof(base)) && (len = strlen(base)) >= strlen(name) &&
 	    !strcmp(base + len - strlen(name), name)) {
@@ -148,7 +162,7 @@ static int group_get(const struct cgroups *c, pid_t pid, const char *controller,
 	r = base_of(c, pid, controller, base, sizeof(base));
 	if (r)
 		return r;
-	tidy_in(base);
+	tidy_in(c, base);
 	snprintf(folder, size, "%.3900s/vm-%d", base, pid);
 	return mkdir(folder, 0755) && errno != EEXIST ? -errno : 0;
 }
@@ -195,16 +209,12 @@ static int memory_limit(const struct cgroups *c, const struct limits *l, const c
 	return l->memory_max == UINT64_MAX ? put(folder, file, c->unified ? "max" : "-1") : put_number(folder, file, l->memory_max);
 }
 
-int limits_apply(const struct cgroups *c, pid_t pid, const struct limits *l, struct err *e)
+static int apply_own(const struct cgroups *c, pid_t pid, const struct limits *l)
 {
 	static const char *const controllers[] = { "cpu", "memory" };
 	char folder[PATH_MAX + 64];
 	int r = 0;
 
-	if (!limits_any(l))
-		return 0;
-	if (!pid)
-		pid = getpid();
 	for (unsigned i = 0; i < ARRAY_LEN(controllers) && !r; i++) {
 		if (!(i ? l->memory_max != 0 : l->cpu_weight || l->cpu_quota))
 			continue;
@@ -214,12 +224,75 @@ int limits_apply(const struct cgroups *c, pid_t pid, const struct limits *l, str
 		if (!r)
 			r = put_number(folder, "cgroup.procs", (uint64_t)pid);
 	}
+	return r;
+}
+
+static int too_low(struct err *e)
+{
+	return err_set(e, EBUSY, "--memory-max: more is in use than that, and it cannot be made less");
+}
+
+/* The unit of systemd's that the process is in, if it is one for machines. */
+static bool unit_of(const struct cgroups *c, pid_t pid, char *group, size_t size, const char **unit)
+{
+	char scope[64];
+
+	snprintf(scope, sizeof(scope), "/" LIMITS_SCOPE, (int)pid);
+	if (!group_of(c, pid, c->unified ? "" : "name=systemd", group, size) || !*group)
+		return false;
+	*unit = strrchr(group, '/') + 1;
+	return (!strncmp(*unit, "ospite@", 7) && strstr(*unit, ".service")) || !strcmp(*unit - 1, scope);
+}
+
+static int apply_unit(const struct cgroups *c, const char *group, const char *unit, const struct limits *l, struct err *e)
+{
+	char folder[PATH_MAX + 64];
+
+	snprintf(folder, sizeof(folder), "%.60s%.4000s", c->top, group);
+	if (c->unified && l->memory_max && uses_more(folder, l->memory_max))
+		return too_low(e);
+	return limits_ask_systemd(c, unit, strstr(group, "/user.slice/") != NULL, l, e);
+}
+
+/* Of a user's systemd, if there is one; it answers before the process is moved. */
+static int scope_get(const struct cgroups *c, pid_t pid, struct err *e)
+{
+	char group[PATH_MAX];
+	const char *unit;
+	int r = limits_make_scope(c, pid, e);
+
+	for (unsigned i = 0; !r && i < 1000; i++) {
+		if (unit_of(c, pid, group, sizeof(group), &unit))
+			return 0;
+		usleep(10000);
+	}
+	return r ? r : err_set(e, ETIMEDOUT, "systemd does not move the process");
+}
+
+int limits_apply(const struct cgroups *c, pid_t pid, const struct limits *l, struct err *e)
+{
+	char group[PATH_MAX];
+	struct err why = { 0 };
+	const char *unit;
+	int r;
+
+	if (!limits_any(l))
+		return 0;
+	if (!pid)
+		pid = getpid();
+	if (unit_of(c, pid, group, sizeof(group), &unit))
+		return apply_unit(c, group, unit, l, e);
+	r = apply_own(c, pid, l);
+	if ((r == -EACCES || r == -EPERM) && c->unified && !scope_get(c, pid, &why) && unit_of(c, pid, group, sizeof(group), &unit))
+		return apply_unit(c, group, unit, l, e);
 	if (!r)
 		return 0;
 	if (r == -EBUSY)
-		return err_set(e, EBUSY, "--memory-max: more is in use than that, and it cannot be made less");
-	if (r == -EXDEV)
-		return err_set(e, EXDEV, "its limits are systemd's: systemctl set-property ospite@NAME CPUWeight=, CPUQuota= or MemoryMax=");
+		return too_low(e);
+	if (why.text[0])
+		return err_set(e, EACCES, "no control group for the machine: this user may not make one, and has no systemd that does (%.200s): "
+					  "leave --cpu-weight, --cpu-quota and --memory-max out, or 'apt install dbus-user-session' and log in anew",
+			       why.text);
 	return err_set(e, -r, "this host does not let the machine have a control group (%s): leave --cpu-weight, --cpu-quota and --memory-max "
 			      "out, or start it by systemd-run with CPUWeight=, CPUQuota= and MemoryMax=", strerror(-r));
 }

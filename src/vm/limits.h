@@ -20,6 +20,7 @@ struct limits {
 /* Where this host has its control groups. */
 struct cgroups {
 	const char *top, *proc; /* /sys/fs/cgroup, /proc */
+	const char *systemctl, *busctl;
 	bool unified;		/* version 2 */
 };
 void cgroups_find(struct cgroups *c);
@@ -33,5 +34,8 @@ static inline bool limits_any(const struct limits *l)
  * All or an error: a limit that was asked for and is none is worse.
  */
 int limits_apply(const struct cgroups *c, pid_t pid, const struct limits *l, struct err *e);
+
+/* Removes the groups of machines that have ended: no process can remove its own. */
+void limits_tidy(const struct cgroups *c);
 
 #endif

@@ -42,7 +42,7 @@ static void write_file(const struct tree *t, const char *name, const char *text)
 
 static void check_file(const struct tree *t, const char *name, const char *text)
 {
-	char path[256], found[64] = "";
+	char path[256], found[256] = "";
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/%s", t->at, name);
@@ -84,6 +84,22 @@ static void group_files(const struct tree *t, const char *group, const char *con
 	}
 }
 
+static void mkdir_in(const struct tree *t, const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "mkdir -p %s/%s", t->at, name);
+	assert_int_equal(system(path), 0);
+}
+
+static bool there(const struct tree *t, const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", t->at, name);
+	return !access(path, F_OK);
+}
+
 static const char *const v2_files[] = { "cpu.weight", "cpu.max", "memory.max", "cgroup.procs", NULL };
 
 static void test_v2(void **state)
@@ -119,10 +135,75 @@ static void test_v2(void **state)
 	check_file(&t, "cg/a.slice/ospite/vm-4711/memory.max", "max");
 	check_file(&t, "cg/a.slice/ospite/vm-4711/cpu.max", "max 100000");
 	check_file(&t, "cg/a.slice/ospite/vm-4711/cpu.weight", "100");
-	/* a service's are systemd's */
-	write_file(&t, "proc/4711/cgroup", "0::/system.slice/system-ospite.slice/ospite@web.service\n");
-	assert_int_equal(limits_apply(&t.groups, PID, &l, &e), -EXDEV);
-	assert_non_null(strstr(e.text, "systemctl set-property"));
+	/* groups that no process is or comes into */
+	write_file(&t, "cg/ospite/vm-4711/x", "");
+	mkdir_in(&t, "cg/ospite/vm-4712");
+	mkdir_in(&t, "cg/ospite/vm-4713");
+	mkdir_in(&t, "proc/4713");
+	limits_tidy(&t.groups);
+	assert_false(there(&t, "cg/ospite/vm-4712"));
+	assert_true(there(&t, "cg/ospite/vm-4713"));
+	tree_drop(&t);
+}
+
+/* A program that writes down what it is given. */
+static void program(const struct tree *t, const char *name, const char *more)
+{
+	char path[128], text[512];
+
+	snprintf(text, sizeof(text), "#!/bin/sh\necho \"$@\" >%s/%s.said\n%s\n", t->at, name, more);
+	write_file(t, name, text);
+	snprintf(path, sizeof(path), "%s/%s", t->at, name);
+	chmod(path, 0755);
+}
+
+/* Groups that are systemd's are asked for. */
+static void test_systemd(void **state)
+{
+	const struct limits l = { .cpu_weight = 50, .cpu_quota = 150, .memory_max = 300 << 20 };
+	const struct limits none = { .cpu_weight = LIMIT_NONE, .cpu_quota = LIMIT_NONE, .memory_max = UINT64_MAX };
+	char systemctl[128], busctl[128], text[256];
+	struct err e = { 0 };
+	struct tree t;
+
+	tree_make(&t, true, "0::/system.slice/system-ospite.slice/ospite@web.service\n");
+	snprintf(systemctl, sizeof(systemctl), "%s/systemctl", t.at);
+	snprintf(busctl, sizeof(busctl), "%s/busctl", t.at);
+	t.groups.systemctl = systemctl;
+	t.groups.busctl = busctl;
+	assert_true(limits_apply(&t.groups, PID, &l, &e) < 0);
+	assert_non_null(strstr(e.text, "systemctl is not there"));
+	program(&t, "systemctl", "");
+	assert_int_equal(limits_apply(&t.groups, PID, &l, &e), 0);
+	check_file(&t, "systemctl.said", "--system set-property --runtime ospite@web.service CPUWeight=50 CPUQuota=150% MemoryMax=314572800\n");
+	assert_int_equal(limits_apply(&t.groups, PID, &none, &e), 0);
+	check_file(&t, "systemctl.said", "--system set-property --runtime ospite@web.service CPUWeight= CPUQuota= MemoryMax=infinity\n");
+	write_file(&t, "cg/system.slice/system-ospite.slice/ospite@web.service/memory.current", "400000000\n");
+	assert_int_equal(limits_apply(&t.groups, PID, &l, &e), -EBUSY);
+	program(&t, "systemctl", "echo Access denied >&2; exit 1");
+	assert_true(limits_apply(&t.groups, PID, &(struct limits){ .cpu_quota = 20 }, &e) < 0);
+	assert_non_null(strstr(e.text, "Access denied"));
+	/* a user's session: a scope, which systemd moves the process to */
+	write_file(&t, "proc/4711/cgroup", "0::/user.slice/user-1000.slice/session-1.scope\n");
+	if (geteuid()) { /* to root nothing is forbidden */
+		mkdir_in(&t, "cg/user.slice/user-1000.slice");
+		snprintf(text, sizeof(text), "%s/user.slice/user-1000.slice", t.top);
+		chmod(text, 0555);
+		chmod(t.top, 0555);
+		program(&t, "busctl", "echo Failed to connect to bus >&2; exit 1");
+		assert_int_equal(limits_apply(&t.groups, PID, &(struct limits){ .cpu_quota = 20 }, &e), -EACCES);
+		assert_non_null(strstr(e.text, "Failed to connect to bus"));
+		assert_non_null(strstr(e.text, "dbus-user-session"));
+		program(&t, "systemctl", "");
+		snprintf(text, sizeof(text), "echo 0::/user.slice/user-1000.slice/user@1000.service/app.slice/ospite-4711.scope >%s/4711/cgroup", t.proc);
+		program(&t, "busctl", text);
+		assert_int_equal(limits_apply(&t.groups, PID, &(struct limits){ .cpu_quota = 20 }, &e), 0);
+		check_file(&t, "busctl.said", "--user --quiet --timeout=20 call org.freedesktop.systemd1");
+		check_file(&t, "systemctl.said", "--user set-property --runtime ospite-4711.scope CPUQuota=20%\n");
+		snprintf(text, sizeof(text), "%s/user.slice/user-1000.slice", t.top);
+		chmod(text, 0755);
+		chmod(t.top, 0755);
+	}
 	tree_drop(&t);
 }
 
@@ -186,6 +267,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_v2),
 		cmocka_unit_test(test_v2_user),
+		cmocka_unit_test(test_systemd),
 		cmocka_unit_test(test_v1),
 		cmocka_unit_test(test_refused),
 	};
