@@ -125,10 +125,31 @@ static int after_kill(struct store *s, struct store_vm *m, struct err *e)
 	return store_vm_say_ended(m, false, 137, "killed", e);
 }
 
-/* Quit is asked for first: disks are closed properly. What does not answer is killed. */
+/*
+ * Quit is asked for first: disks are closed properly. True: it has ended. One whose socket is there no more is ending, or it is not there
+ * yet: no reason to kill it.
+ */
+static bool quit_by_asking(struct store_vm *m)
+{
+	for (unsigned i = 0; i < 200; i++) {
+		struct ctl_peer *p = NULL;
+		int r = ctl_connect(&p, m->fd, "control", 1000, NULL);
+
+		if (!r) {
+			r = ctl_call_command(p, "quit", NULL, NULL, 1000, NULL);
+			ctl_disconnect(p);
+		}
+		if (!r || r == -ETIMEDOUT)
+			return !r && !store_vm_wait(m, 3000, NULL);
+		if (!store_vm_wait(m, 50, NULL))
+			return true;
+	}
+	return false;
+}
+
+/* What does not answer is killed. */
 int life_kill(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
 {
-	struct ctl_peer *p = NULL;
 	struct store_status st;
 	int r = store_vm_status(m, &st, e);
 
@@ -136,12 +157,8 @@ int life_kill(const struct life_command *c, struct life_args *a, struct store *s
 		r = err_set(e, ESRCH, "machine '%s' is %s, not running", m->name, store_state_name(st.state));
 	if (r)
 		return r;
-	if (!ctl_connect(&p, m->fd, "control", 1000, NULL)) {
-		r = ctl_call_command(p, "quit", NULL, NULL, 1000, NULL);
-		ctl_disconnect(p);
-		if (!r && !store_vm_wait(m, 3000, NULL))
-			return 0;
-	}
+	if (quit_by_asking(m))
+		return 0;
 	r = life_end_process(m, e);
 	return r ? r : after_kill(s, m, e);
 }

@@ -3,7 +3,8 @@
  * Control groups. Version 2 is at /sys/fs/cgroup: our groups are in "ospite" at its top, as a group with processes of its own may
  * have none below it with controllers. Version 1 has a hierarchy for each controller: ours are below the group the process
  * is in, so that its limits stay. Groups are named by process number; those left by processes that have ended are
- * removed by whoever makes the next, and by commands. Groups that are systemd's, it is asked to change: limits-systemd.c.
+ * removed by whoever makes the next, and by commands. Groups that are systemd's, it is asked to change (limits-systemd.c); users
+ * ask their systemd for one, and without it have groups beside the one they are in.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -112,7 +113,7 @@ static int base_in(const struct cgroups *c, const char *parent, char *base, size
 
 /*
  * Where groups of ours are; made if need be. In version 2 at the top, or for those who may not, beside the group they are in:
- * that is where the session of a user has groups which are the user's.
+ * that is where a user's own services have groups which are the user's.
  */
 static int base_of(const struct cgroups *c, pid_t pid, const char *controller, char *base, size_t size)
 {
@@ -146,16 +147,22 @@ void limits_tidy(const struct cgroups *c)
 	tidy_in(c, base);
 }
 
+/* Is the process in a group of ours already? */
+static bool own_group(const struct cgroups *c, pid_t pid, const char *controller, char *group, size_t size)
+{
+	char name[32];
+	size_t len, tail = (size_t)snprintf(name, sizeof(name), "/ospite/vm-%d", pid);
+
+	return group_of(c, pid, controller, group, size) && (len = strlen(group)) >= tail && !strcmp(group + len - tail, name);
+}
+
 /* The process's group: the one it has of us already, or a new one, which it is not in yet. */
 static int group_get(const struct cgroups *c, pid_t pid, const char *controller, char *folder, size_t size)
 {
-	char base[PATH_MAX], name[32];
-	size_t len;
+	char base[PATH_MAX];
 	int r;
 
-	snprintf(name, sizeof(name), "/ospite/vm-%d", pid);
-	if (group_of(c, pid, c->unified ? "" : controller, base, sizeof(base)) && (len = strlen(base)) >= strlen(name) &&
-	    !strcmp(base + len - strlen(name), name)) {
+	if (own_group(c, pid, c->unified ? "" : controller, base, sizeof(base))) {
 		snprintf(folder, size, "%.60s%s%s%.3000s", c->top, c->unified ? "" : "/", c->unified ? "" : controller, base);
 		return 0;
 	}
@@ -282,14 +289,14 @@ int limits_apply(const struct cgroups *c, pid_t pid, const struct limits *l, str
 		pid = getpid();
 	if (unit_of(c, pid, group, sizeof(group), &unit))
 		return apply_unit(c, group, unit, l, e);
-	r = apply_own(c, pid, l);
-	if ((r == -EACCES || r == -EPERM) && c->unified && !scope_get(c, pid, &why) && unit_of(c, pid, group, sizeof(group), &unit))
+	if (geteuid() && c->unified && !own_group(c, pid, "", group, sizeof(group)) && !scope_get(c, pid, &why) && unit_of(c, pid, group, sizeof(group), &unit))
 		return apply_unit(c, group, unit, l, e);
+	r = apply_own(c, pid, l);
 	if (!r)
 		return 0;
 	if (r == -EBUSY)
 		return too_low(e);
-	if (why.text[0])
+	if (why.text[0] && (r == -EACCES || r == -EPERM))
 		return err_set(e, EACCES, "no control group for the machine: this user may not make one, and has no systemd that does (%.200s): "
 					  "leave --cpu-weight, --cpu-quota and --memory-max out, or 'apt install dbus-user-session' and log in anew",
 			       why.text);
