@@ -22,7 +22,7 @@ static int far_pointer(struct cpu *c, const struct insn *i, uint16_t *selector, 
 		*offset = (uint32_t)i->imm;
 		return CPU_OK;
 	}
-	r = operand_read(c, i, bytes, i->opsize + 2u);
+	r = operand_read_parts(c, i, bytes, i->opsize + 2u, i->opsize);
 	*offset = host_load(bytes, i->opsize);
 	*selector = (uint16_t)host_load(bytes + i->opsize, 2);
 	return r;
@@ -85,7 +85,7 @@ int far_bound(struct cpu *c, const struct insn *i)
 	unsigned size = i->opsize;
 	uint8_t bytes[8];
 	int64_t index = (int64_t)sign_extend(c->s.gpr[i->reg], size);
-	int r = operand_read(c, i, bytes, 2 * size);
+	int r = operand_read_parts(c, i, bytes, 2 * size, size);
 
 	if (r)
 		return r;

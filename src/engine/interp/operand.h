@@ -58,6 +58,13 @@ static inline int operand_linear(struct cpu *c, const struct insn *i, unsigned s
 	return operand_segment(c, (enum x86_seg)i->seg, ea, size, write, at);
 }
 
+/*
+ * A long operand is several accesses to a processor: its first `first` bytes, then the rest. The fault of the whole, which
+ * has been raised, gives way to one that the first part alone has: the page fault of an operand at the end of the address space, whose last
+ * bytes lie beyond. CPU_FAULT.
+ */
+int operand_first_fault(struct cpu *c, const struct insn *i, unsigned first, bool write);
+
 /* The memory operand's bytes. */
 static inline int operand_read(struct cpu *c, const struct insn *i, void *buf, unsigned size)
 {
@@ -72,6 +79,18 @@ static inline int operand_write(struct cpu *c, const struct insn *i, const void 
 	int r = operand_linear(c, i, size, true, &at);
 
 	return r ? r : cpu_write(c, at, buf, size);
+}
+static inline int operand_read_parts(struct cpu *c, const struct insn *i, void *buf, unsigned size, unsigned first)
+{
+	int r = operand_read(c, i, buf, size);
+
+	return r ? operand_first_fault(c, i, first, false) : CPU_OK;
+}
+static inline int operand_write_parts(struct cpu *c, const struct insn *i, const void *buf, unsigned size, unsigned first)
+{
+	int r = operand_write(c, i, buf, size);
+
+	return r ? operand_first_fault(c, i, first, true) : CPU_OK;
 }
 
 #endif

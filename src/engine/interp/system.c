@@ -63,7 +63,7 @@ int sys_load_far(struct cpu *c, const struct insn *i)
 {
 	static const uint8_t segments[] = { SEG_DS, SEG_ES, SEG_FS, SEG_GS, SEG_SS };
 	uint8_t bytes[10] = { 0 };
-	int r = operand_read(c, i, bytes, i->opsize + 2u);
+	int r = operand_read_parts(c, i, bytes, i->opsize + 2u, i->opsize);
 
 	if (!r)
 		r = seg_load(c, (enum x86_seg)segments[i->op - OP_LDS],

@@ -304,7 +304,7 @@ int x87_fnstenv(struct cpu *c, const struct insn *i)
 	if (r)
 		return r;
 	size = environment_pack(c, operand_size(i), image);
-	r = operand_write(c, i, image, size);
+	r = operand_write_parts(c, i, image, size, size / 7);
 	if (r)
 		return r;
 	c->s.fpu.cw |= X87_FLAGS;
@@ -319,7 +319,7 @@ int x87_fldenv(struct cpu *c, const struct insn *i)
 	int r = x87_check(c, i, true);
 
 	if (!r)
-		r = operand_read(c, i, image, 7 * size);
+		r = operand_read_parts(c, i, image, 7 * size, size);
 	if (!r)
 		environment_unpack(c, size, image);
 	return r;
@@ -342,8 +342,9 @@ int x87_fnsave(struct cpu *c, const struct insn *i)
 	r = operand_linear(c, i, total, true, &at);
 	if (!r)
 		r = cpu_probe(c, at, total, ACCESS_WRITE);
-	if (!r)
-		r = cpu_write(c, at, image, 64);
+	if (r)
+		return operand_first_fault(c, i, env / 7, true);
+	r = cpu_write(c, at, image, 64);
 	if (!r)
 		r = cpu_write(c, at + 64, image + 64, total - 64);
 	return r ? r : x87_fninit(c, i);
@@ -357,14 +358,15 @@ int x87_frstor(struct cpu *c, const struct insn *i)
 	gva_t at;
 	int r = x87_check(c, i, true);
 
-	if (!r)
-		r = operand_linear(c, i, env + 80, false, &at);
+	if (r)
+		return r;
+	r = operand_linear(c, i, env + 80, false, &at);
 	if (!r)
 		r = cpu_read(c, at, image, 64);
 	if (!r)
 		r = cpu_read(c, at + 64, image + 64, env + 80 - 64);
 	if (r)
-		return r;
+		return operand_first_fault(c, i, size, false);
 	environment_unpack(c, size, image);
 	for (unsigned k = 0; k < 8; k++)
 		memcpy(&f->reg[x87_physical(f, k)], image + env + 10 * k, 10);

@@ -33,7 +33,7 @@ static int begin(struct cpu *c, const struct insn *i, void *buf, unsigned size)
 	int r = x87_check(c, i, true);
 
 	if (!r && i->flags & INSN_MEM && buf)
-		r = operand_read(c, i, buf, size);
+		r = operand_read_parts(c, i, buf, size, MIN(size, 8u));
 	if (!r)
 		x87_note(c, i);
 	return r;
@@ -155,12 +155,13 @@ static int store(struct cpu *c, const struct insn *i, const struct store *s)
 	gva_t at;
 	int r = x87_check(c, i, true);
 
-	if (!r)
-		r = operand_linear(c, i, s->size, true, &at);
+	if (r)
+		return r;
+	r = operand_linear(c, i, s->size, true, &at);
 	if (!r)
 		r = cpu_probe(c, at, s->size, ACCESS_WRITE);
 	if (r)
-		return r;
+		return operand_first_fault(c, i, MIN(s->size, 8u), true);
 	x87_note(c, i);
 	if (x87_empty(f, 0)) {
 		if (!x87_stack_fault(f, false))

@@ -359,9 +359,9 @@ static int xsave_check(struct cpu *c, const struct insn *i, bool write, gva_t *a
 		return cpu_raise_error(c, VEC_GP, 0);
 	*requested = allowed & (c->s.gpr[RDX] << 32 | (uint32_t)c->s.gpr[RAX]);
 	r = operand_linear(c, i, AT_XCOMP_BV + 8, write, at);
-	if (!r && *at & 63)
-		r = cpu_raise_error(c, VEC_GP, 0);
-	return r;
+	if (*at & 63)
+		return cpu_raise_error(c, VEC_GP, 0);
+	return r ? operand_first_fault(c, i, 8, write) : CPU_OK;
 }
 
 /* Write the pieces of a component to where it belongs. */
@@ -382,12 +382,13 @@ int xsave_xsave(struct cpu *c, const struct insn *i)
 	gva_t at;
 	int r = xsave_check(c, i, true, &at, &requested);
 
-	if (!r)
-		r = cpu_probe(c, at, cpuid_xsave_size(m, requested, compact), ACCESS_WRITE);
+	if (r)
+		return r;
+	r = cpu_probe(c, at, cpuid_xsave_size(m, requested, compact), ACCESS_WRITE);
 	if (!r && form < FORM_COMPACT)
 		r = cpu_read(c, at + AT_XSTATE_BV, header, 8);
 	if (r)
-		return r;
+		return operand_first_fault(c, i, 8, true);
 	in_use = xsave_in_use(&c->s);
 	saved = form == FORM_STANDARD ? requested : requested & in_use;
 	if (form >= FORM_COMPACT) {
@@ -445,10 +446,11 @@ int xsave_xrstor(struct cpu *c, const struct insn *i)
 	gva_t at;
 	int r = xsave_check(c, i, false, &at, &requested);
 
-	if (!r)
-		r = read_part(c, at, image, 0, XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE);
 	if (r)
 		return r;
+	r = read_part(c, at, image, 0, XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE);
+	if (r)
+		return operand_first_fault(c, i, 8, false);
 	if (!header_valid(c, image, form, &present))
 		return cpu_raise_error(c, VEC_GP, 0);
 	compact = image[AT_XCOMP_BV + 7] & 0x80;
