@@ -198,13 +198,14 @@ int access_write_slow(struct cpu *c, gva_t at, const void *buf, unsigned size, e
 	n = pieces_find(c, p, at, size, ACCESS_WRITE, mode);
 	if (n < 0)
 		return CPU_FAULT;
+	/* a device first: engines that watch for accesses to devices find nothing stored yet */
 	for (int i = 0; i < n; i++) {
-		const uint8_t *from = (const uint8_t *)buf + (i ? p[0].size : 0);
-
+		if (!p[i].host)
+			piece_write_physical(c, &p[i], (const uint8_t *)buf + (i ? p[0].size : 0));
+	}
+	for (int i = 0; i < n; i++) {
 		if (p[i].host)
-			copy(p[i].host, from, p[i].size);
-		else
-			piece_write_physical(c, &p[i], from);
+			copy(p[i].host, (const uint8_t *)buf + (i ? p[0].size : 0), p[i].size);
 	}
 	watch_check(c, at, size, ACCESS_WRITE);
 	return CPU_OK;

@@ -228,7 +228,16 @@ static bool unrepeatable(const struct insn *i)
 		return true;
 	if (i->class == CLASS_X87 && i->flags & INSN_MEM) /* has its flags before it reaches a device */
 		return true;
+	if (i->flags & INSN_VSIB || (i->op == OP_AVX512 && i->opmask)) /* has moved some elements before it reaches a device */
+		return true;
 	switch (i->op) {
+	case OP_MASKMOVQ:
+	case OP_MASKMOVDQU:
+	case OP_VMASKMOVDQU:
+	case OP_VMASKMOVPS:
+	case OP_VMASKMOVPD:
+	case OP_VPMASKMOVD:
+	case OP_VPMASKMOVQ:
 	case OP_IN:
 	case OP_OUT:
 	case OP_RDTSC:
