@@ -23,7 +23,7 @@ int net_parse_rate(const char *text, uint64_t *rate, struct err *e)
 		if (strcmp(end, units[i].name))
 			continue;
 		v *= units[i].bytes;
-		if (!(v >= 1000 && v <= 1e12))
+		if (!(v >= (double)NET_RATE_LEAST && v <= (double)NET_RATE_MOST))
 			return err_set(e, ERANGE, "is no rate from 8kbit to 8000Gbit");
 		*rate = (uint64_t)v;
 		return 0;
@@ -110,10 +110,6 @@ int net_member_option(struct net_hello *h, const char *key, const char *value, s
 		r = option_trunk(h, value, e);
 	else if (!strcmp(key, "address"))
 		r = option_address(h, value, e);
-	else if (!strcmp(key, "limit-in"))
-		r = net_parse_rate(value, &h->limit_in, e);
-	else if (!strcmp(key, "limit-out"))
-		r = net_parse_rate(value, &h->limit_out, e);
 	else
 		return -ENOENT;
 	return r ? err_prefix(e, "%s=%.40s", key, value) : 0;

@@ -54,6 +54,10 @@ static int parse_key(struct net_config *c, const char *key, const char *value, s
 	}
 	if (!strcmp(key, "mtu"))
 		return parse_mtu(&c->mtu, value, e);
+	if (!strcmp(key, "limit-in") || !strcmp(key, "limit-out")) {
+		r = net_parse_rate(value, key[6] == 'i' ? &c->limits.in : &c->limits.out, e);
+		return r ? err_prefix(e, "%s=%.40s", key, value) : 0;
+	}
 	if (!strcmp(key, "id")) {
 		static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
 
@@ -70,8 +74,8 @@ static int parse_key(struct net_config *c, const char *key, const char *value, s
 	}
 	r = c->kind == NET_SWITCH ? net_member_option(&c->hello, key, value, e) : -ENOENT;
 	if (r == -ENOENT)
-		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=, mtu=, id=, slot=%s", key,
-			       c->kind == NET_SWITCH ? ", vlan=, trunk=, address=, limit-in=, limit-out=" : "");
+		return err_set(e, EINVAL, "%.40s= does not exist here; there are mac=, model=, mtu=, limit-in=, limit-out=, id=, slot=%s", key,
+			       c->kind == NET_SWITCH ? ", vlan=, trunk=, address=" : "");
 	return r;
 }
 

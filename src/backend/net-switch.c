@@ -21,6 +21,7 @@
 #include "base/evloop.h"
 #include "base/log.h"
 
+#define TAKES (NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_USO | NET_TAKES_ECN)
 #define BATCH 16u
 #define ROUNDS 4
 #define RETRY_LEAST 1 /* s */
@@ -29,7 +30,6 @@
 
 struct port {
 	struct net_link link;
-	struct evloop *loop;
 	struct net_config config; /* its text is ours */
 	char *machine;
 	pthread_mutex_t lock;
@@ -262,7 +262,7 @@ static void port_ready(struct net_link *l)
 {
 	struct port *p = container_of(l, struct port, link);
 
-	evloop_post(p->loop, port_go_on, p);
+	evloop_post(p->link.loop, port_go_on, p);
 }
 
 /* ---- the switch comes and goes */
@@ -288,7 +288,7 @@ static int port_join(struct port *p, struct err *e)
 	fd = p->config.join(p->config.join_opaque, p->config.argument, &h, e);
 	if (fd < 0)
 		return fd;
-	p->source = evloop_add(p->loop, fd, EPOLLIN, port_event, p, e);
+	p->source = evloop_add(p->link.loop, fd, EPOLLIN, port_event, p, e);
 	if (!p->source) {
 		close(fd);
 		return -e->code;
@@ -383,12 +383,11 @@ struct net_link *net_switch_open(struct evloop *loop, const struct net_config *c
 		err_set(e, ENOMEM, "no memory for a network card");
 		return NULL;
 	}
-	p->loop = loop;
 	p->config = *c;
 	p->fd = p->retry = -1;
 	p->retry_s = RETRY_LEAST;
 	pthread_mutex_init(&p->lock, NULL);
-	r = net_link_init(&p->link, &port_ops, c, NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_USO | NET_TAKES_ECN, e);
+	r = net_link_init(&p->link, loop, &port_ops, c, TAKES, e);
 	p->machine = strdup(c->machine ? c->machine : "?");
 	p->slots = malloc(BATCH * SLOT);
 	p->together = malloc(NET_WIRE_MESSAGE);

@@ -32,7 +32,6 @@
 
 struct tap {
 	struct net_link link;
-	struct evloop *loop;
 	int fd;
 	struct evsource *source;
 	pthread_mutex_t lock; /* the flags; innermost */
@@ -208,7 +207,7 @@ static void tap_ready(struct net_link *l)
 {
 	struct tap *t = container_of(l, struct tap, link);
 
-	evloop_post(t->loop, tap_go_on, t);
+	evloop_post(t->link.loop, tap_go_on, t);
 }
 
 /* ---- making and ending */
@@ -342,10 +341,9 @@ static struct net_link *tap_make(struct evloop *loop, const struct net_config *c
 		err_set(e, ENOMEM, "no memory for a network card");
 		return NULL;
 	}
-	t->loop = loop;
 	t->fd = -1;
 	pthread_mutex_init(&t->lock, NULL);
-	r = net_link_init(&t->link, &tap_ops, c, takes, e);
+	r = net_link_init(&t->link, loop, &tap_ops, c, takes, e);
 	if (!r) {
 		r = t->fd = tap_open(name, made, e);
 		r = r < 0 ? r : 0;

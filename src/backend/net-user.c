@@ -61,7 +61,6 @@ struct user {
 	struct net_link link;
 	pthread_mutex_t lock;
 	Slirp *slirp;
-	struct evloop *loop;
 	int epoll, timer;
 	struct evsource *sockets_source, *timer_source;
 	struct watched *fd; /* by descriptor */
@@ -648,7 +647,7 @@ struct net_link *net_user_open(struct evloop *loop, const struct net_config *c, 
 	struct user *u = calloc(1, sizeof(*u));
 	struct rlimit files = { 0 };
 
-	if (!u || net_link_init(&u->link, &ops, c, TAKES, e)) {
+	if (!u || net_link_init(&u->link, loop, &ops, c, TAKES, e)) {
 		if (u)
 			net_link_dispose(&u->link);
 		free(u);
@@ -656,7 +655,6 @@ struct net_link *net_user_open(struct evloop *loop, const struct net_config *c, 
 		return NULL;
 	}
 	pthread_mutex_init(&u->lock, NULL);
-	u->loop = loop;
 	u->armed = NEVER;
 	getrlimit(RLIMIT_NOFILE, &files);
 	u->sockets_max = (unsigned)MIN((rlim_t)SOCKETS_MAX, files.rlim_cur / 2);

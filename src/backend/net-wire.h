@@ -47,7 +47,7 @@ struct net_hello {
 	uint8_t trunk;      /* tagged frames of `vlans` pass; otherwise none do */
 	uint16_t vlan;      /* of untagged frames; 0: the network's own */
 	uint16_t pad;
-	uint64_t limit_in, limit_out; /* bytes a second from and to the member; 0: none */
+	uint64_t limit_in, limit_out; /* the switch's, bytes a second from and to the member; 0: none (a machine's own limits hold in its process) */
 	uint8_t addresses, v6;        /* how many follow; bit n of v6: the nth is IPv6 */
 	uint8_t address[NET_HELLO_ADDRESSES][16];
 	int32_t capture_port;         /* NET_HELLO_CAPTURE: -1 all */

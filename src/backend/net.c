@@ -16,11 +16,13 @@
 
 #define COUNT(field, by) __atomic_fetch_add(&(field), (by), __ATOMIC_RELAXED)
 
-int net_link_init(struct net_link *l, const struct net_link_ops *ops, const struct net_config *c, unsigned takes, struct err *e)
+int net_link_init(struct net_link *l, struct evloop *loop, const struct net_link_ops *ops, const struct net_config *c, unsigned takes,
+		  struct err *e)
 {
 	static const uint8_t none[6];
 
 	l->ops = ops;
+	l->loop = loop;
 	l->takes = takes;
 	l->mtu = c->mtu;
 	l->up = true;
@@ -34,11 +36,15 @@ int net_link_init(struct net_link *l, const struct net_link_ops *ops, const stru
 	l->rx_scratch = malloc(2 * NET_WIRE_FRAME);
 	pthread_mutex_init(&l->tx_lock, NULL);
 	pthread_mutex_init(&l->rx_lock, NULL);
-	return l->tx_scratch && l->rx_scratch ? 0 : err_set(e, ENOMEM, "no memory for a network card");
+	net_limit_init(&l->throttle);
+	if (!l->tx_scratch || !l->rx_scratch)
+		return err_set(e, ENOMEM, "no memory for a network card");
+	return net_set_limits(l, &c->limits, e);
 }
 
 void net_link_dispose(struct net_link *l)
 {
+	net_limit_dispose(&l->throttle);
 	free(l->tx_scratch);
 	free(l->rx_scratch);
 	pthread_mutex_destroy(&l->tx_lock);
@@ -167,11 +173,17 @@ enum net_result net_send(struct net_link *l, const struct net_wire *w, const str
 		net_dropped(l, false);
 		return NET_DONE;
 	}
-	if (!(net_wire_needs(w) & ~l->takes))
-		return link_send(l, w, iov, n, len);
-	pthread_mutex_lock(&l->tx_lock);
-	r = finish(&p, l->takes, l->tx_scratch, w, iov, n, len);
-	pthread_mutex_unlock(&l->tx_lock);
+	if (net_limit_holds(l, false))
+		return NET_BUSY;
+	if (!(net_wire_needs(w) & ~l->takes)) {
+		r = link_send(l, w, iov, n, len);
+	} else {
+		pthread_mutex_lock(&l->tx_lock);
+		r = finish(&p, l->takes, l->tx_scratch, w, iov, n, len);
+		pthread_mutex_unlock(&l->tx_lock);
+	}
+	if (r == NET_DONE)
+		net_limit_take(l, false, len);
 	return r;
 }
 
@@ -186,11 +198,17 @@ enum net_result net_deliver(struct net_link *l, const struct net_wire *w, const 
 		net_dropped(l, true);
 		return NET_DONE;
 	}
-	if (!(net_wire_needs(w) & ~takes))
-		return card_receive(l, w, iov, n, len);
-	pthread_mutex_lock(&l->rx_lock);
-	r = finish(&p, takes, l->rx_scratch, w, iov, n, len);
-	pthread_mutex_unlock(&l->rx_lock);
+	if (net_limit_holds(l, true))
+		return NET_BUSY;
+	if (!(net_wire_needs(w) & ~takes)) {
+		r = card_receive(l, w, iov, n, len);
+	} else {
+		pthread_mutex_lock(&l->rx_lock);
+		r = finish(&p, takes, l->rx_scratch, w, iov, n, len);
+		pthread_mutex_unlock(&l->rx_lock);
+	}
+	if (r == NET_DONE)
+		net_limit_take(l, true, len);
 	return r;
 }
 
@@ -286,6 +304,8 @@ struct net_link *net_open(struct evloop *loop, const struct net_config *c, struc
 
 void net_close(struct net_link *l)
 {
-	if (l)
-		l->ops->destroy(l);
+	if (!l)
+		return;
+	net_limit_stop(&l->throttle);
+	l->ops->destroy(l);
 }

@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include "backend/net-flows.h"
 #include "backend/net-wire.h"
+#include "base/bucket.h"
 
 struct err;
 struct evloop;
@@ -95,8 +96,24 @@ struct net_link_ops {
 	void (*destroy)(struct net_link *l); /* frees it; calls net_link_dispose */
 };
 
+/* Bytes a second from and to the guest; 0: as many as there are. */
+struct net_limits {
+	uint64_t in, out;
+};
+
+/* Of a card, by direction: [false] from the guest, [true] to it (net-limit.c). */
+struct net_throttle {
+	pthread_mutex_t lock; /* innermost */
+	struct evsource *source; /* NULL: no limit has been set yet */
+	int timer;
+	bool limited[2];	/* read without the lock */
+	struct bucket way[2];
+	uint64_t waiting[2]; /* until when; 0: nobody does */
+};
+
 struct net_link {
 	const struct net_link_ops *ops;
+	struct evloop *loop;
 	unsigned takes; /* of what the guest sends; fixed */
 	uint8_t mac[6];
 	uint16_t mtu;  /* fixed */
@@ -107,13 +124,15 @@ struct net_link {
 	unsigned card_takes;
 	bool up;
 	struct net_stats stats;
+	struct net_throttle throttle;
 	pthread_mutex_t tx_lock, rx_lock; /* each covers a scratch; innermost but for the other side's calls */
 	uint8_t *tx_scratch, *rx_scratch;
 };
 
 struct net_config;
-/* Link up, nobody attached. */
-int net_link_init(struct net_link *l, const struct net_link_ops *ops, const struct net_config *c, unsigned takes, struct err *e);
+/* Link up, nobody attached. net_link_dispose also after a failure. loop: NULL is for those who set no limits. */
+int net_link_init(struct net_link *l, struct evloop *loop, const struct net_link_ops *ops, const struct net_config *c, unsigned takes,
+		  struct err *e);
 void net_link_dispose(struct net_link *l);
 /* A frame for the guest. NET_BUSY: keep it; ops->ready is called once there is room. */
 enum net_result net_deliver(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n);
@@ -144,6 +163,7 @@ struct net_config {
 	char id[32];	   /* what the control socket calls it; empty: net0, net1, ... */
 	unsigned slot;	   /* of the PCI bus; 0: the next free one */
 	bool removed;	   /* there was one, and its place is kept: a saved machine's */
+	struct net_limits limits;
 	struct net_hello hello; /* options of a switch's port; the rest of it is filled in by the back-end */
 	/* not parsed: */
 	const char *machine; /* its name */
@@ -161,6 +181,9 @@ void net_mac_derive(uint8_t mac[6], const char *machine, unsigned index);
 struct net_link *net_open(struct evloop *loop, const struct net_config *c, struct err *e);
 void net_close(struct net_link *l); /* after the card is gone */
 void net_set_up(struct net_link *l, bool up); /* plug, unplug; any thread */
+/* Any thread; what is under way and may not go on yet does so under the new ones. */
+int net_set_limits(struct net_link *l, const struct net_limits *limits, struct err *e);
+struct net_limits net_get_limits(struct net_link *l);
 void net_get_stats(const struct net_link *l, struct net_stats *s);
 void net_addresses(struct net_link *l, char *text, size_t size); /* any thread */
 
@@ -168,6 +191,26 @@ void net_addresses(struct net_link *l, char *text, size_t size); /* any thread *
 struct net_link *net_user_open(struct evloop *loop, const struct net_config *c, struct err *e);
 struct net_link *net_tap_open(struct evloop *loop, const struct net_config *c, struct err *e);
 struct net_link *net_switch_open(struct evloop *loop, const struct net_config *c, struct err *e);
+
+/* ---- limits (net-limit.c); for net.c */
+
+void net_limit_init(struct net_throttle *t);
+void net_limit_stop(struct net_throttle *t); /* before the back-end is taken apart: its timer calls nobody any more */
+void net_limit_dispose(struct net_throttle *t);
+bool net_limit_holds_slow(struct net_throttle *t, bool rx);
+void net_limit_take_slow(struct net_throttle *t, bool rx, size_t len);
+
+/* Is a frame to wait? Then net_drained or ops->ready will be called. */
+static inline bool net_limit_holds(struct net_link *l, bool rx)
+{
+	return __atomic_load_n(&l->throttle.limited[rx], __ATOMIC_RELAXED) && net_limit_holds_slow(&l->throttle, rx);
+}
+
+static inline void net_limit_take(struct net_link *l, bool rx, size_t len)
+{
+	if (__atomic_load_n(&l->throttle.limited[rx], __ATOMIC_RELAXED))
+		net_limit_take_slow(&l->throttle, rx, len);
+}
 
 /* ---- unfinished frames (net-offload.c) */
 

@@ -136,21 +136,21 @@ bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out)
 	memcpy(out->mac, net_mac(l), sizeof(out->mac));
 	net_addresses(l, out->addresses, sizeof(out->addresses));
 	net_get_stats(l, &out->stats);
+	out->limits = net_get_limits(l);
 	return true;
 }
 
-int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e)
+struct net_link *pc_net_named(struct pc *pc, const char *name, struct err *e)
 {
 	for (unsigned i = 0; i < pc->nets.count; i++) {
 		char text[PC_ID];
 
 		pc_net_name(&pc->nets, i, text);
-		if (pc->nets.link[i] && !strcmp(text, name)) {
-			net_set_up(pc->nets.link[i], up);
-			return 0;
-		}
+		if (pc->nets.link[i] && !strcmp(text, name))
+			return pc->nets.link[i];
 	}
-	return err_set(e, ENODEV, "the machine has no network card %.60s", name);
+	err_set(e, ENODEV, "the machine has no network card %.60s", name);
+	return NULL;
 }
 
 bool pc_port_open(struct pc *pc, const char *name)

@@ -163,9 +163,10 @@ struct pc_net_view {
 	bool up;
 	char addresses[128]; /* the guest's, as far as they are known; blanks between */
 	struct net_stats stats;
+	struct net_limits limits;
 };
 bool pc_net_view(struct pc *pc, unsigned n, struct pc_net_view *out); /* false: there are no more */
-int pc_net_set_link(struct pc *pc, const char *name, bool up, struct err *e);
+struct net_link *pc_net_named(struct pc *pc, const char *name, struct err *e); /* NULL: there is none */
 
 /*
  * Cards that come and go while the machine is there, paused or not (it is paused meanwhile). One thread at a time, neither a vCPU's

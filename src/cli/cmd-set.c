@@ -159,7 +159,7 @@ static int set_one(struct setter *s, const struct life_change *c, struct err *e)
 	case LIFE_SET_REMOVE:
 		return set_removed(s, c->value, e);
 	case LIFE_SET_LIMIT:
-		return set_disk_limit(s, c->value, e);
+		return set_limit(s, c->value, e);
 	case LIFE_SET_LINK:
 		return set_link(s, c->value, e);
 	case LIFE_SET_WEIGHT:

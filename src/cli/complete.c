@@ -252,9 +252,13 @@ static void value(const struct complete *c, const struct option_def *d)
 		layouts(c);
 	else if (!strcmp(d->name, "template"))
 		folders(c, store_templates_open, "");
-	else if (!strcmp(d->name, "drive") || (set && !strcmp(d->name, "limit")))
-		disks(c, !strcmp(d->name, "drive") ? "" : ",bps=");
-	else if (!strcmp(d->name, "net")) {
+	else if (!strcmp(d->name, "drive"))
+		disks(c, "");
+	else if (set && !strcmp(d->name, "limit")) {
+		disks(c, ",bps=");
+		cards(c, ",in=");
+		cards(c, ",out=");
+	} else if (!strcmp(d->name, "net")) {
 		say_list(c, "user none tap:");
 		folders(c, store_networks_open, "switch:");
 	} else if (!strcmp(d->name, "remove")) {

@@ -153,7 +153,7 @@ static const struct option_def set_options[] = {
 	{ "disk", "SPEC", "another disk, as for 'ospite run'; on virtio when it runs", change_disk, OPTION_LIST | OPTION_PATH },
 	{ "net", "KIND", "another network card, as for 'ospite run'", change_net, OPTION_LIST },
 	{ "remove", "ID", "a disk or network card: disk1, net0, or its id=", change_remove, OPTION_LIST },
-	{ "limit", "DISK,bps=N,...", "bytes and iops a second, also bps-read=, ...; 0: none", change_limit, OPTION_LIST },
+	{ "limit", "DISK,bps=N,...|CARD,in=RATE,...", "a second: bytes, iops (also bps-read=, ...; 0: none); in= and out= of a card, as 10Mbit, or none", change_limit, OPTION_LIST },
 	{ "link", "CARD=up|down", "plug a network card's cable, or unplug it", change_link, OPTION_LIST },
 	{ "cpu-weight", "N", "its process's share of the CPUs beside others' 100; none", change_weight },
 	{ "cpu-quota", "PERCENT", "of one CPU, the most it may use: 150%; none", change_quota },

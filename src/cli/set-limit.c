@@ -1,39 +1,58 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ospite set: limits of a disk, by its control socket; those of the machine's process, by its control group, which is changed from
+ * ospite set: limits of a disk or a network card, by the control socket; those of the machine's process, by its control group, which is changed from
  * outside: the process itself cannot reach it.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backend/net-member.h"
 #include "cli/set.h"
 #include "vm/limits.h"
 
-/* "disk0,bps=10000000,iops=100": to QMP's names, and to those of the description. */
-static int limit_one(struct setter *s, char *item, char *word, json_t *arguments, struct err *e)
+/* One word of a limit, KEY and VALUE: to a command's arguments, and into the description, which has room for it. */
+typedef int (*limit_fn)(char *item, const char *key, const char *value, json_t *arguments, struct err *e);
+
+/* "disk0,bps=10000000,iops=100" */
+static int disk_word(char *item, const char *key, const char *value, json_t *arguments, struct err *e)
 {
 	static const char *const names[][2] = {
 		{ "bps", "bps" },	   { "bps-read", "bps_rd" },	   { "bps-write", "bps_wr" },
 		{ "iops", "iops" },	   { "iops-read", "iops_rd" },	   { "iops-write", "iops_wr" },
 	};
-	char *value = strchr(word, '=');
 	uint64_t n;
 
-	if (!value)
-		return err_set(e, EINVAL, "'%.40s' is no KEY=NUMBER", word);
-	*value++ = 0;
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-		if (strcmp(word, names[i][0]))
+		if (strcmp(key, names[i][0]))
 			continue;
 		if (parse_number(value, 0, 1000000000000000, &n, e))
-			return err_prefix(e, "%s=%.40s", word, value);
+			return err_prefix(e, "%s=%.40s", key, value);
 		json_object_set_new(arguments, names[i][1], json_integer((json_int_t)n));
-		set_key_drop(item, word);
+		set_key_drop(item, key);
 		if (n)
-			sprintf(item + strlen(item), ",%s=%llu", word, (unsigned long long)n);
+			sprintf(item + strlen(item), ",%s=%llu", key, (unsigned long long)n);
 		return 0;
 	}
-	return err_set(e, EINVAL, "there is no limit '%.40s': there are bps and iops, also with -read and -write", word);
+	return err_set(e, EINVAL, "there is no limit '%.40s': disks have bps and iops, also with -read and -write, network cards in and out", key);
+}
+
+/* "net0,in=10Mbit,out=none" */
+static int net_word(char *item, const char *key, const char *value, json_t *arguments, struct err *e)
+{
+	const char *way = strncmp(key, "limit-", 6) ? key : key + 6;
+	char full[16];
+	uint64_t rate = 0;
+
+	if (strcmp(way, "in") && strcmp(way, "out"))
+		return err_set(e, EINVAL, "there is no limit '%.40s': network cards have in and out", key);
+	if (strcmp(value, "none") && strcmp(value, "0") && net_parse_rate(value, &rate, e))
+		return err_prefix(e, "%s=%.40s", key, value);
+	json_object_set_new(arguments, way, json_integer((json_int_t)rate));
+	snprintf(full, sizeof(full), "limit-%s", way);
+	set_key_drop(item, full);
+	if (rate)
+		sprintf(item + strlen(item), ",%s=%s", full, value);
+	return 0;
 }
 
 /* A plain path takes no keys beside it: where the description begins with one it gets its key. */
@@ -44,24 +63,40 @@ static void path_key(char *into, const char *item)
 	sprintf(into, "%s%s", item[word] == '=' ? "" : "file=", item);
 }
 
-/* Sets the limits in the description of disk `id` in *text. */
-static int limit_text(struct setter *s, char **text, const char *id, int at, struct set_list *l, const char *limits, json_t *arguments,
-		      struct err *e)
+/* What is limited: "disk" or "net", as the texts have it; its name; the words after that. */
+struct limited {
+	const char *key;
+	char id[PC_ID];
+	const char *words;
+	json_t *arguments;
+	limit_fn fn;
+};
+
+/* Sets the limits in the description that is the `at`th of *text. */
+static int limit_text(const struct limited *d, char **text, int at, struct set_list *l, struct err *e)
 {
-	char *words _free_ = strdup(limits), *next = words, *word, *item;
+	char *words _free_ = strdup(d->words), *next = words, *word, *item;
 	int r = words ? 0 : err_set(e, ENOMEM, "out of memory");
 
 	if (!r && at < 0)
-		return err_set(e, ENODEV, "there is no disk '%.40s'", id);
-	item = r ? NULL : calloc(1, strlen(l->item[at]) + 2 * strlen(limits) + 200);
+		return err_set(e, ENODEV, "there is no %s '%.40s'", strcmp(d->key, "net") ? "disk" : "network card", d->id);
+	item = r ? NULL : calloc(1, strlen(l->item[at]) + 2 * strlen(d->words) + 200);
 	if (!item)
 		return err_set(e, ENOMEM, "out of memory");
-	path_key(item, l->item[at]);
-	while (!r && (word = strsep(&next, ",")))
-		r = limit_one(s, item, word, arguments, e);
+	if (strcmp(d->key, "net"))
+		path_key(item, l->item[at]);
+	else
+		strcpy(item, l->item[at]);
+	while (!r && (word = strsep(&next, ","))) {
+		char *value = strchr(word, '=');
+
+		if (value)
+			*value++ = 0;
+		r = value ? d->fn(item, word, value, d->arguments, e) : err_set(e, EINVAL, "'%.40s' is no KEY=NUMBER", word);
+	}
 	free(l->item[at]);
 	l->item[at] = item;
-	return r ? r : set_list_write(l, text, "disk", e);
+	return r ? r : set_list_write(l, text, d->key, e);
 }
 
 /* The limits the disk has, as block_set_io_throttle wants them: all. */
@@ -85,33 +120,55 @@ static int limits_now(struct setter *s, const char *id, json_t *arguments, struc
 	return r;
 }
 
-int set_disk_limit(struct setter *s, const char *value, struct err *e)
+/* In both texts. */
+static int limit_texts(struct setter *s, const struct limited *d, struct err *e)
+{
+	struct set_list l = { .n = 0 };
+	int at, r = set_vm_entry(s, d->key, d->id, &l, &at, e);
+
+	if (!r)
+		r = limit_text(d, &s->t.vm, at, &l, e);
+	set_list_free(&l);
+	if (r || !s->p)
+		return r;
+	r = set_list_read(&l, s->t.running, d->key, e);
+	if (!r)
+		r = limit_text(d, &s->t.running, set_list_find(&l, d->key, d->id), &l, e);
+	set_list_free(&l);
+	return r;
+}
+
+/* Whose limit it is shows in its name. */
+static bool limits_net(const char *words)
+{
+	static const char *const names[] = { "in=", "out=", "limit-in=", "limit-out=" };
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+		if (!strncmp(words, names[i], strlen(names[i])))
+			return true;
+	return false;
+}
+
+int set_limit(struct setter *s, const char *value, struct err *e)
 {
 	const char *comma = strchr(value, ',');
-	json_t *arguments = json_object();
-	struct set_list l = { .n = 0 };
-	char id[PC_ID];
-	int at, r = 0;
+	bool net = comma && limits_net(comma + 1);
+	struct limited d = { .key = net ? "net" : "disk", .fn = net ? net_word : disk_word, .words = comma ? comma + 1 : NULL };
+	int r = 0;
 
-	snprintf(id, sizeof(id), "%.*s", (int)strcspn(value, ","), value);
-	if (!comma)
-		r = err_set(e, EINVAL, "--limit %.60s: write DISK,bps=N,iops=N", value);
-	if (!r && s->p)
-		r = limits_now(s, id, arguments, e);
+	if (!comma || (size_t)(comma - value) >= sizeof(d.id))
+		return err_set(e, EINVAL, "--limit %.60s: write DISK,bps=N,iops=N or CARD,in=RATE,out=RATE", value);
+	snprintf(d.id, sizeof(d.id), "%.*s", (int)(comma - value), value);
+	d.arguments = json_object();
+	if (net)
+		json_object_set_new(d.arguments, "name", json_string(d.id));
+	else if (s->p)
+		r = limits_now(s, d.id, d.arguments, e);
 	if (!r)
-		r = set_vm_entry(s, "disk", id, &l, &at, e);
-	if (!r)
-		r = limit_text(s, &s->t.vm, id, at, &l, comma + 1, arguments, e);
-	set_list_free(&l);
-	if (!r && s->p) {
-		r = set_list_read(&l, s->t.running, "disk", e);
-		if (!r)
-			r = limit_text(s, &s->t.running, id, set_list_find(&l, "disk", id), &l, comma + 1, arguments, e);
-		set_list_free(&l);
-	}
+		r = limit_texts(s, &d, e);
 	if (!r && s->p)
-		r = ctl_call_command(s->p, "block_set_io_throttle", json_incref(arguments), NULL, ANSWER_MS, e);
-	json_decref(arguments);
+		r = ctl_call_command(s->p, net ? "ospite-net-set-limits" : "block_set_io_throttle", json_incref(d.arguments), NULL, ANSWER_MS, e);
+	json_decref(d.arguments);
 	return r;
 }
 

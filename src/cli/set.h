@@ -49,7 +49,7 @@ struct setter {
 
 /* The one in vm.yaml that is `id` in the machine that runs (or will be); *index is -1 when there is none. */
 int set_vm_entry(struct setter *s, const char *key, const char *id, struct set_list *l, int *index, struct err *e);
-int set_disk_limit(struct setter *s, const char *value, struct err *e);
+int set_limit(struct setter *s, const char *value, struct err *e);
 /* One of cpu-weight, cpu-quota, memory-max of the machine's process; "none" takes it away. */
 int set_process_limit(struct setter *s, const char *key, const char *value, struct err *e);
 

@@ -5,7 +5,7 @@ limits and memory; what vm.yaml says afterwards; the same changes to a machine t
 
 usage: hotplug.py OSPITE KERNEL-PACKAGE ENGINE
 """
-import re, sys
+import json, re, sys
 from guestlib import *
 
 MODULES = ["failover", "net_failover", "virtio_net", "virtio_blk", "virtio_balloon", "button"]
@@ -63,6 +63,12 @@ def main():
     m("set", "--limit", "disk1,bps=1000000,iops-read=50")
     m("ctl", "query-block", text='"bps": 1000000')
     m("set", "--limit", "disk9,bps=1", status=125, text="no disk 'disk9'")
+    m("set", "--limit", "net1,in=10Mbit,out=2MB")
+    m("set", "--limit", "net1,in=none")
+    m("set", "--limit", "net9,in=1MB", status=125, text="no network card 'net9'")
+    m("set", "--limit", "net1,in=fast", status=125, text="write 100Mbit")
+    m("set", "--limit", "net1,in=1MB,bps=5", status=125, text="have in and out")
+    m("set", "--limit", "net0,in=8Mbit")
     m("set", "--link", "net1=down")
     m.guest("wait_for '[ $(cat /sys/class/net/eth1/carrier) = 0 ]'; echo cable=down", "cable=down")
     m("set", "--link", "net1=up")
@@ -85,6 +91,10 @@ def main():
     m.guest("udhcpc -i eth1 -n -q -t 20 -T 1 -s /bin/true >/dev/null 2>&1 && echo leased=again", "leased=again")
     if mac not in m("ctl", "ospite-query-networks"):
         fail("another address after resuming")
+    limits = {c["name"]: (c["limit-in"], c["limit-out"]) for c in json.loads(m("ctl", "ospite-query-networks"))}
+    if limits != {"net0": (1000000, 0), "net1": (0, 2000000)}:
+        fail("other limits after resuming: %s" % limits)
+    m("config", text="user,limit-in=8Mbit")
 
     # one goes that was there from the start, and the others keep their places over a suspend
     m("set", "--remove", "disk0")
@@ -127,9 +137,9 @@ def main():
     m("kill")
 
     # and while it is off
-    m("set", "--disk", "two,bus=virtio", "--net", "user,model=e1000", "--memory", "192M", "--limit", "data,iops=77")
+    m("set", "--disk", "two,bus=virtio", "--net", "user,model=e1000", "--memory", "192M", "--limit", "data,iops=77", "--limit", "net0,out=3MB")
     config = m("config")
-    for text in ("memory: 192M", "/two,bus=virtio", "- user,model=e1000", "iops=77", "a word of mine"):
+    for text in ("memory: 192M", "/two,bus=virtio", "- user,model=e1000,limit-out=3MB", "iops=77", "a word of mine"):
         if text not in config:
             fail("no '%s' in\n%s" % (text, config))
     m("set", "--remove", "disk1", "--remove", "net0")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine on the host's own links, in namespaces of the test's: TAP interfaces (jumbo frames, virtio with a pair of queues for each
 of two CPUs, and e1000), and networks whose uplinks are NAT, a TAP interface, a bridge. Large transfers with checksums both ways; limits
-in both directions; the guest announces itself after a restore; killed in the middle of it all, the machine leaves no interface, socket
+in both directions, of a network and of cards, and changed while it all runs; the guest announces itself after a restore; killed in the middle of it all, the machine leaves no interface, socket
 or process.
 
 usage: net-host.py OSPITE KERNEL-PACKAGE DATAGRAM-PROGRAM ENGINE [SECONDS]
@@ -16,10 +16,10 @@ LIMIT = 5_000_000  # bytes a second: 40 Mbit/s
 MIB = 4
 # card of the guest, its address, the host's end and its address
 CARDS = [("eth1", "10.9.1.2", "up0", "10.9.1.1"), ("eth2", "10.9.2.2", "br0", "10.9.2.1"), ("eth3", "10.9.3.2", "direct0", "10.9.3.1"),
-         ("eth4", "10.9.4.2", "direct1", "10.9.4.1")]
+         ("eth5", "10.9.4.2", "direct1", "10.9.4.1")]
 JUMBO = {"up0": 9014, "direct0": 9014, "direct1": 9014}
 SCRIPT = """
-wait_for '[ -e /sys/class/net/eth4 ]'
+wait_for '[ -e /sys/class/net/eth5 ]'
 ip link set lo up
 ip link set eth0 up
 cat > /bin/dhcp <<'END'
@@ -30,9 +30,11 @@ echo "bound $ip $router"
 END
 chmod +x /bin/dhcp
 udhcpc -i eth0 -n -q -t 20 -T 1 -s /bin/dhcp 2>/dev/null || echo "BAD dhcp"
+ip link set eth4 up # drivers are loaded in turn: e1000 is the last
+ip addr add 10.0.7.15/24 dev eth4
 echo "mtu $(cat /sys/class/net/eth0/mtu /sys/class/net/eth1/mtu /sys/class/net/eth2/mtu /sys/class/net/eth3/mtu | tr '\\n' ' ')"
 echo "queues $(ls -d /sys/class/net/eth3/queues/rx-* | wc -l)"
-ip link set eth4 mtu 9000
+ip link set eth5 mtu 9000
 %(addresses)s
 dd if=/dev/urandom of=/tmp/data bs=1M count=%(mib)d 2>/dev/null
 echo ready
@@ -49,14 +51,27 @@ exchange() { # host's address, port, name
 }
 %(exchanges)s
 echo "interrupts $(grep 'virtio3-' /proc/interrupts | grep -v config | awk '{ print $2 + $3 }' | tr '\\n' ' ')"
-(echo -n pull; sleep 600) | nc 10.1.1.2 %(port)d > /dev/null &
-(echo -n push; cat /dev/zero) | nc 10.1.1.2 %(port)d &
-echo limited
-read line
+transfer() { # what, host
+	case $1 in
+	*pull*) (echo -n pull; sleep 600) | nc $2 %(port)d > /dev/null & pids=$! ;;
+	esac
+	case $1 in
+	*push*) (echo -n push; cat /dev/zero) | nc $2 %(port)d & pids="$pids $!" ;;
+	esac
+	echo "limited $1 $2"
+	read line
+	kill $pids
+	pids=
+}
+transfer pull+push 10.1.1.2
+for host in 10.1.1.2 10.9.3.1 10.0.7.2; do # by the switch, TAP, NAT
+	transfer pull $host
+	transfer push $host
+done
 ip link set eth0 down
 echo quiet
 read line
-for n in 1 2 3 4; do ip neigh flush dev eth$n; done # the host's ends are new ones
+for n in 1 2 3 5; do ip neigh flush dev eth$n; done # the host's ends are new ones
 (echo -n push; cat /dev/zero) | nc 10.9.3.1 %(port)d &
 (echo -n push; cat /dev/zero) | nc 10.9.4.1 %(port)d &
 (echo -n pull; sleep 600) | nc 10.9.1.1 %(port)d > /dev/null &
@@ -153,29 +168,46 @@ def received(name):
         return int([line.split(":")[1].split()[0] for line in f if line.split(":")[0].strip() == name][0])
 
 
-def check_limits(show, seconds, m):
+def check_limits(counters, limits, seconds, m):
     """Bytes that passed between two looks; each look was somewhere between two readings of the clock."""
     def look():
         before = time.monotonic()
-        port = [p for p in show("nat")["ports"] if p["kind"] == "member"][0]
-        return before, time.monotonic(), {way: port[way + "-bytes"] for way in ("in", "out")}
+        seen = counters()
+        return before, time.monotonic(), seen
 
     def moving():
         a = look()[2]
         time.sleep(0.1)
         b = look()[2]
-        return all(b[way] > a[way] + LIMIT / 100 for way in a)
-    until("both transfers", moving)
+        return all(b[way] > a[way] + limits[way] / 100 for way in limits)
+    until("all transfers", moving)
     a = look()
     time.sleep(seconds)
     b = look()
-    for way in ("in", "out"):
+    for way, limit in limits.items():
         n = b[2][way] - a[2][way]
-        print("limit %s: %.4f of it in %.1f s" % (way, n / LIMIT / (b[0] - a[0]), b[0] - a[0]))
-        if n > (b[1] - a[0]) * LIMIT * 1.05 + LIMIT * 0.1:
-            fail("limit-%s: %d bytes in %.2f s" % (way, n, b[1] - a[0]), m)
-        if seconds >= 10 and n < (b[0] - a[1]) * LIMIT * 0.95:
-            fail("limit-%s: only %d bytes in %.2f s" % (way, n, b[0] - a[1]), m)
+        print("limit %s: %.4f of %d in %.1f s" % (way, n / limit / (b[0] - a[0]), limit, b[0] - a[0]))
+        if n > (b[1] - a[0]) * limit * 1.05 + limit * 0.1:
+            fail("limit %s: %d bytes in %.2f s" % (way, n, b[1] - a[0]), m)
+        if seconds >= 10 and n < (b[0] - a[1]) * limit * 0.95:
+            fail("limit %s: only %d bytes in %.2f s" % (way, n, b[0] - a[1]), m)
+
+
+def check_live(control, name, way, seconds, m):
+    """A limit lowered and raised in the middle of a transfer."""
+    def card():
+        return [c for c in control.ask("ospite-query-networks") if c["name"] == name][0]
+
+    def counters():
+        return {way: card()["sent-bytes" if way == "in" else "received-bytes"]}
+    for limit in (LIMIT // 2, LIMIT * 9 // 10):
+        control.ask("ospite-net-set-limits", name=name, **{way: limit})
+        check_limits(counters, {way: limit}, seconds if seconds >= 10 else seconds / 2, m)
+        if card()["limit-" + way] != limit:
+            fail("another limit: %s" % card())
+    if "error" not in control.ask("ospite-net-set-limits", name=name, out=5) or "error" not in control.ask("ospite-net-set-limits", name="net9"):
+        fail("a limit that is none")
+    control.ask("ospite-net-set-limits", name=name, **{way: 0})
 
 
 def processes(word):
@@ -223,12 +255,12 @@ def main():
     before = interfaces()
     command = [ospite, "run", "--engine", engine, "--kernel", kernel, "--initrd", work + "/initrd", "--append", "console=ttyS0 quiet panic=-1", "--no-reboot", "--control", work + "/control"]
     for card in ("switch:nat,limit-out=40Mbit", "switch:wire,mtu=9000", "switch:bridged", "tap:direct0,mtu=9000",
-                 "tap:direct1,model=e1000,mtu=9000"):
+                 "tap:direct1,model=e1000,mtu=9000", "user"):
         command += ["--net", card]
 
     def start(*more):
         m = Machine(work, command + list(more))
-        Control(work + "/control", m)
+        m.control = Control(work + "/control", m)
         for _, _, name, host in CARDS:
             subprocess.run(["ip", "addr", "add", host + "/24", "dev", name], stderr=subprocess.DEVNULL)  # some have it still
         return m
@@ -256,7 +288,16 @@ def main():
     if m.wait("interrupts").split().count("0") > 2:  # of two pairs: all of a flow may be on one
         fail("queues nobody uses", m)
     m.wait("limited")
-    check_limits(show, seconds, m)
+
+    def port_counters():
+        port = [p for p in show("nat")["ports"] if p["kind"] == "member"][0]
+        return {way: port[way + "-bytes"] for way in ("in", "out")}
+    check_limits(port_counters, {"in": LIMIT, "out": LIMIT}, seconds, m)
+    for name, host in (("net0", "10.1.1.2"), ("net3", "10.9.3.1"), ("net5", "10.0.7.2")):
+        for what, way in (("pull", "out"), ("push", "in")):
+            m.type("")
+            m.wait("limited %s %s" % (what, host))
+            check_live(m.control, name, way, seconds, m)
     m.type("")
     m.wait("quiet")
 
@@ -270,7 +311,7 @@ def main():
             fail("a switch that is not confined: %s" % status)
 
     # somewhere else, for all the bridges know
-    Control(work + "/control").ask("ospite-suspend")
+    m.control.ask("ospite-suspend")
     m.end()
     if "direct1" in interfaces() or "direct0" not in interfaces():
         fail("interfaces after the machine's end: %s" % interfaces())

@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	CHECK(env.mem && b && !mem_map_ram(env.mem, 0, 0, RAM, "ram", &e));
 	bus = pci_bus_create(&c, &e);
-	CHECK(bus && !net_link_init(&b->link, &back_ops, &config, NET_TAKES_CSUM | NET_TAKES_TSO4, &e));
+	CHECK(bus && !net_link_init(&b->link, NULL, &back_ops, &config, NET_TAKES_CSUM | NET_TAKES_TSO4, &e));
 	add(&devices, pci_bus_device(bus));
 	card = e1000_create(bus, &env, 0, PCI_DEVFN(3, 0), &b->link, &e);
 	CHECK(card);

@@ -63,7 +63,7 @@ static void rig_open(struct rig *r)
 	r->v[0] = virtio_block_create(&r->env, 0, &disk, &e);
 	r->v[1] = virtio_rng_create(&r->env, 1, 0, &e);
 	r->v[2] = virtio_balloon_create(&r->env, 2, &e);
-	CHECK(!net_link_init(&r->link, &link_ops, &(struct net_config){ 0 }, NET_TAKES_TSO4 | NET_TAKES_CSUM, &e));
+	CHECK(!net_link_init(&r->link, NULL, &link_ops, &(struct net_config){ 0 }, NET_TAKES_TSO4 | NET_TAKES_CSUM, &e));
 	r->v[3] = virtio_net_create(&r->env, 3, &(struct virtio_net_config){ .link = &r->link, .pairs = 1 }, &e);
 	r->v[4] = virtio_input_create(&r->env, 4, VIRTIO_TABLET, &e);
 	for (unsigned i = 0; i < DEVICES; i++) {

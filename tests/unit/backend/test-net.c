@@ -10,7 +10,9 @@
 #include "backend/net-frag.h"
 #include "backend/net.h"
 #include "base/base.h"
+#include "base/clock.h"
 #include "base/err.h"
+#include "base/evloop.h"
 
 /* ---- options */
 
@@ -179,7 +181,7 @@ static struct fake *fake_open(unsigned takes)
 	struct net_config c = { .machine = "t" };
 
 	f->busy_after = 64;
-	assert_int_equal(net_link_init(&f->l, &fake_ops, &c, takes, NULL), 0);
+	assert_int_equal(net_link_init(&f->l, NULL, &fake_ops, &c, takes, NULL), 0);
 	net_attach(&f->l, &card_ops, f);
 	return f;
 }
@@ -251,6 +253,104 @@ static void test_uncut(void **state)
 	net_send(&f->l, &w, &iov, 1);
 	assert_int_equal(f->frames, 10);
 	fake_close(f);
+}
+
+/* ---- limits */
+
+struct limited {
+	struct fake *f;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned called[2];
+};
+
+static void limited_call(struct limited *t, bool rx)
+{
+	pthread_mutex_lock(&t->lock);
+	t->called[rx]++;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void limited_drained(void *opaque)
+{
+	limited_call(opaque, false);
+}
+
+static void limited_ready(struct net_link *l)
+{
+	limited_call(l->opaque, true);
+}
+
+static enum net_result limited_receive(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
+{
+	return fake_take(((struct limited *)opaque)->f, w, iov, n, len);
+}
+
+static const struct net_link_ops limited_ops = { .kind = "fake", .send = fake_send, .ready = limited_ready };
+static const struct net_card_ops limited_card = { .receive = limited_receive, .drained = limited_drained };
+
+/* Waits, if need be, as a card or a back-end does; how often. */
+static unsigned limited_pass(struct limited *t, bool rx, size_t len)
+{
+	static uint8_t frame[NET_WIRE_FRAME];
+	const struct net_wire w = { 0 };
+	struct iovec iov = { frame, len };
+	unsigned waits = 0;
+
+	for (;;) {
+		unsigned before = __atomic_load_n(&t->called[rx], __ATOMIC_SEQ_CST);
+
+		if ((rx ? net_deliver(&t->f->l, &w, &iov, 1) : net_send(&t->f->l, &w, &iov, 1)) == NET_DONE)
+			return waits;
+		waits++;
+		pthread_mutex_lock(&t->lock);
+		while (t->called[rx] == before)
+			pthread_cond_wait(&t->changed, &t->lock);
+		pthread_mutex_unlock(&t->lock);
+	}
+}
+
+/* Never faster than it says; a frame that would wait for minutes goes at once when the limit does. */
+static void test_limits(void **state)
+{
+	const struct net_limits slow = { 100000, 200000 }, crawl = { 1000, 1000 }, none = { 0, 0 };
+	struct limited t = { .f = calloc(1, sizeof(*t.f)), .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+	struct net_config c = { .machine = "t", .limits = slow };
+	struct evloop *loop = evloop_create(NULL);
+	struct iovec iov = { (uint8_t[60]){ 0 }, 60 };
+	const struct net_wire w = { 0 };
+
+	t.f->busy_after = 64;
+	assert_int_equal(net_link_init(&t.f->l, loop, &limited_ops, &c, 0, NULL), 0);
+	net_attach(&t.f->l, &limited_card, &t);
+	assert_int_equal(evloop_start(loop, NULL), 0);
+	for (unsigned rx = 0; rx < 2; rx++) {
+		uint64_t from = clock_host_now(), passed;
+		unsigned waits = 0;
+
+		for (unsigned i = 0; i < 20; i++)
+			waits += limited_pass(&t, rx, 2000);
+		passed = clock_host_now() - from;
+		assert_true(waits >= 1);
+		/* all but the last have been paid for, with what the bucket had saved */
+		assert_true((passed + BUCKET_SECOND / 10) * (rx ? slow.out : slow.in) / BUCKET_SECOND >= 19 * 2000);
+	}
+	for (unsigned rx = 0; rx < 2; rx++) {
+		assert_int_equal(net_set_limits(&t.f->l, &crawl, NULL), 0);
+		assert_int_equal(net_get_limits(&t.f->l).out, 1000);
+		limited_pass(&t, rx, NET_WIRE_FRAME);
+		assert_int_equal(rx ? net_deliver(&t.f->l, &w, &iov, 1) : net_send(&t.f->l, &w, &iov, 1), NET_BUSY);
+		net_set_limits(&t.f->l, rx ? &slow : &none, NULL); /* one is lifted, one is raised */
+		limited_pass(&t, rx, 60);
+		net_set_limits(&t.f->l, &none, NULL);
+	}
+	assert_int_equal(limited_pass(&t, false, 60) + limited_pass(&t, true, 60), 0);
+	net_limit_stop(&t.f->l.throttle);
+	evloop_stop(loop);
+	net_link_dispose(&t.f->l);
+	evloop_destroy(loop);
+	free(t.f);
 }
 
 static bool merge_one(void *opaque, const uint8_t *frame, size_t len)
@@ -518,7 +618,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense), cmocka_unit_test(test_fragments),
-		cmocka_unit_test(test_flows),
+		cmocka_unit_test(test_flows), cmocka_unit_test(test_limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

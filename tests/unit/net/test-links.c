@@ -260,8 +260,8 @@ static void test_options(void **state)
 	assert_int_equal(c.hello.vlans[2], 0x70);
 	assert_int_equal(c.hello.addresses, 2);
 	assert_int_equal(c.hello.v6, 2);
-	assert_int_equal(c.hello.limit_in, 1000000);
-	assert_int_equal(c.hello.limit_out, 2000000);
+	assert_int_equal(c.limits.in, 1000000);
+	assert_int_equal(c.limits.out, 2000000);
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++)
 		if (net_config_parse(&c, bad[i], &e) != -EINVAL && e.code != ERANGE)
 			fail_msg("%s was taken", bad[i]);

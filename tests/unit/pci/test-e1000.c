@@ -77,7 +77,7 @@ static struct card *card_open(void)
 
 	rig_open(&c->rig);
 	c->back = calloc(1, sizeof(*c->back));
-	assert_int_equal(net_link_init(&c->back->link, &back_ops, &config, NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_ECN, &e), 0);
+	assert_int_equal(net_link_init(&c->back->link, NULL, &back_ops, &config, NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_ECN, &e), 0);
 	c->device = e1000_create(c->rig.bus, &c->rig.env, 0, DEVFN, &c->back->link, &e);
 	assert_non_null(c->device);
 	rig_add(&c->rig, c->device);

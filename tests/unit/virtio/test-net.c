@@ -60,7 +60,7 @@ static void open_card(uint64_t features, bool packed, unsigned n)
 	memset(&w, 0, sizeof(w));
 	env = (struct device_env){ .mem = mem_create(RAM_SIZE, &e), .clock = clock_create_manual() };
 	assert_int_equal(mem_map_ram(env.mem, 0, 0, RAM_SIZE, "ram", &e), 0);
-	assert_int_equal(net_link_init(&w.l, &wire_ops, &c, NET_TAKES_CSUM | NET_TAKES_TSO4, &e), 0);
+	assert_int_equal(net_link_init(&w.l, NULL, &wire_ops, &c, NET_TAKES_CSUM | NET_TAKES_TSO4, &e), 0);
 	v = virtio_net_create(&env, 0, &(struct virtio_net_config){ .link = &w.l, .pairs = 1 }, &e);
 	assert_int_equal(virtio_mmio_attach(v, BASE, (struct irq_line){ 0 }, &e), 0);
 	v->device.ops->resume(&v->device);
@@ -120,7 +120,7 @@ static void test_mtu(void **state)
 		memset(&w, 0, sizeof(w));
 		env = (struct device_env){ .mem = mem_create(RAM_SIZE, &e), .clock = clock_create_manual() };
 		assert_int_equal(mem_map_ram(env.mem, 0, 0, RAM_SIZE, "ram", &e), 0);
-		assert_int_equal(net_link_init(&w.l, &wire_ops, &c, 0, &e), 0);
+		assert_int_equal(net_link_init(&w.l, NULL, &wire_ops, &c, 0, &e), 0);
 		v = virtio_net_create(&env, 0, &(struct virtio_net_config){ .link = &w.l, .pairs = 1 }, &e);
 		assert_int_equal(virtio_mmio_attach(v, BASE, (struct irq_line){ 0 }, &e), 0);
 		out(0x14, 0);
