@@ -24,8 +24,8 @@
 #define TAKES (NET_TAKES_CSUM | NET_TAKES_TSO4 | NET_TAKES_TSO6 | NET_TAKES_USO | NET_TAKES_ECN)
 #define BATCH 16u
 #define ROUNDS 4
-#define RETRY_LEAST 1 /* s */
-#define RETRY_MOST 30
+#define RETRY_LEAST 100u /* ms */
+#define RETRY_MOST 30000u
 #define PIECES (NET_PIECES + 1)
 
 struct port {
@@ -36,7 +36,7 @@ struct port {
 	int fd; /* -1: the switch has gone */
 	struct evsource *source, *retry_source;
 	int retry;           /* timer */
-	unsigned retry_s;
+	unsigned retry_ms;
 	bool out_blocked;    /* send said NET_BUSY */
 	bool in_blocked;     /* net_deliver did */
 	uint8_t *together; /* records of small frames that go in one message */
@@ -269,23 +269,24 @@ static void port_ready(struct net_link *l)
 
 static void port_arm(struct port *p)
 {
-	struct itimerspec t = { .it_value = { p->retry_s, 0 } };
+	struct itimerspec t = { .it_value = { p->retry_ms / 1000, p->retry_ms % 1000 * 1000000 } };
 
 	timerfd_settime(p->retry, 0, &t, NULL);
-	p->retry_s = MIN(p->retry_s * 2, (unsigned)RETRY_MOST);
+	p->retry_ms = MIN(p->retry_ms * 2, RETRY_MOST);
 }
 
 static int port_join(struct port *p, struct err *e)
 {
 	struct net_hello h = p->config.hello;
-	int fd;
+	int fd = p->config.dialed ?: -1;
 
 	h.magic = NET_WIRE_MAGIC;
 	h.kind = NET_HELLO_MEMBER;
 	memcpy(h.mac, p->link.mac, sizeof(h.mac));
 	memset(h.name, 0, sizeof(h.name));
 	memcpy(h.name, p->machine, MIN(strlen(p->machine), sizeof(h.name) - 1));
-	fd = p->config.join(p->config.join_opaque, p->config.argument, &h, e);
+	p->config.dialed = 0;
+	fd = p->config.join(p->config.join_opaque, p->config.argument, fd, &h, e);
 	if (fd < 0)
 		return fd;
 	p->source = evloop_add(p->link.loop, fd, EPOLLIN, port_event, p, e);
@@ -299,7 +300,7 @@ static int port_join(struct port *p, struct err *e)
 	p->first = p->used = 0;
 	p->at = p->ntogether = 0;
 	pthread_mutex_unlock(&p->lock);
-	p->retry_s = RETRY_LEAST;
+	p->retry_ms = RETRY_LEAST;
 	return 0;
 }
 
@@ -350,6 +351,8 @@ static void port_destroy(struct net_link *l)
 		evloop_remove(p->source);
 	if (p->retry_source)
 		evloop_remove(p->retry_source);
+	if (p->config.dialed)
+		close(p->config.dialed);
 	cleanup_close(&p->fd);
 	cleanup_close(&p->retry);
 	pthread_mutex_destroy(&p->lock);
@@ -385,7 +388,7 @@ struct net_link *net_switch_open(struct evloop *loop, const struct net_config *c
 	}
 	p->config = *c;
 	p->fd = p->retry = -1;
-	p->retry_s = RETRY_LEAST;
+	p->retry_ms = RETRY_LEAST;
 	pthread_mutex_init(&p->lock, NULL);
 	r = net_link_init(&p->link, loop, &port_ops, c, TAKES, e);
 	p->machine = strdup(c->machine ? c->machine : "?");

@@ -170,9 +170,10 @@ struct net_config {
 	unsigned index;	     /* of the card */
 	const struct net_forward *forward;
 	unsigned nforwards;
-	/* A connected, greeted socket to the network's switch; -errno. By the CLI. */
-	int (*join)(void *opaque, const char *network, struct net_hello *hello, struct err *e);
+	/* A connected, greeted socket to the network's switch; -errno. By the CLI. dialed: connected by somebody else, now taken; or -1. */
+	int (*join)(void *opaque, const char *network, int dialed, struct net_hello *hello, struct err *e);
 	void *join_opaque;
+	int dialed; /* for the first time; 0: there is none */
 };
 int net_config_parse(struct net_config *c, const char *text, struct err *e);
 /* Locally administered, the same for the same name and number. */

@@ -326,6 +326,20 @@ static unsigned net_place(const struct pc_nets *nets)
 	return n;
 }
 
+/* A connection to the switch that whoever asks for the card has brought: the process may not find the way by itself. 0: none. */
+static int net_dialed(const struct pc_plug_place *at, const struct net_config *c)
+{
+	const struct block_files *files = at->disks->files;
+	char name[sizeof(c->argument) + 8];
+	int fd;
+
+	if (c->kind != NET_SWITCH || !files)
+		return 0;
+	snprintf(name, sizeof(name), "switch:%s", c->argument);
+	fd = files->open(files->opaque, name, true);
+	return MAX(fd, 0);
+}
+
 int pc_plug_add_net(struct pc_plug_place *at, const char *spec, struct pc_plugged *out, struct err *e)
 {
 	struct net_config c;
@@ -349,6 +363,7 @@ int pc_plug_add_net(struct pc_plug_place *at, const char *spec, struct pc_plugge
 		r = stand_still(at->vm, &running, e);
 	if (r)
 		return r;
+	c.dialed = net_dialed(at, &c);
 	r = on_loop(at->vm->loop, net_attach_card, &call);
 	go_on(at->vm, running);
 	r = r ? err_set(e, ENOMEM, "out of memory") : call.r;

@@ -62,7 +62,7 @@ struct pc_config {
 	unsigned nnets;
 	struct net_forward forward[PC_FORWARDS]; /* of the first card with a user network */
 	unsigned nforwards;
-	int (*net_join)(void *opaque, const char *network, struct net_hello *hello, struct err *e); /* see net.h */
+	int (*net_join)(void *opaque, const char *network, int dialed, struct net_hello *hello, struct err *e); /* see net.h */
 	void *net_join_opaque;
 	const char *kernel, *initrd, *append, *firmware;
 	/* Flash for the firmware's variables, below it: the file, and what it is made from; both NULL: there is none. */

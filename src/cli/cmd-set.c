@@ -28,25 +28,29 @@ static int set_memory(struct setter *s, const char *value, struct err *e)
 	return r;
 }
 
-/* A network's switch runs before the machine, which may start no process, asks for a port. */
-static int switch_start(struct setter *s, const char *spec, int *fd, struct err *e)
+/*
+ * The network's switch runs before the machine, which may start no process, asks for a port; and the machine, which may have been started
+ * before there was any network, is given a connection to it. *hold keeps the switch from ending before the card is on it.
+ */
+static int bring_switch(struct setter *s, const char *spec, int *hold, struct err *e)
 {
 	struct store networks = { .fd = -1 };
 	char root[PATH_MAX], name[128];
-	int r;
+	int fd _close_ = -1, r;
 
 	if (strncmp(spec, "switch:", 7))
 		return 0;
-	snprintf(name, sizeof(name), "%.*s", (int)MIN(strcspn(spec + 7, ","), sizeof(name) - 1), spec + 7);
-	snprintf(root, sizeof(root), "%s", s->s->path);
-	*strrchr(root, '/') = 0;
+	snprintf(name, sizeof(name), "%.*s", (int)MIN(strcspn(spec, ","), sizeof(name) - 1), spec);
+	store_root(s->s, root);
 	r = store_networks_open(&networks, root, e);
-	if (!r) {
-		*fd = network_start(&networks, name, e);
-		r = MIN(*fd, 0);
-		store_close(&networks);
-	}
-	return r;
+	if (r)
+		return r;
+	*hold = network_start(&networks, name + 7, e);
+	r = MIN(*hold, 0);
+	if (!r)
+		r = fd = network_dial(&networks, name + 7, e);
+	store_close(&networks);
+	return r < 0 ? r : ctl_bring(s->p, name, fd, ANSWER_MS, e);
 }
 
 static int set_new(struct setter *s, const char *key, const char *value, struct err *e)
@@ -54,15 +58,13 @@ static int set_new(struct setter *s, const char *key, const char *value, struct 
 	char *spec _free_ = !strcmp(key, "disk") ? run_config_absolute(value) : strdup(value);
 	char command[32], *text _free_ = NULL;
 	json_t *result = NULL;
-	int fd _close_ = -1, r;
+	int hold _close_ = -1, r;
 
 	if (!spec)
 		return err_set(e, ENOMEM, "out of memory");
 	if (!s->p)
 		return set_text_add(&s->t.vm, key, spec, e);
-	r = strcmp(key, "net") ? 0 : switch_start(s, spec, &fd, e);
-	if (!r && !strcmp(key, "disk"))
-		r = life_bring_disk(s->p, spec, e);
+	r = strcmp(key, "net") ? life_bring_disk(s->p, spec, e) : bring_switch(s, spec, &hold, e);
 	snprintf(command, sizeof(command), "ospite-%s-add", key);
 	if (!r)
 		r = ctl_call_command(s->p, command, json_pack("{s:s}", key, spec), &result, ANSWER_MS, e);

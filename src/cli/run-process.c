@@ -418,13 +418,13 @@ static void run_dispose(struct run *run)
 	state_reader_close(run->saved);
 }
 
-/* A card's connection: the one made for it, or a new one if that network's switch has ended since. */
-static int network_join(void *opaque, const char *network, struct net_hello *hello, struct err *e)
+/* A card's connection: the one brought along or made for it, or a new one if that network's switch has ended since. */
+static int network_join(void *opaque, const char *network, int dialed, struct net_hello *hello, struct err *e)
 {
 	struct run *run = opaque;
 	struct run_options *o = run->options;
 	struct store networks;
-	int fd = -1, r = 0;
+	int fd = dialed, r = 0;
 
 	for (unsigned i = 0; i < o->pc.nnets && fd < 0; i++) {
 		if (o->pc.net[i].kind == NET_SWITCH && run->port[i] >= 0 && !strcmp(o->pc.net[i].argument, network)) {
@@ -457,10 +457,12 @@ static void root_find(struct run *run)
 	} else if (o->root) {
 		snprintf(run->root, sizeof(run->root), "%s", o->root);
 	}
-	if (!run->root[0])
-		return;
-	snprintf(run->kernels, sizeof(run->kernels), "%s/kernels", run->root);
-	o->pc.kernel_cache = run->kernels;
+	if (run->root[0]) {
+		snprintf(run->kernels, sizeof(run->kernels), "%s/kernels", run->root);
+		o->pc.kernel_cache = run->kernels;
+	} else if (store_root_choose(NULL, run->root, NULL)) {
+		run->root[0] = 0; /* no machine can be kept here; nor is there a network */
+	}
 }
 
 /*

@@ -32,7 +32,7 @@ def wait_for(what, condition):
 
 
 def seen_by(pid):
-    """Everything below the process's root, but what is in /proc and in its own folder."""
+    """Everything below the process's root, but what is in /proc, in its own folder, and of networks."""
     root, found = "/proc/%d/root" % pid, set()
     for at, folders, files in os.walk(root):
         here = at[len(root):] or "/"
@@ -40,7 +40,7 @@ def seen_by(pid):
             numbers = [f for f in folders + files if f.isdigit()]
             assert numbers == [str(pid)], numbers
             folders[:] = []
-        if here.startswith(work + "/root/machines/"):
+        if here.startswith((work + "/root/machines/", work + "/root/networks/")):
             folders[:] = []
         else:
             found.update(here.rstrip("/") + "/" + f for f in files)
@@ -58,11 +58,11 @@ def processes():
 
 
 class Control:
-    def __init__(self, name):
+    def __init__(self, name, folder=None):
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(LIMIT)
         here = os.getcwd()
-        os.chdir(work + "/root/machines/" + name)
+        os.chdir(folder or work + "/root/machines/" + name)
         self.s.connect("control")
         os.chdir(here)
         self.f = self.s.makefile()
@@ -94,6 +94,36 @@ def look(pid):
         path = "/proc/%d/fd/%s" % (pid, fd)
         if os.path.isdir(path):
             assert os.readlink(path) == work + "/root/machines/m", os.readlink(path)
+
+
+def members(network):
+    return json.loads(o("net", "show", network, "--json"))["members"]
+
+
+def unnamed():
+    """A machine without a folder: a card that comes later finds its network, and finds it again when the switch has been away."""
+    os.mkdir(work + "/here")
+    m = subprocess.Popen([ospite, "run", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--control", work + "/here/control"],
+                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        wait_for("the control socket", lambda: os.path.exists(work + "/here/control"))
+        c = Control("", work + "/here")
+
+        def up():
+            return [card["up"] for card in c("ospite-query-networks")["return"] if card["kind"] == "switch"]
+        o("net", "start", "late")
+        assert "return" in c("ospite-net-add", net="switch:late")
+        assert members("late") == 1 and up() == [True]
+        o("net", "stop", "late")
+        wait_for("the link goes", lambda: up() == [False])
+        o("net", "start", "late")
+        wait_for("the link comes", lambda: up() == [True])
+        assert members("late") == 1
+        assert "there is no network" in c("ospite-net-add", net="switch:none")["error"]["desc"]
+        c("quit")
+        m.wait(LIMIT)
+    finally:
+        m.kill()
 
 
 def main():
@@ -145,11 +175,17 @@ def main():
     pid = pid_of("m")
     assert len(os.listdir("/proc/%d/fd" % pid)) < 200
     c.s.close()
+    # a card on a network, where there was none when the machine started
+    assert not os.path.exists(work + "/root/networks")
+    o("net", "create", "late")
+    assert o("set", "m", "--net", "switch:late").strip() == "net1"
+    assert members("late") == 1
     # suspended, resumed, logged, ended; the same view again
     o("suspend", "m")
     o("resume", "m")
     look(pid_of("m"))
     assert "disk2" in o("ctl", "m", "query-block")
+    assert members("late") == 1
     o("logs", "m")
     pid = pid_of("m")
     o("kill", "m")
@@ -167,6 +203,7 @@ def main():
     o("kill", "t")
     wait_for("the machine's folder goes", lambda: not os.path.exists(work + "/root/machines/t"))
     wait_for("its processes end", lambda: not processes())
+    unnamed()
     # unconfined: as the host is
     o("run", "--detach", "--name", "u", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--unconfined", "--quiet")
     assert os.path.samefile("/proc/%d/root/etc" % pid_of("u"), "/etc")

@@ -142,7 +142,7 @@ static void serve_off(struct rig *r)
 	evloop_destroy(r->loop);
 }
 
-static int join(void *opaque, const char *network, struct net_hello *hello, struct err *e)
+static int join(void *opaque, const char *network, int dialed, struct net_hello *hello, struct err *e)
 {
 	int fd = net_client_connect(((struct rig *)opaque)->folder, hello, e);
 
