@@ -654,7 +654,7 @@ struct device_env vm_device_env(struct vm *vm)
 
 void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64_t value), void *opaque)
 {
-	uint64_t halts = 0, kicks = 0, timeouts = 0, fills = 0, second = 0, flushes = 0, switches = 0;
+	uint64_t halts = 0, kicks = 0, timeouts = 0, fills = 0, second = 0, grows = 0, flushes = 0, switches = 0;
 	unsigned i;
 
 	if (vm->machine.engine->stats)
@@ -667,6 +667,7 @@ void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64
 		kicks += v->kicks;
 		fills += v->cpu.tlb.fills;
 		second += v->cpu.tlb.second_hits;
+		grows += v->cpu.tlb.grows;
 		flushes += v->cpu.tlb.flushes;
 		switches += v->cpu.tlb.switches;
 	}
@@ -675,6 +676,7 @@ void vm_stats(struct vm *vm, void (*line)(void *opaque, const char *name, uint64
 	line(opaque, "vcpu.stops", kicks);
 	line(opaque, "tlb.fills", fills);
 	line(opaque, "tlb.second-level", second);
+	line(opaque, "tlb.tables-grown", grows);
 	line(opaque, "tlb.flushes", flushes);
 	line(opaque, "tlb.switches", switches);
 	line(opaque, "machine.virtual-ms", clock_now(vm->clock) / 1000000);

@@ -61,7 +61,7 @@ static int piece_find(struct cpu *c, struct piece *p, enum tlb_access access, en
 	if (r == TLB_NOT_MEMORY)
 		return p->where == WHERE_UNKNOWN ? where_odd(c, p, access, mode) : CPU_OK;
 	if (!r)
-		p->host = (uint8_t *)(p->at + t->addend[(p->at >> 12) & (TLB_ENTRIES - 1)]);
+		p->host = (uint8_t *)(p->at + t->addend[tlb_index(t, p->at)]);
 	return r;
 }
 

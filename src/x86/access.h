@@ -17,13 +17,13 @@ int access_write_slow(struct cpu *c, gva_t at, const void *buf, unsigned size, e
 
 static inline void *tlb_read_hit(const struct tlb_table *t, gva_t at, unsigned size)
 {
-	unsigned i = (at >> 12) & (TLB_ENTRIES - 1);
+	unsigned i = tlb_index(t, at);
 
 	return likely(at - t->read_tag[i] <= 4096 - size) ? (void *)(at + t->addend[i]) : NULL;
 }
 static inline void *tlb_write_hit(const struct tlb_table *t, gva_t at, unsigned size)
 {
-	unsigned i = (at >> 12) & (TLB_ENTRIES - 1);
+	unsigned i = tlb_index(t, at);
 
 	return likely(at - t->write_tag[i] <= 4096 - size) ? (void *)(at + t->addend[i]) : NULL;
 }

@@ -6,6 +6,7 @@
 #include "x86/pgwalk.h"
 #include "x86/tlb-fill.h"
 #include "x86/tlb-second.h"
+#include "x86/tlb-table.h"
 
 const struct mem_range *tlb_range_find(struct cpu *c, gpa_t at)
 {
@@ -28,11 +29,11 @@ const struct mem_range *tlb_range_find(struct cpu *c, gpa_t at)
 	return &ranges[low];
 }
 
-static void bitmap_set(uint64_t *map, unsigned i, bool v)
+static void bit_set(uint64_t *word, unsigned i, bool v)
 {
 	uint64_t bit = BIT(i % 64);
 
-	map[i / 64] = v ? map[i / 64] | bit : map[i / 64] & ~bit;
+	*word = v ? *word | bit : *word & ~bit;
 }
 
 /* May stores to this RAM page go straight to memory? The first of a tracked page counts from now on. */
@@ -49,15 +50,14 @@ static bool plain_write(struct mem *m, uint64_t ram_page, bool writing)
 	return mem_page_plain_write(f, tracking);
 }
 
-static void write_tag_make(struct cpu *c, struct tlb_table *t, gva_t page, uint64_t ram_page, bool writing)
+static void write_tag_make(struct cpu *c, struct tlb_table *t, unsigned i, gva_t page, uint64_t ram_page, bool writing)
 {
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
-	uint64_t bit = BIT(i % 64);
+	uint64_t bit = BIT(i % 64), *written = &t->bits[i / 64].written;
 
 	if (!plain_write(c->mem, ram_page, writing))
 		return;
-	if (!(t->written[i / 64] & bit))
-		__atomic_store_n(&t->written[i / 64], t->written[i / 64] | bit, __ATOMIC_RELEASE);
+	if (!(*written & bit))
+		__atomic_store_n(written, *written | bit, __ATOMIC_RELEASE);
 	__atomic_exchange_n(&t->write_tag[i], page, __ATOMIC_SEQ_CST);
 	if (unlikely(!plain_write(c->mem, ram_page, false)))
 		__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_SEQ_CST);
@@ -76,31 +76,41 @@ static inline bool second_takes(enum tlb_mode mode, bool global)
 	return mode != TLB_SUPER || global;
 }
 
+static void entry_keep(struct tlb *t, struct tlb_table *table, unsigned i)
+{
+	gva_t page = table->read_tag[i];
+
+	second_put_page(t, table, page, (page + table->addend[i]) | (table->write_tag[i] == page ? SECOND_WRITABLE : 0));
+}
+
 /* Another page's entry gives way. */
 static void drive_out(struct tlb *t, struct tlb_table *table, enum tlb_mode mode, unsigned i, gva_t page)
 {
 	gva_t old = table->read_tag[i];
 
-	if (old == page || old == tlb_none(i) || !second_takes(mode, !(table->local[i / 64] >> (i % 64) & 1)))
+	if (old == page || old == tlb_none(i))
 		return;
-	second_put_page(t, table, old, (old + table->addend[i]) | (table->write_tag[i] == old ? SECOND_WRITABLE : 0));
+	t->grow |= ++table->driven == TLB_DRIVEN;
+	if (second_takes(mode, !(table->bits[i / 64].local >> (i % 64) & 1)))
+		entry_keep(t, table, i);
 }
 
-static void entry_make(struct cpu *c, const struct fact *f, enum tlb_mode mode, bool writing)
+static void entry_make(struct cpu *c, const struct fact *f, enum tlb_mode mode, unsigned i, bool writing)
 {
 	struct tlb_table *t = c->tlb.space->table[mode];
-	unsigned i = (f->page >> 12) & (TLB_ENTRIES - 1);
+	uint64_t *busy = &t->busy[i / 4096];
 
 	drive_out(&c->tlb, t, mode, i, f->page);
 	/* The entry may be another page's: first it must be nobody's. */
 	__atomic_store_n(&t->write_tag[i], tlb_none(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&t->read_tag[i], tlb_none(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&t->addend[i], (uintptr_t)f->host - f->page, __ATOMIC_RELEASE);
-	bitmap_set(t->used, i, true);
-	bitmap_set(t->local, i, !f->global);
+	__atomic_store_n(busy, *busy | BIT(i / 64 % 64), __ATOMIC_RELEASE);
+	bit_set(&t->bits[i / 64].used, i, true);
+	bit_set(&t->bits[i / 64].local, i, !f->global);
 	__atomic_store_n(&t->read_tag[i], f->page, __ATOMIC_RELEASE);
 	if (f->writable)
-		write_tag_make(c, t, f->page, (uint64_t)(f->host - mem_ram_base(c->mem)) >> 12, writing);
+		write_tag_make(c, t, i, f->page, (uint64_t)(f->host - mem_ram_base(c->mem)) >> 12, writing);
 }
 
 static bool watched(const struct cpu *c, gva_t page)
@@ -112,11 +122,12 @@ static bool watched(const struct cpu *c, gva_t page)
 static bool second_fill(struct cpu *c, gva_t page, bool write, enum tlb_mode mode)
 {
 	struct tlb_table *t = c->tlb.space->table[mode];
+	unsigned i = tlb_index(t, page);
 	uint64_t found;
 	struct fact f;
 
 	/* if the first level has it, it is not enough */
-	if (t->read_tag[(page >> 12) & (TLB_ENTRIES - 1)] == page)
+	if (t->read_tag[i] == page)
 		return false;
 	found = second_find(&c->tlb, t, page);
 	if (!found || watched(c, page)) /* a large page is there whole */
@@ -129,11 +140,46 @@ static bool second_fill(struct cpu *c, gva_t page, bool write, enum tlb_mode mod
 		second_clear_page(&c->tlb, t, page);
 		return false;
 	}
-	entry_make(c, &f, mode, write);
-	if (write && unlikely(t->write_tag[(page >> 12) & (TLB_ENTRIES - 1)] != page))
+	entry_make(c, &f, mode, i, write);
+	if (write && unlikely(t->write_tag[i] != page))
 		return false;
 	c->tlb.second_hits++;
 	return true;
+}
+
+bool tlb_low(struct cpu *c, gva_t at, bool write)
+{
+	struct tlb_table *t = c->tlb.data;
+	gva_t page = at & ~(GUEST_PAGE - 1);
+	unsigned i = tlb_index(t, at), low = (at >> 12) & (TLB_ENTRIES - 1);
+	struct fact f;
+
+	if (t->read_tag[i] != page || (write && t->write_tag[i] != page))
+		return false;
+	if (i == low)
+		return true;
+	f = (struct fact){ .page = page,
+			   .host = (uint8_t *)(uintptr_t)(page + t->addend[i]),
+			   .global = !(t->bits[i / 64].local >> (i % 64) & 1),
+			   .writable = t->write_tag[i] == page };
+	entry_make(c, &f, c->tlb.mode, low, write);
+	return !write || t->write_tag[low] == page;
+}
+
+void tlb_drive_all(struct tlb *t, struct tlb_table *table)
+{
+	for (uint64_t words = table->busy[0]; words;) {
+		unsigned w = tlb_busy_next(0, &words);
+
+		for (uint64_t left = table->bits[w].used; left; left &= left - 1) {
+			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+
+			/* of the table that all spaces share, global ones only */
+			if (table->read_tag[i] != tlb_none(i) &&
+			    (table != t->space->table[TLB_SUPER] || !(table->bits[w].local >> (i % 64) & 1)))
+				entry_keep(t, table, i);
+		}
+	}
 }
 
 /* A page of RAM or ROM that the walk has allowed. */
@@ -151,7 +197,7 @@ static void walked(struct cpu *c, gva_t page, const struct pgwalk *w, const stru
 	    frame >= r->start && range_fits(frame - r->start, LARGE_MASK + 1, r->size))
 		second_put_frame(&c->tlb, c->tlb.space->table[mode], page & ~LARGE_MASK,
 				 (uintptr_t)(r->host + (frame - r->start)) | (f.writable ? SECOND_WRITABLE : 0));
-	entry_make(c, &f, mode, writing);
+	entry_make(c, &f, mode, tlb_index(c->tlb.space->table[mode], page), writing);
 }
 
 #define PTE_P BIT(0)
@@ -237,6 +283,7 @@ int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode
 	gva_t page = at & ~(GUEST_PAGE - 1);
 	bool write = access == ACCESS_WRITE;
 	const struct mem_range *r;
+	const struct tlb_table *t;
 	struct pgwalk w;
 
 	if (likely(access != ACCESS_FETCH) && second_fill(c, page, write, mode))
@@ -257,7 +304,8 @@ int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode
 	if (watched(c, page))
 		return TLB_NOT_MEMORY;
 	walked(c, page, &w, r, mode, write);
-	if (write && unlikely(c->tlb.space->table[mode]->write_tag[(at >> 12) & (TLB_ENTRIES - 1)] != page))
+	t = c->tlb.space->table[mode];
+	if (write && unlikely(t->write_tag[tlb_index(t, at)] != page))
 		return TLB_NOT_MEMORY;
 	return CPU_OK;
 }
@@ -290,8 +338,8 @@ int cpu_fetch_page(struct cpu *c, gva_t at, gpa_t *page)
 		c->tlb.space->code_lost = true;
 	f->tag[i] = tag;
 	f->page[i] = w.page;
-	bitmap_set(f->used, i, true);
-	bitmap_set(f->local, i, !w.global);
+	bit_set(&f->used[i / 64], i, true);
+	bit_set(&f->local[i / 64], i, !w.global);
 	c->tlb.global_low |= w.global && !(tag >> 63);
 	c->tlb.super_low |= mode != TLB_USER && !(tag >> 63);
 	large_remember(&c->tlb, tag, w.size);

@@ -15,6 +15,15 @@
 /* Walk and make an entry for the page of `at`. CPU_OK: the entry is there; CPU_FAULT; TLB_NOT_MEMORY with *where. */
 int tlb_fill(struct cpu *c, gva_t at, enum tlb_access access, enum tlb_mode mode, gpa_t *where);
 
+/*
+ * What the table's entry for this page has, also in the entry that it had in a small table (tlb.h). True: the access may be made
+ * through that one.
+ */
+bool tlb_low(struct cpu *c, gva_t at, bool write);
+
+/* All that a table has into the second level, where it is small and about to be replaced. */
+void tlb_drive_all(struct tlb *t, struct tlb_table *table);
+
 /* Is an enabled data breakpoint or a debugger's watchpoint in this page? Then no access to it may be fast. */
 bool tlb_page_watched(const struct cpu *c, gva_t page);
 

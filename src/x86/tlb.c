@@ -4,8 +4,8 @@
  *
  * Filling and revoking meet in one place: a page is flagged in mem (MEM_CODE, or tracking without MEM_DIRTY) before its write
  * tags are revoked, and a write tag is stored before the flag is looked at again. Whichever comes second sees the
- * other, so no write tag outlives the flag. The bitmap `written` is set before the tag, so the revoker may
- * rely on it. Only the owner stores anything but an empty tag.
+ * other, so no write tag outlives the flag. The bitmaps `busy` and `written` are set before the tag, so the revoker may
+ * rely on them. Only the owner stores anything but an empty tag.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -15,46 +15,9 @@
 #include "x86/cpuid.h"
 #include "x86/tlb-fill.h"
 #include "x86/tlb-second.h"
+#include "x86/tlb-table.h"
 
 #define SPACE_FREE (~0ull)
-
-/* Per space: user and AC tables, user fetches. Shared: the supervisor's table and fetches, the empty table. */
-/* Two tables for each space, two shared, what it takes to align them; the rest fits behind them. */
-#define MEMORY_SIZE ((2 * TLB_SPACES + 3) * TLB_TABLE_ALIGN)
-_Static_assert(sizeof(struct tlb_table) + 2 * sizeof(struct tlb_fetch) <= TLB_TABLE_ALIGN, "tables fit");
-
-static void tag_store(uint64_t *tag, uint64_t v)
-{
-	__atomic_store_n(tag, v, __ATOMIC_RELAXED);
-}
-
-static void entry_clear(struct tlb_table *t, unsigned i)
-{
-	tag_store(&t->read_tag[i], tlb_none(i));
-	tag_store(&t->write_tag[i], tlb_none(i));
-}
-
-/* Empty what `which` names: t->used, or t->local. */
-static void table_clear(struct tlb_table *t, uint64_t *which)
-{
-	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
-		uint64_t left = which[w];
-
-		if (!left)
-			continue;
-		t->used[w] &= ~left;
-		t->local[w] &= ~left;
-		for (; left; left &= left - 1)
-			entry_clear(t, w * 64 + (unsigned)__builtin_ctzll(left));
-	}
-}
-
-/* All of it, here and in the second level. */
-static void table_empty(struct tlb_table *t)
-{
-	second_forget(t);
-	table_clear(t, t->used);
-}
 
 static void fetch_clear(struct tlb_fetch *f, uint64_t *which)
 {
@@ -78,8 +41,8 @@ static void large_forget(struct tlb_large *l)
 /* The tables that are a space's own. */
 static void space_clear(struct tlb_space *s)
 {
-	table_empty(s->table[TLB_USER]);
-	table_empty(s->table[TLB_SUPER_AC]);
+	tlb_table_empty(s->table[TLB_USER]);
+	tlb_table_empty(s->table[TLB_SUPER_AC]);
 	fetch_clear(s->fetch[0], s->fetch[0]->used);
 	large_forget(&s->large);
 }
@@ -89,8 +52,8 @@ static void space_clear_data(struct tlb_space *s)
 {
 	second_forget(s->table[TLB_USER]);
 	second_forget(s->table[TLB_SUPER_AC]);
-	table_clear(s->table[TLB_USER], s->table[TLB_USER]->local);
-	table_clear(s->table[TLB_SUPER_AC], s->table[TLB_SUPER_AC]->local);
+	tlb_table_clear_local(s->table[TLB_USER]);
+	tlb_table_clear_local(s->table[TLB_SUPER_AC]);
 }
 
 /* What is not global. */
@@ -103,65 +66,20 @@ static void space_clear_local(struct tlb_space *s)
 /* And only global ones of this. */
 static void shared_clear_local(struct tlb *t)
 {
-	table_clear(t->space->table[TLB_SUPER], t->space->table[TLB_SUPER]->local);
+	tlb_table_clear_local(t->space->table[TLB_SUPER]);
 	fetch_clear(t->space->fetch[1], t->space->fetch[1]->local);
-}
-
-static struct tlb_table *table_new(char **p)
-{
-	struct tlb_table *t = (struct tlb_table *)(((uintptr_t)*p + TLB_TABLE_ALIGN - 1) & ~(TLB_TABLE_ALIGN - 1));
-
-	*p = (char *)(t + 1);
-	for (unsigned i = 0; i < TLB_ENTRIES; i++)
-		entry_clear(t, i);
-	return t;
-}
-
-static struct tlb_fetch *fetch_new(char **p)
-{
-	struct tlb_fetch *f = (struct tlb_fetch *)(void *)*p;
-
-	*p += sizeof(*f);
-	for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
-		f->tag[i] = TLB_NONE;
-	return f;
-}
-
-/* Tables in their places, all empty. t->memory is zero. */
-static void memory_init(struct tlb *t)
-{
-	char *p = t->memory;
-	struct tlb_table *super;
-	struct tlb_fetch *super_fetch;
-
-	t->none = table_new(&p);
-	super = table_new(&p);
-	super_fetch = fetch_new(&p);
-	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		struct tlb_space *s = &t->spaces[i];
-
-		s->table[TLB_USER] = table_new(&p);
-		s->table[TLB_SUPER] = super;
-		s->table[TLB_SUPER_AC] = table_new(&p);
-		s->fetch[0] = fetch_new(&p);
-		s->fetch[1] = super_fetch;
-	}
 }
 
 int tlb_init(struct tlb *t, struct err *e)
 {
-	char *p = huge_alloc(MEMORY_SIZE);
-
 	*t = (struct tlb){ 0 };
-	if (!p)
-		return err_set(e, ENOMEM, "no memory for a TLB");
-	t->memory = p;
+	if (tlb_tables_init(t, e))
+		return -ENOMEM;
 	t->second = huge_alloc(sizeof(*t->second));
 	if (!t->second) {
 		tlb_dispose(t);
 		return err_set(e, ENOMEM, "no memory for a TLB");
 	}
-	memory_init(t);
 	for (unsigned i = 1; i < TLB_SPACES; i++)
 		t->spaces[i].cr3 = SPACE_FREE;
 	t->spaces[0].cr3 = 0;
@@ -179,21 +97,13 @@ void tlb_trim(struct cpu *c)
 
 	tlb_flush_all(c);
 	tlb_give_back(t);
-	madvise(t->memory, MEMORY_SIZE, MADV_NOHUGEPAGE);
-	madvise(t->memory, MEMORY_SIZE, MADV_DONTNEED);
-	huge_give_rest(t->memory, MEMORY_SIZE);
-	memory_init(t); /* a fifth of it: empty entries are no zeros */
-}
-
-void tlb_huge_again(struct tlb *t)
-{
-	madvise(t->memory, MEMORY_SIZE, MADV_HUGEPAGE);
+	tlb_tables_trim(t);
+	tlb_select(c);
 }
 
 void tlb_dispose(struct tlb *t)
 {
-	if (t->memory)
-		huge_free(t->memory, MEMORY_SIZE);
+	tlb_tables_dispose(t);
 	huge_free(t->second, sizeof(*t->second));
 	*t = (struct tlb){ 0 };
 }
@@ -214,6 +124,8 @@ void tlb_select(struct cpu *c)
 		t->mode = TLB_SUPER;
 	else
 		t->mode = TLB_SUPER_AC;
+	if (unlikely(t->grow))
+		tlb_grow(t);
 	t->data = t->space->table[t->mode];
 	if (unlikely(c->s.cpl == 3 && (c->s.cr0 & CR0_AM) && (c->s.rflags & FLAG_AC)))
 		t->data = t->none;
@@ -265,7 +177,7 @@ void tlb_flush_all(struct cpu *c)
 		if (&t->spaces[i] != t->space)
 			t->spaces[i].cr3 = SPACE_FREE;
 	}
-	table_empty(t->space->table[TLB_SUPER]);
+	tlb_table_empty(t->space->table[TLB_SUPER]);
 	large_forget(&t->large);
 	t->global_low = false;
 	t->range.size = 0;
@@ -304,10 +216,12 @@ void tlb_flush_pcid(struct cpu *c, unsigned pcid, bool keep_global)
 
 static void table_flush_page(struct tlb *tlb, struct tlb_table *t, gva_t page)
 {
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
+	unsigned i = tlb_index(t, page), low = (page >> 12) & (TLB_ENTRIES - 1);
 
 	if (t->read_tag[i] == page)
-		entry_clear(t, i);
+		tlb_entry_clear(t, i);
+	if (t->read_tag[low] == page)
+		tlb_entry_clear(t, low);
 	second_clear_page(tlb, t, page);
 }
 
@@ -323,12 +237,16 @@ static void fetch_flush_page(struct tlb_fetch *f, gva_t page)
 static void table_flush_frame(struct tlb_table *t, gva_t page, unsigned shift)
 {
 	second_forget(t);
-	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
-		for (uint64_t left = t->used[w]; left; left &= left - 1) {
-			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+	for (unsigned n = 0; n < tlb_busy_words(t); n++) {
+		for (uint64_t words = t->busy[n]; words;) {
+			unsigned w = tlb_busy_next(n, &words);
 
-			if ((t->read_tag[i] ^ page) >> shift == 0)
-				entry_clear(t, i);
+			for (uint64_t left = t->bits[w].used; left; left &= left - 1) {
+				unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+
+				if ((t->read_tag[i] ^ page) >> shift == 0)
+					tlb_entry_clear(t, i);
+			}
 		}
 	}
 }
@@ -543,60 +461,62 @@ void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 
 /* ---- revoking */
 
-static bool table_revoke(struct tlb_table *t, const uint8_t *host_page)
+/* Of 64 entries. */
+static bool bits_revoke(struct tlb_table *t, unsigned w, const uint8_t *host_page)
 {
 	bool found = false;
 
-	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
-		for (uint64_t left = __atomic_load_n(&t->written[w], __ATOMIC_SEQ_CST); left; left &= left - 1) {
-			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
-			uint64_t tag = __atomic_load_n(&t->write_tag[i], __ATOMIC_SEQ_CST), addend;
+	for (uint64_t left = __atomic_load_n(&t->bits[w].written, __ATOMIC_SEQ_CST); left; left &= left - 1) {
+		unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+		uint64_t tag = __atomic_load_n(&t->write_tag[i], __ATOMIC_SEQ_CST), addend;
 
-			if (tag == tlb_none(i))
-				continue;
-			addend = __atomic_load_n(&t->addend[i], __ATOMIC_SEQ_CST);
-			if (__atomic_load_n(&t->write_tag[i], __ATOMIC_SEQ_CST) != tag) {
-				found = true; /* its owner is changing it: it may have been ours */
-				continue;
-			}
-			if (tag + addend != (uintptr_t)host_page)
-				continue;
-			__atomic_compare_exchange_n(&t->write_tag[i], &tag, tlb_none(i), false, __ATOMIC_SEQ_CST,
-						    __ATOMIC_SEQ_CST);
-			found = true;
+		if (tag == tlb_none(i))
+			continue;
+		addend = __atomic_load_n(&t->addend[i], __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&t->write_tag[i], __ATOMIC_SEQ_CST) != tag) {
+			found = true; /* its owner is changing it: it may have been ours */
+			continue;
 		}
+		if (tag + addend != (uintptr_t)host_page)
+			continue;
+		__atomic_compare_exchange_n(&t->write_tag[i], &tag, tlb_none(i), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		found = true;
 	}
 	return found;
 }
 
 bool tlb_revoke_page(struct tlb *t, const uint8_t *host_page)
 {
+	struct tlb_table *table;
 	bool found = false;
 
-	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		found |= table_revoke(t->spaces[i].table[TLB_USER], host_page);
-		found |= table_revoke(t->spaces[i].table[TLB_SUPER_AC], host_page);
-	}
-	return table_revoke(t->spaces[0].table[TLB_SUPER], host_page) || found;
+	for (unsigned k = 0; (table = tlb_table_any(t, k)); k++)
+		for (unsigned n = 0; n < ARRAY_LEN(table->busy) && (!n || k >= TLB_TABLES); n++)
+			for (uint64_t words = __atomic_load_n(&table->busy[n], __ATOMIC_SEQ_CST); words;)
+				found |= bits_revoke(table, tlb_busy_next(n, &words), host_page);
+	return found;
 }
 
 static void table_revoke_writes(struct tlb_table *t)
 {
-	for (unsigned w = 0; w < TLB_ENTRIES / 64; w++) {
-		for (uint64_t left = t->written[w]; left; left &= left - 1) {
-			unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+	for (unsigned n = 0; n < tlb_busy_words(t); n++) {
+		for (uint64_t words = t->busy[n]; words;) {
+			unsigned w = tlb_busy_next(n, &words);
 
-			tag_store(&t->write_tag[i], tlb_none(i));
+			for (uint64_t left = t->bits[w].written; left; left &= left - 1) {
+				unsigned i = w * 64 + (unsigned)__builtin_ctzll(left);
+
+				tlb_tag_store(&t->write_tag[i], tlb_none(i));
+			}
+			__atomic_store_n(&t->bits[w].written, 0, __ATOMIC_RELAXED);
 		}
-		__atomic_store_n(&t->written[w], 0, __ATOMIC_RELAXED);
 	}
 }
 
 void tlb_revoke_writes(struct cpu *c)
 {
-	for (unsigned i = 0; i < TLB_SPACES; i++) {
-		table_revoke_writes(c->tlb.spaces[i].table[TLB_USER]);
-		table_revoke_writes(c->tlb.spaces[i].table[TLB_SUPER_AC]);
-	}
-	table_revoke_writes(c->tlb.spaces[0].table[TLB_SUPER]);
+	struct tlb_table *table;
+
+	for (unsigned k = 0; (table = tlb_table_any(&c->tlb, k)); k++)
+		table_revoke_writes(table);
 }

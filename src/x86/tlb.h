@@ -3,7 +3,7 @@
  * The software TLB. One table per privilege mode and address space; tags and addends in separate arrays
  * because that is the fastest form for code generated inline (docs/performance.md). An entry is used so:
  *
- *	i = (gva >> 12) & (TLB_ENTRIES - 1)
+ *	i = (gva >> 12) & table->mask
  *	if (gva - table->read_tag[i] <= 4096 - size)	one unsigned compare: tag and page crossing
  *		host = (void *)(gva + table->addend[i])
  *
@@ -13,6 +13,10 @@
  * Three modes: supervisor accesses to user pages depend on SMAP and EFLAGS.AC, so that STAC/CLAC only
  * switch tables. Address spaces (PCIDs) have tables of their own in a small cache of slots, so that a
  * CR3 write with PCIDs moves pointers instead of flushing.
+ *
+ * A table has TLB_ENTRIES entries until it proves too small, then TLB_GROWN_ENTRIES (tlb-grow.c): most programs need few, and
+ * what is not there need not be emptied, flushed or kept in memory. Whoever knows the address beforehand, or guesses the
+ * entry, looks only into the first TLB_ENTRIES, whatever the size: tlb_low() makes a second entry there.
  *
  * Other threads may clear tags (tlb_revoke_page), nobody but the owner sets them.
  */
@@ -24,6 +28,11 @@
 
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
+#define TLB_GROWN_BITS 15
+#define TLB_GROWN_ENTRIES (1u << TLB_GROWN_BITS)
+#define TLB_GROWN 4u /* tables of that size that a CPU has at most */
+#define TLB_STRIDE (TLB_GROWN_ENTRIES + TLB_ENTRIES) /* from array to array of a table of either size */
+#define TLB_TABLES (2 * TLB_SPACES + 2)
 #define TLB_NONE 0xfffull /* no page: empty entries of struct tlb_fetch, which compares for equality */
 #define TLB_SPACES 8      /* address spaces kept at a time */
 
@@ -40,18 +49,36 @@ static inline uint64_t tlb_none(unsigned entry)
 	return 1ull << 63 | (uint64_t)(entry ^ 1) << 12;
 }
 
-#define TLB_TABLE_ALIGN 0x10000ull /* generated code makes use of the zeros */
-struct tlb_table {
-	uint64_t read_tag[TLB_ENTRIES];
-	uint64_t write_tag[TLB_ENTRIES];
-	uint64_t addend[TLB_ENTRIES]; /* host page - guest page */
-	/*
-	 * Bitmaps of entries: in use; of pages that are not global; with a write tag. They make flushing cost what
-	 * there is to flush. A bit may be set for an entry that is empty by now, never the other way.
-	 */
-	uint64_t used[TLB_ENTRIES / 64], local[TLB_ENTRIES / 64], written[TLB_ENTRIES / 64];
-	uint64_t second; /* the number of this table's entries in the second level; 0: it has none */
+/*
+ * Of 64 entries, bits: in use; of pages that are not global; with a write tag. They make flushing cost what there is to flush. A
+ * bit may be set for an entry that is empty by now, never the other way.
+ */
+struct tlb_bits {
+	uint64_t used, local, written;
 };
+
+/*
+ * Generated code makes use of the zeros: a small table is at a multiple of this, a grown one TLB_GROWN_OFFSET behind (abi.h). The arrays
+ * have the same distance in both, so that code need not know. Small ones lie in one another's gaps (tlb-grow.c).
+ */
+#define TLB_TABLE_ALIGN 0x10000ull
+#define TLB_GROWN_ROOM (13 * TLB_TABLE_ALIGN)
+#define TLB_GROWN_OFFSET ((TLB_GROWN_BITS - TLB_BITS) << 8)
+struct tlb_table {
+	uint64_t read_tag[TLB_STRIDE];
+	uint64_t write_tag[TLB_STRIDE];
+	uint64_t addend[TLB_STRIDE]; /* host page - guest page */
+	uint64_t mask; /* entries - 1 */
+	uint64_t second; /* the number of this table's entries in the second level; 0: it has none */
+	uint64_t driven; /* entries that gave way to another page's */
+	uint64_t busy[TLB_GROWN_ENTRIES / 4096]; /* a bit for each of `bits` that may not be zero */
+	struct tlb_bits bits[TLB_GROWN_ENTRIES / 64];
+};
+
+static inline unsigned tlb_index(const struct tlb_table *t, gva_t at)
+{
+	return (unsigned)(at >> 12 & t->mask);
+}
 
 /* Instruction fetch: page of guest-virtual code to its physical page. Few entries suffice. */
 #define TLB_FETCH_ENTRIES 256u
@@ -95,7 +122,12 @@ struct tlb {
 	bool global_low; /* there has been a global page in the lower half */
 	bool super_low;  /* a supervisor has fetched from the lower half since code_changes is what it is */
 	uint64_t clock;
-	void *memory;
+	void *memory, *grown_memory;
+	/* Of grown tables: the small one in whose place it is, NULL: free; its entries are set up. */
+	struct tlb_table *grown_of[TLB_GROWN];
+	bool grown_ready[TLB_GROWN];
+	unsigned grown_next; /* to be taken away from another space */
+	bool grow; /* a table is too small */
 	struct tlb_second *second; /* tlb-second.h */
 	uint64_t second_ids;
 	/*
@@ -106,7 +138,7 @@ struct tlb {
 	uint64_t code_changes, local_changes, code_ids;
 	uint64_t fetched[64];
 	/* counters, for --stats */
-	uint64_t fills, second_hits, flushes, switches;
+	uint64_t fills, second_hits, flushes, switches, grows;
 };
 
 struct cpu;

@@ -366,6 +366,10 @@ uint64_t dbt_slow(struct cpu *c, uint64_t ea, uint64_t param);
 #define SLOW_FP 4u
 #define SLOW_FAR 6u /* the size code is an enum far_kind and the instruction's length - 2 */
 #define SLOW_RUN 5u /* the size code is the run's number */
+#define SLOW_READ_LOW 9u /* what looks into the low entries of the TLB only (x86/tlb.h) */
+#define SLOW_WRITE_LOW 10u
+#define SLOW_MASKED_LOW 11u
+#define SLOW_INTERP_LOW 12u
 #define SLOW_MASKED 8u /* a load that may leave out parts */
 #define SLOW_QUICK 7u /* the size code is an enum quick_kind */
 enum quick_kind { QUICK_XSAVE, QUICK_XRSTOR, QUICK_WRMSR, QUICK_INVLPG };

@@ -150,6 +150,20 @@ static void stack_emit(struct tr *t, int32_t offset)
 	enc(&t->e, stack_wraps(t, offset) ? 0 : ENC_W, X_LEA, S0, &m);
 }
 
+static unsigned slow_low(unsigned kind)
+{
+	switch (kind) {
+	case SLOW_READ:
+		return SLOW_READ_LOW;
+	case SLOW_WRITE:
+		return SLOW_WRITE_LOW;
+	case SLOW_MASKED:
+		return SLOW_MASKED_LOW;
+	default:
+		return SLOW_INTERP_LOW;
+	}
+}
+
 static void slow_emit(struct tr *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
@@ -157,6 +171,8 @@ static void slow_emit(struct tr *t, const struct cold *k)
 
 	if (insn_masked(&t->insn[k->idx]))
 		kind = kind == SLOW_READ ? SLOW_MASKED : SLOW_INTERP;
+	if (k->low)
+		kind = slow_low(kind);
 	emit_label_here(e, k->from);
 	if (k->rbp)
 		emit_mov(e, S0, RBP);
@@ -221,7 +237,7 @@ static void constant_operand(struct tr *t, uint64_t ea, bool moves, unsigned siz
 			tr_reloc(t, RELOC_ROW);
 		*out = opnd_sib(S0, S1, 0, (int32_t)(ea & 0xfff));
 	}
-	slow_jump(t, CC_NE, kind, size);
+	slow_jump(t, CC_NE, kind, size)->low = true;
 	emit_load(e, S1, opnd_mem(TB, OFF_ADDEND + row));
 	if (moves)
 		tr_reloc(t, RELOC_ROW);
@@ -337,6 +353,7 @@ static void guess_wrong_emit(struct tr *t, const struct cold *k)
 	emit_label_here(e, k->from);
 	ea_emit(t, &t->insn[k->idx]);
 	emit_bextr(e, S1, S0, TB);
+	emit_alu_imm(e, 0, 4, opnd_reg(S1), TLB_ENTRIES - 1); /* in a grown table too: see tlb.h */
 	enc(e, 0, X_MOV_STORE, S1, &m);
 	tag = opnd_sib(TB, S1, 3, write ? OFF_WRITE_TAG : OFF_READ_TAG);
 	enc(e, ENC_W, X_SUB, S0, &tag);
@@ -344,6 +361,7 @@ static void guess_wrong_emit(struct tr *t, const struct cold *k)
 	miss.from = emit_jcc(e, CC_A);
 	emit_jmp_to(e, e->base + k->arg);
 	miss.stack = miss.rbp = false;
+	miss.low = true;
 	slow_emit(t, &miss);
 }
 

@@ -161,13 +161,20 @@ static uint64_t slow_quick(struct cpu *c, const struct block *b, unsigned idx, u
 }
 
 /* Make the inline check succeed. Not CPU_OK: it cannot, or (CPU_FAULT) the access faults. */
-static int fill(struct cpu *c, uint32_t mode, uint64_t ea, unsigned size, bool write)
+static int fill(struct cpu *c, uint32_t mode, uint64_t ea, unsigned size, bool write, bool low)
 {
+	int r;
+
 	gpa_t where;
 
 	if ((mode_32bit(mode) && ea > UINT32_MAX) || (ea & 0xfff) > 4096 - size || (uint64_t)((int64_t)(ea << 16) >> 16) != ea)
 		return TLB_NOT_MEMORY;
-	return tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where);
+	if (low && tlb_low(c, ea, write))
+		return CPU_OK;
+	r = tlb_fill(c, ea, write ? ACCESS_WRITE : ACCESS_READ, c->tlb.mode, &where);
+	if (low && r == CPU_OK)
+		tlb_low(c, ea, write);
+	return r;
 }
 
 /* Does it make all of its access, and raises nothing else first? What the interpreter is to find out: false. */
@@ -216,7 +223,7 @@ static bool slow_fault(struct cpu *c, const struct block *b, unsigned idx, uint6
 static const uint64_t *page_read(struct cpu *c, uint64_t page, bool fill)
 {
 	const struct tlb_table *t = c->tlb.data;
-	unsigned i = (page >> 12) & (TLB_ENTRIES - 1);
+	unsigned i = tlb_index(t, page);
 	gpa_t where;
 
 	if ((uint64_t)((int64_t)(page << 16) >> 16) != page)
@@ -327,13 +334,17 @@ static void load_fp(struct cpu *c, unsigned what)
 
 static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 {
+	static const uint8_t low_of[16] = { SLOW_READ, SLOW_WRITE, SLOW_MASKED, SLOW_INTERP };
 	struct block *b = (struct block *)(uintptr_t)(param & 0xffffffffffffull);
 	unsigned idx = param >> 48 & 0xff, kind = param >> 56 & 15, code = (unsigned)(param >> 60);
 	unsigned size = code == 7 ? 10 : 1u << code;
 	struct dbt_cpu *dc = dbt_cpu(c);
 	uint64_t resume;
-	bool once;
+	bool once, low = kind >= SLOW_READ_LOW;
 	int r;
+
+	if (low)
+		kind = low_of[kind - SLOW_READ_LOW];
 
 	c->s.rip = block_rip(b, idx);
 	/* behind STI a kick must not be answered before this instruction: it is not tried again */
@@ -353,7 +364,7 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 		const struct run *run = &b->runs[code];
 
 		dc->counters.slow_paths++;
-		if (once || fill(c, b->mode, ea, run->span, run->write) != CPU_OK)
+		if (once || fill(c, b->mode, ea, run->span, run->write, false) != CPU_OK)
 			return slow_run(c, b, idx, ea, run);
 		dc->counters.slow_fills++;
 	} else {
@@ -365,9 +376,12 @@ static uint64_t slow(struct cpu *c, uint64_t ea, uint64_t param)
 			if (resume)
 				return resume;
 		}
-		if (kind == SLOW_INTERP || kind == SLOW_MASKED)
+		if (kind == SLOW_INTERP || kind == SLOW_MASKED) {
+			if (low) /* for the next time */
+				tlb_low(c, ea, false);
 			return slow_interp(c, b, idx);
-		r = fill(c, b->mode, ea, size, kind == SLOW_WRITE);
+		}
+		r = fill(c, b->mode, ea, size, kind == SLOW_WRITE, low);
 		if (r == CPU_FAULT && slow_fault(c, b, idx, ea, size, &resume))
 			return resume;
 		if (r != CPU_OK)

@@ -41,6 +41,7 @@ struct cold {
 	uint8_t idx;   /* instruction */
 	uint8_t kind, size;
 	bool stack, rbp; /* the address is rsp + arg, rbp; else the instruction's own */
+	bool low; /* the check is of the TLB's low entries */
 	uint64_t arg;
 	struct exit *exit;
 };

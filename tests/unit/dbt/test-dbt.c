@@ -213,7 +213,7 @@ PROGRAM(prog_divide, "mov rbx, 0x20000\n xor edx, edx\n mov eax, 1\n xor ecx, ec
 PROGRAM(prog_forever, "mov rbx, 0x20000\n 1: add rax, [rbx]\n inc rcx\n jmp 1b\n");
 
 struct outcome {
-	uint64_t copied, splits;
+	uint64_t copied, splits, grows;
 	struct x86_state s;
 	uint64_t memory;
 };
@@ -271,6 +271,7 @@ static struct outcome run_as(const struct engine_ops *engine, const char *model,
 	engine->state_get(&g.cpus[0]);
 	o.copied = engine == &engine_dbt ? dbt_of(&g.cpus[0])->counters.copied : 0;
 	o.splits = engine == &engine_dbt ? dbt_cpu(&g.cpus[0])->counters.split_reads : 0;
+	o.grows = g.cpus[0].tlb.grows;
 	o.s = g.cpus[0].s;
 	o.memory = memory_hash(&g);
 	guest_destroy(&g);
@@ -391,8 +392,8 @@ static void split_loads(void **state)
 }
 
 /*
- * The address of the operand, before FS, is what the code of a check ends with: nothing may take it for that. At 0x74f4..., an alias of the
- * code; TLB_ENTRIES and OFF_ADDEND are in there.
+ * The address of the operand, before FS, is what the code of a check ends with, but for the last two bytes: nothing may take it for that.
+ * At 0x74f4..., an alias of the code; TLB_STRIDE and OFF_ADDEND are in there.
  */
 PROGRAM(prog_split_like_check, "mov rax, cr3\n mov rcx, [rax]\n mov [rax+0xe9*8], rcx\n and rcx, -4096\n mov rdx, [rcx]\n"
 			       "mov [rcx+0x1d3*8], rdx\n mov cr3, rax\n mov rax, 0x74f4f7b48b4f\n mov rdx, 0x20ffd\n"
@@ -405,9 +406,31 @@ PROGRAM(prog_split_like_check, "mov rax, cr3\n mov rcx, [rax]\n mov [rax+0xe9*8]
 static void split_like_check(void **state)
 {
 	assert_int_equal(GUEST_CODE, 0x10000);
-	assert_int_equal((uint32_t)OFF_ADDEND, 0x74f4);
+	assert_int_equal((uint16_t)OFF_ADDEND, 0x74f4);
 	compare(prog_split_like_check, prog_split_like_check_end, false);
 	assert_int_equal(run_in(&engine_dbt, prog_split_like_check, prog_split_like_check_end, 0).s.gpr[3], 0x6789abcdef012345);
+}
+
+/*
+ * More pages than a small TLB has entries, twice, with constant addresses and tables in pages whose low entries are others in a grown one;
+ * such a page then is mapped elsewhere, and has code that is written to.
+ */
+PROGRAM(prog_grown, "mov edi, 0x104000\n mov rax, [rdi+4*8]\n mov rdx, [rdi+5*8]\n mov ecx, 16\n"
+		    "1: mov [rdi+rcx*8], rax\n xchg rax, rdx\n inc ecx\n cmp ecx, 512\n jne 1b\n mov rax, cr3\n mov cr3, rax\n"
+		    "mov r8d, 4\n"
+		    "2: mov ebx, 0x2000000\n 3: add [rbx], ebx\n add ebx, 4096\n cmp ebx, 0x8000000\n jne 3b\n mov cr3, rax\n"
+		    "mov ecx, 300\n"
+		    "4: add qword ptr [0x3004010], rcx\n movzx eax, cl\n mov r9d, [0x3804000+rax*4]\n add [0x7c04800+rax*4], r9d\n"
+		    "adc r10, qword ptr [0x3004010]\n mov [0x3e08010], r10\n movups xmm1, [0x3e08010]\n dec ecx\n jnz 4b\n"
+		    "mov rdx, [rdi+24*8]\n xor edx, 0xe00000\n mov [rdi+24*8], rdx\n invlpg [0x3004000]\n mov r11, [0x3004010]\n"
+		    "mov [0x3004020], rbx\n mov dword ptr [0x3e08000], 0xc301c383\n mov esi, 0x3e08000\n call rsi\n"
+		    "inc byte ptr [0x3e08002]\n call rsi\n call rsi\n mov rax, cr3\n dec r8d\n jnz 2b\n mov ecx, [0x3004010]\n hlt\n");
+
+static void grown(void **state)
+{
+	compare(prog_grown, prog_grown_end, false);
+	assert_int_not_equal(run_in(&engine_dbt, prog_grown, prog_grown_end, 0).grows, 0);
+	assert_int_not_equal(run_in(&engine_interp, prog_grown, prog_grown_end, 0).grows, 0);
 }
 
 static void swaps(void **state)
@@ -666,7 +689,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
 
-		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(named_for_perf),
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(grown), cmocka_unit_test(named_for_perf),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};

@@ -267,6 +267,7 @@ bool sandbox_create(struct sandbox *s, uint64_t seed, bool low)
 		return false;
 	mprotect(s->memory + PAGE, PAGE, PROT_NONE);
 	page = (uint64_t)s->memory;
+	s->table->mask = TLB_ENTRIES - 1;
 	for (unsigned k = 0; k < TLB_ENTRIES; k++)
 		s->table->read_tag[k] = s->table->write_tag[k] = TLB_NONE;
 	s->table->read_tag[page >> 12 & (TLB_ENTRIES - 1)] = page;

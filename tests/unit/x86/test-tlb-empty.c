@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include "base/err.h"
 #include "x86/access.h"
+#include "x86/tlb-table.h"
 
 static void probe(const struct tlb_table *t, gva_t at)
 {
@@ -31,6 +32,19 @@ static void empty_entries_never_hit(void **state)
 		for (unsigned h = 0; h < ARRAY_LEN(high); h++)
 			for (unsigned k = 0; k < ARRAY_LEN(offsets); k++)
 				probe(t.data, high[h] + ((uint64_t)entry << 12) + offsets[k]);
+	/* and those of a grown table, also by the low entry */
+	t.data->driven = TLB_DRIVEN;
+	tlb_grow(&t);
+	assert_int_equal(t.data->mask, TLB_GROWN_ENTRIES - 1);
+	for (unsigned entry = 0; entry < TLB_GROWN_ENTRIES; entry++) {
+		for (unsigned h = 0; h < ARRAY_LEN(high); h++) {
+			gva_t at = high[h] + ((uint64_t)entry << 12), low = entry & (TLB_ENTRIES - 1);
+
+			probe(t.data, at);
+			assert_true(at - t.data->read_tag[low] > 4095);
+			assert_true(at - t.data->write_tag[low] > 4095);
+		}
+	}
 	tlb_dispose(&t);
 }
 

@@ -9,6 +9,7 @@
 #include <time.h>
 #include "guest.h"
 #include "x86/tlb-fill.h"
+#include "x86/tlb-table.h"
 #include "x86/watch.h"
 
 #define P 1u
@@ -16,19 +17,33 @@
 #define U 4u
 #define PS 0x80u
 #define G 0x100u
-#define LOW 0x40000000ull
-#define HIGH 0xffff800040000000ull
+#define LOW (0x40000000ull + (growing ? ALIAS : 0))
+#define HIGH (0xffff800040000000ull + (growing ? ALIAS : 0))
 #define PD (TABLES + 0x3000)
 #define PT (TABLES + 0x4000)
 #define A_PAGE 0x200000ull
 #define B_PAGE 0x201000ull
 #define ALIAS ((gva_t)TLB_ENTRIES << 12) /* this far on a page has the same entry */
 
-/* The alias of the first page tables' 2 MiB. */
+static bool growing; /* all tables are grown ones, and what is looked at is in the low entries too */
+
+/* The aliases of the first page tables' 2 MiB. */
 static void alias_map(struct guest *g, gpa_t pd, uint64_t entry)
 {
-	put64(g, pd + 8 * (ALIAS >> 21), entry);
-	put64(g, pd + 8 * (ALIAS >> 21) + 8, entry);
+	for (unsigned n = 1; n <= 2; n++) {
+		put64(g, pd + n * 8 * (ALIAS >> 21), entry);
+		put64(g, pd + n * 8 * (ALIAS >> 21) + 8, entry);
+	}
+}
+
+/* A table that has been found too small is replaced at the next change of mode, or so. */
+static void grow(struct guest *g)
+{
+	for (unsigned m = 0; m < TLB_MODES; m++)
+		if (g->c->tlb.space->table[m]->mask == TLB_ENTRIES - 1)
+			g->c->tlb.space->table[m]->driven = TLB_DRIVEN;
+	g->c->tlb.grow = true;
+	tlb_select(g->c);
 }
 
 static struct guest *paged(void **state)
@@ -52,17 +67,29 @@ static bool in_first(struct guest *g, gva_t at)
 {
 	const struct tlb_table *t = g->c->tlb.data;
 
-	return t->read_tag[at >> 12 & (TLB_ENTRIES - 1)] == (at & ~0xfffull);
+	return t->read_tag[tlb_index(t, at)] == (at & ~0xfffull);
 }
 
 static char seen(struct guest *g, gva_t at)
 {
 	uint64_t v = 0, alias;
 
+	if (growing)
+		grow(g);
 	assert_int_equal(cpu_read(g->c, at, &v, 8), CPU_OK);
 	if (driving) {
 		assert_int_equal(cpu_read(g->c, at + ALIAS, &alias, 8), CPU_OK);
 		assert_false(in_first(g, at));
+	}
+	if (growing) {
+		const struct tlb_table *t = g->c->tlb.data;
+		unsigned low = at >> 12 & (TLB_ENTRIES - 1);
+
+		assert_int_equal(t->mask, TLB_GROWN_ENTRIES - 1);
+		assert_int_not_equal(tlb_index(t, at), low);
+		assert_true(tlb_low(g->c, at, false));
+		assert_int_equal(t->read_tag[low], at & ~0xfffull);
+		assert_int_equal(t->addend[low], t->addend[tlb_index(t, at)]);
 	}
 	return (char)v;
 }
@@ -104,7 +131,7 @@ static void global_pages(void **state)
 		assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE), CPU_BOUNDARY);
 		stale(g, at[i], G);
 		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
-		if (!driving) /* the second level drops them too, unless all spaces share the table */
+		if (!driving && !growing) /* the second level drops them too, unless all spaces share the table */
 			assert_int_equal(seen(g, at[i]), 'a');
 		stale(g, at[i], 0);
 		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
@@ -225,6 +252,7 @@ static void second_level_emptied(void **state)
 	tlb_give_back(&g->c->tlb);
 	assert_int_equal(seen(g, LOW), 'b');
 	for (unsigned n = 0; n < 10000; n++) {
+		g->c->tlb.data->driven = 0;
 		put64(g, PT, (n & 1 ? A_PAGE : B_PAGE) | P | W | U);
 		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
 		assert_int_equal(seen(g, LOW), n & 1 ? 'a' : 'b');
@@ -255,6 +283,81 @@ static void all_given_back(void **state)
 		tlb_huge_again(t);
 		assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
 		assert_int_equal(seen(g, LOW), n & 1 ? 'b' : 'a');
+	}
+}
+
+/* The low entries of a grown table come and go with those that they are made of. */
+static void grown_low(void **state)
+{
+	struct guest *g = paged(state);
+	const gva_t at = LOW, low = at >> 12 & (TLB_ENTRIES - 1);
+	struct tlb_table *t;
+	uint64_t v = 'x';
+
+	put64(g, PT, A_PAGE | P | W | U);
+	assert_int_equal(seen(g, at), 'a');
+	t = g->c->tlb.data;
+	assert_false(tlb_low(g->c, at, true)); /* the dirty bit */
+	assert_int_not_equal(t->write_tag[low], at);
+	assert_int_equal(cpu_write(g->c, at, &v, 8), CPU_OK);
+	assert_int_not_equal(t->write_tag[low], at);
+	assert_true(tlb_low(g->c, at, true));
+	assert_int_equal(t->write_tag[low], at);
+	/* code */
+	assert_true(mem_mark_code(g->mem, A_PAGE >> 12));
+	assert_true(tlb_revoke_page(&g->c->tlb, mem_ram_ptr(g->mem, A_PAGE)));
+	assert_int_not_equal(t->write_tag[low], at);
+	assert_int_not_equal(t->write_tag[tlb_index(t, at)], at);
+	assert_false(tlb_low(g->c, at, true));
+	assert_true(tlb_low(g->c, at, false));
+	mem_unmark_code(g->mem, A_PAGE >> 12);
+	/* tracking, as before a save */
+	assert_int_equal(cpu_write(g->c, at, &v, 8), CPU_OK);
+	assert_true(tlb_low(g->c, at, true));
+	tlb_revoke_writes(g->c);
+	assert_int_not_equal(t->write_tag[low], at);
+	/* the entry itself is another's by now; INVLPG, CR3 */
+	for (unsigned n = 0; n < 3; n++) {
+		assert_int_equal(seen(g, at), 'x');
+		t->read_tag[tlb_index(t, at)] = tlb_none(tlb_index(t, at));
+		if (n == 0)
+			tlb_flush_page(g->c, at);
+		else if (n == 1)
+			assert_int_equal(cr_write(g->c, 3, TABLES), CPU_BOUNDARY);
+		else
+			tlb_trim(g->c);
+		assert_int_not_equal(t->read_tag[low], at);
+		assert_false(tlb_low(g->c, at, false));
+	}
+}
+
+/* More spaces than there are grown tables: they are taken from one another, and small ones take their place. */
+static void grown_taken(void **state)
+{
+	struct guest *g = paged(state);
+	uint64_t seed = 1;
+
+	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE), CPU_BOUNDARY);
+	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE | CR4_PCIDE), CPU_BOUNDARY);
+	put64(g, PT, A_PAGE | P | W | U);
+	for (unsigned n = 0; n < 200; n++) {
+		unsigned many = 0;
+
+		seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+		assert_int_equal(cr_write(g->c, 3, TABLES | (seed >> 40) % 12 | (n % 3 ? BIT(63) : 0)), CPU_BOUNDARY);
+		if (seed >> 60 < 12)
+			assert_int_equal(seen(g, LOW), 'a');
+		for (unsigned i = 0; i < TLB_SPACES; i++)
+			for (unsigned m = 0; m < TLB_MODES; m++)
+				many += m != TLB_SUPER && g->c->tlb.spaces[i].table[m]->mask != TLB_ENTRIES - 1;
+		assert_in_range(many, 0, TLB_GROWN);
+	}
+	assert_true(g->c->tlb.grows > 20);
+	put64(g, PT, B_PAGE | P | W | U);
+	for (unsigned pcid = 0; pcid < 12; pcid++) {
+		tlb_flush_page_pcid(g->c, LOW, pcid);
+		assert_int_equal(cr_write(g->c, 3, TABLES | pcid | BIT(63)), CPU_BOUNDARY);
+		assert_int_equal(seen(g, LOW), 'b');
 	}
 }
 
@@ -724,8 +827,21 @@ static int driving_teardown(void **state)
 	return guest_teardown(state);
 }
 
+static int growing_setup(void **state)
+{
+	growing = true;
+	return guest_setup(state);
+}
+
+static int growing_teardown(void **state)
+{
+	growing = false;
+	return guest_teardown(state);
+}
+
 int main(void)
 {
+#define L(f) cmocka_unit_test_setup_teardown(f, growing_setup, growing_teardown)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
 #define D(f) cmocka_unit_test_setup_teardown(f, driving_setup, driving_teardown)
 	const struct CMUnitTest tests[] = {
@@ -734,6 +850,8 @@ int main(void)
 		T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
 		D(single_pages), D(global_pages),  D(large_pages), D(pcids), D(shared_supervisor), D(second_level),
 		D(second_level_writes), D(second_level_emptied), T(all_given_back),
+		L(single_pages), L(global_pages), L(pcids), L(shared_supervisor), L(written_code), L(tracked_pages), L(alignment),
+		L(data_breakpoints), L(revoke_race), L(all_given_back), L(grown_low), L(grown_taken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
