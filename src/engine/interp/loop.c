@@ -131,12 +131,39 @@ static bool stack_astray(const struct cpu *c, const struct insn *i)
 		    : !canonical(c, sp - 8) || !canonical(c, sp - 1);
 }
 
+/* An instruction this ring may not execute at all: its #GP says nothing of its operand. */
+static bool forbidden(const struct cpu *c, const struct insn *i)
+{
+	switch (i->op) {
+	case OP_LGDT:
+	case OP_LIDT:
+	case OP_LLDT:
+	case OP_LTR:
+	case OP_LMSW:
+	case OP_INVLPG:
+	case OP_INVPCID:
+	case OP_XSAVES:
+	case OP_XSAVES64:
+	case OP_XRSTORS:
+	case OP_XRSTORS64:
+		return c->s.cpl != 0;
+	case OP_SGDT:
+	case OP_SIDT:
+	case OP_SLDT:
+	case OP_STR:
+	case OP_SMSW:
+		return c->s.cpl != 0 && c->s.cr4 & CR4_UMIP;
+	default:
+		return false;
+	}
+}
+
 /* 64-bit mode: a non-canonical address of the stack is #SS, not #GP. */
 static void fault_refine(struct cpu *c, const struct insn *i)
 {
 	bool operand = false;
 
-	if (c->fault.vector != VEC_GP || c->fault.error || i->mode != MODE_64)
+	if (c->fault.vector != VEC_GP || c->fault.error || i->mode != MODE_64 || forbidden(c, i))
 		return;
 	if (i->op == OP_ENTER || i->op == OP_LEAVE) { /* nothing else about them can be #GP */
 		c->fault.vector = VEC_SS;

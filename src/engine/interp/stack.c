@@ -106,18 +106,17 @@ int stk_pusha(struct cpu *c, const struct insn *i)
 
 int stk_popa(struct cpu *c, const struct insn *i)
 {
-	uint64_t v[8], sp = c->s.gpr[RSP];
+	uint64_t v, sp = c->s.gpr[RSP];
 	unsigned size = i->opsize;
 
+	/* a fault half way leaves what was popped in its registers, as on the processor */
 	for (unsigned n = 0; n < 8; n++) {
-		int r = stack_load(c, i, sp + n * size, size, &v[n]);
+		int r = stack_load(c, i, sp + n * size, size, &v);
 
 		if (r)
 			return r;
-	}
-	for (unsigned n = 0; n < 8; n++) {
 		if (7 - n != RSP)
-			reg_set(c, 7 - n, false, size, v[n]);
+			reg_set(c, 7 - n, false, size, v);
 	}
 	stack_pointer_set(c, stack_width(c, i), sp + 8 * size);
 	return CPU_OK;
