@@ -85,7 +85,8 @@ static inline void second_clear_page(struct tlb *t, const struct tlb_table *tabl
 
 static inline void second_forget(struct tlb_table *table)
 {
-	table->second = 0;
+	if (table->second) /* or memory of unused tables would be touched */
+		table->second = 0;
 }
 
 /* Tag and host as in the entries, but without the number. */

@@ -72,31 +72,45 @@ static void table_set_up(struct tlb_table *t, unsigned entries)
 	t->mask = entries - 1;
 }
 
-static struct tlb_fetch *fetch_new(const struct tlb *t, unsigned n)
+static struct tlb_fetch *fetch_place(const struct tlb *t, unsigned n)
 {
-	struct tlb_fetch *f = (struct tlb_fetch *)(void *)((char *)t->memory + n * TLB_TABLE_ALIGN + 3 * QUARTER);
-
-	for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
-		f->tag[i] = TLB_NONE;
-	return f;
+	return (struct tlb_fetch *)(void *)((char *)t->memory + n * TLB_TABLE_ALIGN + 3 * QUARTER);
 }
 
-/* Tables in their places, all empty. t->memory is zero. */
+static void fetch_set_up(struct tlb_fetch *f)
+{
+	for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
+		f->tag[i] = TLB_NONE;
+}
+
+void tlb_space_ready(struct tlb *t, struct tlb_space *s)
+{
+	if (s->ready)
+		return;
+	s->ready = true;
+	table_set_up(s->table[TLB_USER], TLB_ENTRIES);
+	table_set_up(s->table[TLB_SUPER_AC], TLB_ENTRIES);
+	fetch_set_up(s->fetch[0]);
+}
+
+/* Tables in their places, those of t->space ready. t->memory is zero. */
 static void memory_init(struct tlb *t)
 {
 	t->none = t->memory;
 	table_set_up(t->none, TLB_ENTRIES);
-	for (unsigned n = 0; n < TLB_TABLES; n++)
-		table_set_up(tlb_table_any(t, n), TLB_ENTRIES);
+	table_set_up(tlb_table_any(t, 2 * TLB_SPACES), TLB_ENTRIES);
+	fetch_set_up(fetch_place(t, TLB_SPACES));
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
 		struct tlb_space *s = &t->spaces[i];
 
 		s->table[TLB_USER] = tlb_table_any(t, 2 * i);
 		s->table[TLB_SUPER] = tlb_table_any(t, 2 * TLB_SPACES);
 		s->table[TLB_SUPER_AC] = tlb_table_any(t, 2 * i + 1);
-		s->fetch[0] = fetch_new(t, i);
-		s->fetch[1] = i ? t->spaces[0].fetch[1] : fetch_new(t, TLB_SPACES);
+		s->fetch[0] = fetch_place(t, i);
+		s->fetch[1] = fetch_place(t, TLB_SPACES);
+		s->ready = false;
 	}
+	tlb_space_ready(t, t->space);
 }
 
 int tlb_tables_init(struct tlb *t, struct err *e)
@@ -127,7 +141,7 @@ void tlb_tables_trim(struct tlb *t)
 		t->grown_of[g] = NULL;
 		t->grown_ready[g] = false;
 	}
-	memory_init(t); /* a third of it: empty entries are no zeros */
+	memory_init(t);
 }
 
 void tlb_huge_again(struct tlb *t)

@@ -40,6 +40,7 @@ void tlb_table_clear_local(struct tlb_table *t); /* what is not global; not in t
 void tlb_table_empty(struct tlb_table *t);       /* all of it, there too */
 
 int tlb_tables_init(struct tlb *t, struct err *e); /* the spaces' tables and fetch tables, all empty */
+void tlb_space_ready(struct tlb *t, struct tlb_space *s); /* before a space that was free is used */
 void tlb_tables_dispose(struct tlb *t);
 /* Empty: give their memory back, small ones again in huge pages later. */
 void tlb_tables_trim(struct tlb *t);

@@ -72,7 +72,7 @@ static void shared_clear_local(struct tlb *t)
 
 int tlb_init(struct tlb *t, struct err *e)
 {
-	*t = (struct tlb){ 0 };
+	*t = (struct tlb){ .space = &t->spaces[0] };
 	if (tlb_tables_init(t, e))
 		return -ENOMEM;
 	t->second = huge_alloc(sizeof(*t->second));
@@ -83,7 +83,6 @@ int tlb_init(struct tlb *t, struct err *e)
 	for (unsigned i = 1; i < TLB_SPACES; i++)
 		t->spaces[i].cr3 = SPACE_FREE;
 	t->spaces[0].cr3 = 0;
-	t->space = &t->spaces[0];
 	t->mode = TLB_SUPER_AC;
 	t->data = t->space->table[t->mode];
 	t->fetch = t->space->fetch[1];
@@ -447,6 +446,7 @@ void tlb_switch(struct cpu *c, uint64_t cr3, bool noflush)
 		}
 	if (!s) {
 		s = space_victim(t);
+		tlb_space_ready(t, s);
 		space_clear(s);
 		local_changed(t, s);
 		s->cr3 = key;

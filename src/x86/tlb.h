@@ -101,6 +101,7 @@ struct tlb_large {
 struct tlb_space {
 	uint64_t cr3; /* page-table base | PCID; ~0 when free */
 	uint64_t used; /* for choosing a victim */
+	bool ready; /* its tables' entries have been set up: machines use few spaces, and empty entries are no zeros */
 	struct tlb_table *table[TLB_MODES];
 	struct tlb_fetch *fetch[2]; /* user, supervisor */
 	struct tlb_large large; /* of the lower half */
