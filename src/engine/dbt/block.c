@@ -3,20 +3,43 @@
  * Blocks by guest-physical page, guest-virtual address and mode (the address is in generated code as return addresses
  * and constants, so one page mapped in two places has blocks for each). All with dbt->lock held.
  */
-#include <stdlib.h>
+#include <sys/mman.h>
 #include "engine/dbt/dbt.h"
 
-static unsigned block_hash(uint64_t page, uint64_t va, uint32_t mode)
+/* Thousands live and go together: on the heap, what lives on between them would keep their memory. */
+#define SLAB_SIZE (1u << 20)
+struct code_slab {
+	struct code_slab *next;
+	unsigned used;
+	struct code_page pages[];
+};
+#define SLAB_PAGES ((SLAB_SIZE - sizeof(struct code_slab)) / sizeof(struct code_page))
+
+static struct code_page *code_page_new(struct dbt *d)
+{
+	struct code_slab *s = d->slabs;
+
+	if (!s || s->used == SLAB_PAGES) {
+		s = mmap(NULL, SLAB_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (s == MAP_FAILED)
+			return NULL;
+		s->next = d->slabs;
+		d->slabs = s;
+	}
+	return &s->pages[s->used++];
+}
+
+static unsigned block_hash(const struct dbt *d, uint64_t page, uint64_t va, uint32_t mode)
 {
 	uint64_t h = (va >> 12 ^ page << 7 ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
 
 	/* those of one page lie together: 4 KiB of the table, which has a page of 4 KiB or two for little code */
-	return (unsigned)(h >> (64 - BLOCK_HASH_BITS) & ~511u) | (va >> 3 & 511);
+	return ((unsigned)(h >> (64 - BLOCK_HASH_BITS) & ~511u) | (va >> 3 & 511)) & (d->small ? SMALL_HASH : ~0u);
 }
 
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode)
 {
-	struct block *b = d->hash[block_hash(page, va, mode)];
+	struct block *b = d->hash[block_hash(d, page, va, mode)];
 
 	while (b && (b->va != va || b->page != page || b->mode != mode || (b->page2 != NO_PAGE && b->page2 != page2)))
 		b = b->hash_next;
@@ -30,7 +53,7 @@ static struct code_page *code_page(struct dbt *d, uint64_t ram_page, bool create
 	while (*p && (*p)->ram_page != ram_page)
 		p = &(*p)->next;
 	if (!*p && create) {
-		*p = calloc(1, sizeof(**p));
+		*p = code_page_new(d);
 		if (*p)
 			(*p)->ram_page = ram_page;
 	}
@@ -63,9 +86,66 @@ static void page_unlink(struct block *b)
 		b->page_next->page_link = b->page_link;
 }
 
+void code_pages_free(struct dbt *d)
+{
+	for (unsigned n = 0; n < CODE_PAGES_HASH; n++)
+		d->pages[n] = NULL;
+	while (d->slabs) {
+		struct code_slab *s = d->slabs;
+
+		d->slabs = s->next;
+		munmap(s, SLAB_SIZE);
+	}
+}
+
+void blocks_small(struct dbt *d)
+{
+	code_pages_free(d);
+	d->small = true;
+}
+
+static void blocks_large(struct dbt *d)
+{
+	for (unsigned n = 0; n <= SMALL_HASH; n++)
+		d->hash[n] = NULL;
+	for (unsigned n = 0; n <= SMALL_ALIAS; n++)
+		d->alias[n] = NULL; /* what is lost is translated where it would have been copied */
+	for (unsigned n = 0; n <= SMALL_TARGETS; n++)
+		d->slots_by_target[n] = NULL;
+	for (unsigned n = 0; n < d->machine->ncpus; n++)
+		if (d->machine->cpus[n] && d->machine->cpus[n]->engine_data)
+			__atomic_store_n(&dbt_cpu(d->machine->cpus[n])->jc2_mask, (1u << JC2_BITS) - 1, __ATOMIC_RELAXED);
+	d->small = false;
+	for (unsigned r = 0; r < CACHE_REGIONS; r++) {
+		for (unsigned n = 0; n < d->regions[r].nblocks; n++) {
+			struct block *b = d->regions[r].blocks[n];
+			unsigned h = block_hash(d, b->page, b->va, b->mode);
+
+			if (!b->dead) {
+				b->hash_next = d->hash[h];
+				d->hash[h] = b;
+			}
+			for (unsigned k = 0; k < b->nexits; k++) { /* they have their slots as long as their memory */
+				if (b->exits[k].slot >= 0)
+					exit_slot_list(d, &b->exits[k]);
+			}
+		}
+	}
+}
+
+void blocks_fit(struct dbt *d)
+{
+	unsigned blocks = 0;
+
+	for (unsigned n = 0; d->small && n < CACHE_REGIONS; n++)
+		blocks += d->regions[n].nblocks;
+	if (blocks >= d->small_blocks)
+		blocks_large(d);
+}
+
 void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2)
 {
-	unsigned h = block_hash(b->page, b->va, b->mode);
+	unsigned h = block_hash(d, b->page, b->va, b->mode);
 
 	b->hash_next = d->hash[h];
 	d->hash[h] = b;
@@ -79,7 +159,7 @@ void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2)
 
 void block_kill(struct dbt *d, struct block *b)
 {
-	struct block **p = &d->hash[block_hash(b->page, b->va, b->mode)];
+	struct block **p = &d->hash[block_hash(d, b->page, b->va, b->mode)];
 
 	if (b->dead)
 		return;

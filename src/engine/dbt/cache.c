@@ -68,7 +68,7 @@ void *dbt_cache_alloc(struct dbt *d, size_t size)
 	struct region *r = &d->regions[d->region];
 	struct chunk *k = r->chunks;
 
-	size = (size + 63) & ~63ull;
+	size = (size + 7) & ~7ull;
 	if (!k || k->used + size > CHUNK_DATA) {
 		k = r->spare;
 		if (k)
@@ -85,6 +85,15 @@ void *dbt_cache_alloc(struct dbt *d, size_t size)
 	}
 	k->used += size;
 	return k->data + k->used - size;
+}
+
+void *dbt_cache_alloc_line(struct dbt *d, size_t size)
+{
+	struct chunk *k = d->regions[d->region].chunks;
+
+	if (k)
+		k->used = MIN((k->used + 63) & ~63ull, CHUNK_DATA);
+	return dbt_cache_alloc(d, size);
 }
 
 static void chunks_free(struct chunk *k)

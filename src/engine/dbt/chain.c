@@ -25,10 +25,10 @@ static uint64_t stub_address(const struct dbt *d, const struct exit *x)
 	return (uint64_t)(uintptr_t)(d->rx + x->stub);
 }
 
-static unsigned target_hash(uint64_t va)
+static unsigned target_hash(const struct dbt *d, uint64_t va)
 {
 	/* those of one page together, see block_hash() */
-	return (unsigned)(((va >> 12) * 0x9e3779b97f4a7c15ull >> 48 & ~511ull) | (va >> 3 & 511));
+	return (unsigned)(((va >> 12) * 0x9e3779b97f4a7c15ull >> 48 & ~511ull) | (va >> 3 & 511)) & (d->small ? SMALL_TARGETS : ~0u);
 }
 
 static void slot_reset_all(struct dbt *d, const struct exit *x)
@@ -58,9 +58,9 @@ void slot_give_back(struct dbt *d, int32_t slot)
 	d->slot_free = slot;
 }
 
-void exit_slot_attach(struct dbt *d, struct exit *x)
+void exit_slot_list(struct dbt *d, struct exit *x)
 {
-	unsigned h = target_hash(x->target);
+	unsigned h = target_hash(d, x->target);
 
 	if (x->slot < 0)
 		return;
@@ -69,6 +69,13 @@ void exit_slot_attach(struct dbt *d, struct exit *x)
 	if (x->next_slot)
 		x->next_slot->slot_link = &x->next_slot;
 	d->slots_by_target[h] = x;
+}
+
+void exit_slot_attach(struct dbt *d, struct exit *x)
+{
+	if (x->slot < 0)
+		return;
+	exit_slot_list(d, x);
 	d->slot_of[x->slot] = x;
 	d->slot_stub[x->slot] = x->stub;
 	slot_reset_all(d, x);
@@ -159,15 +166,21 @@ void unlink_incoming(struct dbt *d, struct block *b)
 {
 	while (b->incoming)
 		exit_unlink(d, b->incoming);
-	for (struct exit *x = d->slots_by_target[target_hash(b->va)]; x; x = x->next_slot) {
+	for (struct exit *x = d->slots_by_target[target_hash(d, b->va)]; x; x = x->next_slot) {
 		if (x->target == b->va)
 			slot_reset_all(d, x);
 	}
 }
 
-static struct jc2_entry *jc2_entry(struct dbt_hot *h, uint64_t rip)
+/*
+ * The mask becomes smaller by the CPU's own thread, which empties all of it next; and larger at any time, which leaves entries
+ * where nobody looks for them any more.
+ */
+static struct jc2_entry *jc2_entry(struct cpu *c, uint64_t rip)
 {
-	return &h->jc2[rip * 0x9e3779b97f4a7c15ull >> (64 - JC2_BITS)];
+	uint32_t mask = __atomic_load_n(&dbt_cpu(c)->jc2_mask, __ATOMIC_RELAXED);
+
+	return &dbt_hot(c)->jc2[(rip * 0x9e3779b97f4a7c15ull >> (64 - JC2_BITS)) & mask];
 }
 
 static uint64_t jc2_key(uint64_t rip, uint64_t id)
@@ -176,9 +189,9 @@ static uint64_t jc2_key(uint64_t rip, uint64_t id)
 }
 
 /* One that is pushed out of the jump cache. Should it be an old one, nobody will ask for its id. */
-static void jc2_insert(struct dbt_hot *h, uint64_t rip, uint64_t key, uint64_t host)
+static void jc2_insert(struct cpu *c, uint64_t rip, uint64_t key, uint64_t host)
 {
-	struct jc2_entry *second = jc2_entry(h, rip);
+	struct jc2_entry *second = jc2_entry(c, rip);
 
 	store64(&second->key, JC_EMPTY);
 	store64(&second->host, host);
@@ -188,7 +201,7 @@ static void jc2_insert(struct dbt_hot *h, uint64_t rip, uint64_t key, uint64_t h
 uint64_t jc_find(struct cpu *c, uint64_t rip)
 {
 	struct dbt_hot *h = dbt_hot(c);
-	const struct jc2_entry *second = jc2_entry(h, rip);
+	const struct jc2_entry *second = jc2_entry(c, rip);
 
 	if (__atomic_load_n(&h->jc_key[jc_index(rip)], __ATOMIC_ACQUIRE) == ((rip & ~0xffffull) | h->jc_id))
 		return __atomic_load_n(&h->jc_host[jc_index(rip)], __ATOMIC_RELAXED);
@@ -205,7 +218,7 @@ void jc_insert(struct cpu *c, uint64_t rip, const void *host)
 	uint64_t was = (*key & ~0xffffull) | (rip & 0xffff);
 
 	if (*key != JC_EMPTY && was != rip)
-		jc2_insert(h, was, *key, *to);
+		jc2_insert(c, was, *key, *to);
 	store64(key, JC_EMPTY);
 	store64(to, (uint64_t)(uintptr_t)host);
 	store64(key, (rip & ~0xffffull) | h->jc_id);
@@ -216,10 +229,10 @@ void jc_remove(struct dbt *d, uint64_t rip)
 	for (unsigned n = 0; n < d->machine->ncpus; n++) {
 		struct cpu *c = d->machine->cpus[n];
 
-		if (!c)
+		if (!c || !c->engine_data)
 			continue;
 		store64(&dbt_hot(c)->jc_key[jc_index(rip)], JC_EMPTY);
-		store64(&jc2_entry(dbt_hot(c), rip)->key, JC_EMPTY);
+		store64(&jc2_entry(c, rip)->key, JC_EMPTY);
 	}
 }
 

@@ -69,7 +69,7 @@ static struct block **alias_of(struct dbt *d, uint64_t page, uint64_t va, uint32
 {
 	uint64_t h = (page ^ (va & 0xfff) ^ (uint64_t)mode << 52) * 0x9e3779b97f4a7c15ull;
 
-	return &d->alias[h >> (64 - ALIAS_BITS)];
+	return &d->alias[h >> (64 - ALIAS_BITS) & (d->small ? SMALL_ALIAS : ~0u)];
 }
 
 void clone_forget(struct dbt *d, const struct block *b)

@@ -23,6 +23,15 @@
 #define ALIAS_BITS 16
 #define CODE_PAGES_HASH 16384u
 #define SLOT_TARGETS 65536u
+/*
+ * A machine that idles has some thousand blocks, that would lie on as many pages of the tables above: so many lowest bits of an
+ * index count while there are no more than SMALL_BLOCKS (idle.c makes the tables small, block.c large again).
+ */
+#define SMALL_HASH 0xfffu
+#define SMALL_ALIAS 0x3ffu
+#define SMALL_TARGETS 0x7ffu
+#define SMALL_JC2 0x7ffu
+#define SMALL_BLOCKS 4096u
 #define JC_IDS 16u
 #define JC_EMPTY 0ull /* id 0 is never in use */
 
@@ -147,9 +156,12 @@ struct dbt {
 	uint32_t tramp_exit_h, tramp_exit_m, tramp_link_h, tramp_link_m, tramp_slow, tramp_indirect;
 	struct region regions[CACHE_REGIONS];
 	unsigned region; /* being filled */
+	unsigned small_blocks; /* SMALL_BLOCKS, or fewer (tests) */
+	bool small; /* of hash, alias and slots_by_target only the beginning is in use */
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct block *alias[1u << ALIAS_BITS]; /* clone.c */
 	struct code_page *pages[CODE_PAGES_HASH]; /* hashed by RAM page */
+	struct code_slab *slabs; /* where they lie; block.c */
 	struct exit **slot_of;   /* by slot number */
 	uint32_t *slot_stub;     /* where the slot's exit has its stub */
 	int32_t slot_free;     /* list through slot_next; -1: empty */
@@ -200,6 +212,7 @@ struct dbt_cpu {
 	} ids[JC_IDS];
 	uint64_t ids_clock;
 	uint16_t jc_ids;
+	uint32_t jc2_mask; /* how much of hot->jc2 is in use; changes under dbt->lock */
 	bool calling;    /* our thread is in C that looks at hot->kick before it goes on: what notifies us need not be a signal */
 	bool tsc_slow;   /* the clock is not the host's TSC: no RDTSC inline */
 	bool elsewhere;  /* where dbt_slow() lets the thread go on has nothing to do with the block it came from */
@@ -261,8 +274,9 @@ static inline const void *dbt_exec(const struct dbt *d, uint32_t offset)
 /* cache.c */
 int dbt_cache_create(struct dbt *d, size_t size, struct err *e);
 void dbt_cache_destroy(struct dbt *d);
-/* Memory that lives as long as the code being made; NULL: none. */
+/* Memory that lives as long as the code being made, aligned to 8, or 64 bytes; NULL: none. */
 void *dbt_cache_alloc(struct dbt *d, size_t size);
+void *dbt_cache_alloc_line(struct dbt *d, size_t size);
 /* Writable room for at least `need` bytes; may evict, in which case the lock is dropped for a while. */
 uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room);
 void dbt_cache_commit(struct dbt *d, struct block *b, uint32_t end);
@@ -272,6 +286,9 @@ struct block *dbt_cache_find(const struct dbt *d, uintptr_t host_pc);
 bool dbt_cache_empty(struct dbt *d, struct cpu *c); /* evict everything and give its memory back; false: there is some again */
 
 /* block.c: look-up by guest-physical address and mode, life and death */
+void code_pages_free(struct dbt *d); /* there are no blocks */
+void blocks_small(struct dbt *d); /* there are none: few will come */
+void blocks_fit(struct dbt *d);   /* one more is coming */
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode);
 void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2);
 void block_kill(struct dbt *d, struct block *b); /* nothing leads to it any more; memory stays */
@@ -314,6 +331,7 @@ void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, b
 void exit_unlink(struct dbt *d, struct exit *x);
 void unlink_incoming(struct dbt *d, struct block *b);
 void exit_slot_attach(struct dbt *d, struct exit *x);
+void exit_slot_list(struct dbt *d, struct exit *x); /* into slots_by_target alone */
 void exit_slot_detach(struct dbt *d, struct exit *x);
 int32_t slot_take(struct dbt *d); /* negative: there is none */
 void slot_give_back(struct dbt *d, int32_t slot);

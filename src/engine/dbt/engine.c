@@ -40,14 +40,7 @@ static void trampolines(struct dbt *d)
 static void dbt_destroy(struct dbt *d)
 {
 	dbt_cache_destroy(d);
-	for (unsigned n = 0; n < CODE_PAGES_HASH; n++) {
-		while (d->pages[n]) {
-			struct code_page *p = d->pages[n];
-
-			d->pages[n] = p->next;
-			free(p);
-		}
-	}
+	code_pages_free(d);
 	if (d->perf_map)
 		fclose(d->perf_map);
 	free(d->slot_of);
@@ -135,6 +128,7 @@ static int cpu_create(struct cpu *c, struct err *e)
 	dc->c = c;
 	dc->d = d;
 	dc->mode = MODE_NONE;
+	dc->jc2_mask = (1u << JC2_BITS) - 1;
 	dc->slots_global = calloc(LINK_SLOTS, sizeof(*dc->slots_global));
 	dc->slots_local = calloc(LINK_SLOTS, sizeof(*dc->slots_local));
 	dc->interp = interp_create(c, e);
@@ -151,7 +145,7 @@ static int cpu_create(struct cpu *c, struct err *e)
 	h->jc_id = 1;
 	pthread_mutex_lock(&d->lock);
 	c->engine_data = dc;
-	for (unsigned n = 0; n < LINK_SLOTS; n++) {
+	for (unsigned n = 0; n < d->slots_begun; n++) {
 		if (d->slot_of[n])
 			h->slot[n] = (uint64_t)(uintptr_t)(d->rx + d->slot_of[n]->stub);
 	}

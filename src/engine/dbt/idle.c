@@ -32,6 +32,7 @@ void dbt_idle_start(struct dbt *d)
 	const char *after = getenv("OSPITE_IDLE_AFTER");
 
 	d->idle_after = (after ? strtoul(after, NULL, 0) : IDLE_AFTER) * (SECOND / 1000);
+	d->small_blocks = d->idle_after ? SMALL_BLOCKS : 64;
 	d->busy_at = time_of(CLOCK_MONOTONIC);
 }
 
@@ -60,6 +61,7 @@ static void tables_each(struct dbt *d, void (*fn)(void *at, size_t size))
 	fn(d->hash, sizeof(d->hash));
 	fn(d->alias, sizeof(d->alias));
 	fn(d->slots_by_target, sizeof(d->slots_by_target));
+	fn(d->pages, sizeof(d->pages));
 	fn(d->memo, insn_memo_size());
 	for (unsigned n = 0; n < d->machine->ncpus; n++) {
 		struct cpu *c = d->machine->cpus[n];
@@ -74,6 +76,7 @@ static void tables_each(struct dbt *d, void (*fn)(void *at, size_t size))
 /* There are no blocks any more, so that nothing of this is in use. */
 static void tables_trim(struct dbt *d)
 {
+	blocks_small(d);
 	tables_each(d, give_back);
 	huge_give_rest(d, sizeof(*d));
 	huge_give_rest(d->memo, insn_memo_size());
@@ -91,6 +94,7 @@ static void tables_trim(struct dbt *d)
 		dbt_cpu(c)->nslots_global = dbt_cpu(c)->nslots_local = 0;
 		give_back(dbt_cpu(c)->slots_global, LINK_SLOTS * sizeof(int32_t));
 		give_back(dbt_cpu(c)->slots_local, LINK_SLOTS * sizeof(int32_t));
+		give_back(dbt_cpu(c)->insns, sizeof(dbt_cpu(c)->insns));
 	}
 }
 
@@ -143,6 +147,8 @@ uint64_t dbt_idle(struct cpu *c)
 		d->rested = true;
 	}
 	trimmed = d->trimmed;
+	if (d->small)
+		__atomic_store_n(&dc->jc2_mask, SMALL_JC2, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&d->lock);
 	if (trimmed) { /* only its own thread may; again each time, as two ticks in a row need other parts of them */
 		interp_give_back(dc->legacy);

@@ -458,7 +458,7 @@ static void give_back_slots(struct tr *t)
 static struct block *block_new(struct dbt *d, uint64_t va, uint64_t page, uint32_t mode,
 			       const uint8_t *code, uint64_t ram_page)
 {
-	struct block *b = dbt_cache_alloc(d, sizeof(*b));
+	struct block *b = dbt_cache_alloc_line(d, sizeof(*b));
 
 	if (!b)
 		return NULL;
@@ -557,6 +557,7 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	at = prepare(d, c, ram_page, second ? 2 : 1, &room);
 	if (!at)
 		return NULL;
+	blocks_fit(d);
 	b = d->drops == drops ? NULL : block_find(d, page, page2, va, mode); /* another vCPU was faster? */
 	if (b)
 		return b;
