@@ -189,7 +189,7 @@ static void peer_ready(void *opaque, uint32_t events)
 static void console_accept(void *opaque, uint32_t events)
 {
 	struct console *k = opaque;
-	int fd = accept4(k->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = evloop_accept(k->loop, k->listener);
 	struct peer *p = NULL;
 	struct err e;
 

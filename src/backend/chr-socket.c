@@ -31,7 +31,7 @@ void chr_socket_gone(struct chr *c)
 static void socket_accept(void *opaque, uint32_t events)
 {
 	struct chr *c = opaque;
-	int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = evloop_accept(c->loop, c->listener);
 
 	if (fd < 0)
 		return;

@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 #include <slirp/libslirp.h>
@@ -47,7 +48,9 @@ struct watched {
 	uint32_t now, wanted; /* epoll events; now: as registered */
 	uint32_t happened;
 	bool known; /* libslirp has it */
+	uint8_t listens; /* LISTENS_* */
 };
+enum { LISTENS_UNKNOWN, LISTENS_NOT, LISTENS };
 
 struct user_timer {
 	struct user *u;
@@ -205,12 +208,30 @@ static const struct {
 } event_map[] = { { SLIRP_POLL_IN, EPOLLIN }, { SLIRP_POLL_OUT, EPOLLOUT }, { SLIRP_POLL_PRI, EPOLLPRI },
 		  { SLIRP_POLL_ERR, EPOLLERR }, { SLIRP_POLL_HUP, EPOLLHUP } };
 
+/* A forward's, which libslirp does not tell of. It lets one caller wait: of several at once the others would try again after a second. */
+static bool listens(struct watched *w, int fd)
+{
+	socklen_t len = sizeof(int);
+	int yes = 0;
+
+	if (w->listens == LISTENS_UNKNOWN && !w->known) {
+		w->listens = !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) && yes ? LISTENS : LISTENS_NOT;
+		if (yes)
+			listen(fd, SOMAXCONN);
+	}
+	return w->listens == LISTENS;
+}
+
 static int poll_want(int fd, int events, void *opaque)
 {
-	struct watched *w = watched(opaque, fd);
+	struct user *u = opaque;
+	struct watched *w = watched(u, fd);
 
 	if (!w)
 		return -1;
+	/* with all sockets in use those who call by a forward wait: accepting would fail, and be tried again at once */
+	if (listens(w, fd) && u->sockets >= u->sockets_max)
+		return fd;
 	for (unsigned i = 0; i < ARRAY_LEN(event_map); i++)
 		if (events & event_map[i].slirp)
 			w->wanted |= event_map[i].epoll;

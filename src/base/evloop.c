@@ -14,18 +14,23 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/evloop.h"
 
 #define BATCH 32
+#define REST_NS 100000000u
 
 struct evsource {
 	struct evloop *loop;
 	int fd;
 	evloop_fd_fn fn;
 	void *opaque;
+	uint32_t events;
+	uint64_t rests; /* until when; 0: it does not */
 	bool removed;
 	struct evsource *next, **link;
 };
@@ -43,6 +48,7 @@ struct evloop {
 	pthread_t thread;
 	_Atomic bool running; /* thread is valid */
 	bool stopping;
+	unsigned resting; /* sources */
 	struct evsource *sources, *dead, *current;
 	struct evwork *work, **work_end;
 };
@@ -141,6 +147,39 @@ static void evloop_work(struct evloop *l)
 	}
 }
 
+/* Lock held, as in the next two. */
+static void evloop_watch(struct evsource *s)
+{
+	struct epoll_event ev = { .events = s->rests ? 0 : s->events, .data.ptr = s };
+
+	epoll_ctl(s->loop->epoll, EPOLL_CTL_MOD, s->fd, &ev);
+}
+
+static void evloop_rested(struct evsource *s)
+{
+	s->loop->resting -= s->rests != 0;
+	s->rests = 0;
+}
+
+/* Who has rested enough goes on; milliseconds until the next does, or -1. */
+static int evloop_wait_ms(struct evloop *l)
+{
+	uint64_t now, first = UINT64_MAX;
+
+	if (likely(!l->resting))
+		return -1;
+	now = clock_host_now();
+	for (struct evsource *s = l->sources; s; s = s->next) {
+		if (s->rests && s->rests <= now) {
+			evloop_rested(s);
+			evloop_watch(s);
+		}
+		if (s->rests)
+			first = MIN(first, s->rests);
+	}
+	return first == UINT64_MAX ? -1 : (int)((first - now) / 1000000) + 1;
+}
+
 static void *evloop_thread(void *opaque)
 {
 	struct evloop *l = opaque;
@@ -151,8 +190,10 @@ static void *evloop_thread(void *opaque)
 	pthread_setname_np(pthread_self(), "ospite-loop");
 	pthread_mutex_lock(&l->lock);
 	while (!l->stopping) {
+		int ms = evloop_wait_ms(l);
+
 		pthread_mutex_unlock(&l->lock);
-		n = epoll_wait(l->epoll, ev, BATCH, -1);
+		n = epoll_wait(l->epoll, ev, BATCH, ms);
 		pthread_mutex_lock(&l->lock);
 		for (i = 0; i < n; i++) {
 			struct evsource *s = ev[i].data.ptr;
@@ -221,6 +262,7 @@ struct evsource *evloop_add(struct evloop *l, int fd, uint32_t epoll_events, evl
 	s->fd = fd;
 	s->fn = fn;
 	s->opaque = opaque;
+	s->events = epoll_events;
 	pthread_mutex_lock(&l->lock);
 	if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &ev)) {
 		pthread_mutex_unlock(&l->lock);
@@ -239,12 +281,28 @@ struct evsource *evloop_add(struct evloop *l, int fd, uint32_t epoll_events, evl
 
 void evloop_modify(struct evsource *s, uint32_t epoll_events)
 {
-	struct epoll_event ev = { .events = epoll_events, .data.ptr = s };
-
 	pthread_mutex_lock(&s->loop->lock);
+	s->events = epoll_events;
 	if (!s->removed)
-		epoll_ctl(s->loop->epoll, EPOLL_CTL_MOD, s->fd, &ev);
+		evloop_watch(s);
 	pthread_mutex_unlock(&s->loop->lock);
+}
+
+int evloop_accept(struct evloop *l, int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), code = errno;
+
+	if (fd >= 0 || (code != EMFILE && code != ENFILE && code != ENOMEM && code != ENOBUFS))
+		return fd;
+	pthread_mutex_lock(&l->lock);
+	if (evloop_is_current(l) && l->current && !l->current->removed) {
+		l->resting += !l->current->rests;
+		l->current->rests = clock_host_now() + REST_NS;
+		evloop_watch(l->current);
+	}
+	pthread_mutex_unlock(&l->lock);
+	errno = code;
+	return -1;
 }
 
 void evloop_remove(struct evsource *s)
@@ -256,6 +314,7 @@ void evloop_remove(struct evsource *s)
 	l = s->loop;
 	pthread_mutex_lock(&l->lock);
 	s->removed = true;
+	evloop_rested(s);
 	epoll_ctl(l->epoll, EPOLL_CTL_DEL, s->fd, NULL);
 	while (l->current == s && !evloop_is_current(l))
 		pthread_cond_wait(&l->idle, &l->lock);

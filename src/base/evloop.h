@@ -26,6 +26,11 @@ struct evsource *evloop_add(struct evloop *l, int fd, uint32_t epoll_events, evl
 			    void *opaque, struct err *e);
 void evloop_modify(struct evsource *s, uint32_t epoll_events);
 void evloop_remove(struct evsource *s);
+/*
+ * For the callback of a listening socket: accept4 with CLOEXEC and NONBLOCK. Where the process or the host has no descriptors or memory
+ * left, a connection that waits would wake the loop again and again: the socket is then left alone for a tenth of a second.
+ */
+int evloop_accept(struct evloop *l, int listener);
 /* Work not yet done when the loop stops is done after the next start, or dropped by evloop_destroy. */
 int evloop_post(struct evloop *l, evloop_work_fn fn, void *opaque);
 bool evloop_is_current(const struct evloop *l); /* are we on its thread? */

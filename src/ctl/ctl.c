@@ -363,7 +363,7 @@ static bool peer_allowed(const struct ctl *c, int fd)
 static void client_accept(void *opaque, uint32_t events)
 {
 	struct ctl *c = opaque;
-	int fd = accept4(c->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = evloop_accept(c->loop, c->listener);
 	struct ctl_client *k;
 	struct err e;
 

@@ -257,13 +257,11 @@ static void conn_event(void *opaque, uint32_t events)
 		conn_close(c);
 }
 
-/* Whoever has not yet said anything, the longest there (the list's last), makes room. */
+/* Whoever is no member, the longest there (the list's last), makes room. */
 static void make_room(struct serve *s)
 {
 	struct conn *idle = NULL;
 
-	if (s->nconns < CONNECTIONS)
-		return;
 	for (struct conn *c = s->conns; c; c = c->next)
 		if (c->kind != NET_HELLO_MEMBER)
 			idle = c;
@@ -282,12 +280,13 @@ static bool peer_allowed(int fd)
 static void serve_accept(void *opaque, uint32_t events)
 {
 	struct serve *s = opaque;
-	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), size = PEER_BUFFER;
+	int fd = evloop_accept(s->loop, s->listener), size = PEER_BUFFER;
 	struct conn *c;
 
+	if (s->nconns >= CONNECTIONS || (fd < 0 && errno == EMFILE))
+		make_room(s);
 	if (fd < 0)
 		return;
-	make_room(s);
 	c = s->nconns < CONNECTIONS && peer_allowed(fd) ? calloc(1, sizeof(*c)) : NULL;
 	if (!c) {
 		close(fd);

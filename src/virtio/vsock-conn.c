@@ -383,7 +383,7 @@ static struct vconn *conn_create(struct vsock *s, int fd, enum vconn_state state
 void vconn_accept(void *opaque, uint32_t events)
 {
 	struct vsock *s = opaque;
-	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = evloop_accept(s->v.env.loop, s->listener);
 	struct vconn *c = fd < 0 ? NULL : conn_create(s, fd, VCONN_HELLO);
 
 	if (!c)

@@ -5,6 +5,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 #include "backend/net-merge.h"
 #include "backend/net-frag.h"
@@ -353,6 +358,80 @@ static void test_limits(void **state)
 	free(t.f);
 }
 
+/* ---- forwards */
+
+static unsigned sockets_open(bool listening, int *one)
+{
+	socklen_t len = sizeof(int);
+	unsigned n = 0;
+
+	for (int fd = 3; fd < 1024; fd++) {
+		int yes = 0;
+
+		if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) || (yes != 0) != listening)
+			continue;
+		*one = fd;
+		n++;
+	}
+	return n;
+}
+
+static enum net_result user_receive(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
+{
+	return NET_DONE; /* a guest that does not answer */
+}
+
+/* Many who call at once need not call twice; and they never take more sockets than the guest may have. */
+static void test_callers(void **state)
+{
+	enum { CALLERS = 60, MOST = 40 };
+	static const struct net_card_ops card = { .receive = user_receive };
+	struct net_forward f = { .host = { 127, 0, 0, 1 }, .guest_port = 80 };
+	struct net_config c = { .machine = "t", .forward = &f, .nforwards = 1 };
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	struct evloop *loop = evloop_create(NULL);
+	socklen_t len = sizeof(at);
+	int caller[CALLERS], listener = -1, any = socket(AF_INET, SOCK_STREAM, 0);
+	unsigned before, accepted;
+	struct tcp_info info;
+	struct rlimit was, few;
+	struct net_link *l;
+	struct err e;
+
+	assert_int_equal(bind(any, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(getsockname(any, (struct sockaddr *)&at, &len), 0);
+	close(any);
+	f.port = ntohs(at.sin_port);
+	getrlimit(RLIMIT_NOFILE, &was);
+	few = (struct rlimit){ 2 * MOST, was.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &few);
+	l = net_user_open(loop, &c, &e);
+	setrlimit(RLIMIT_NOFILE, &was);
+	assert_non_null(l);
+	net_attach(l, &card, NULL);
+	assert_int_equal(sockets_open(true, &listener), 1);
+	len = sizeof(info);
+	assert_int_equal(getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	assert_true(info.tcpi_sacked >= CALLERS); /* of a listening socket: how many may wait */
+	for (unsigned i = 0; i < CALLERS; i++) {
+		caller[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_int_equal(connect(caller[i], (struct sockaddr *)&at, sizeof(at)), 0);
+	}
+	before = sockets_open(false, &any);
+	assert_int_equal(evloop_start(loop, NULL), 0);
+	do {
+		usleep(10000);
+		accepted = sockets_open(false, &any) - before;
+	} while (accepted < MOST);
+	usleep(50000);
+	assert_int_equal(sockets_open(false, &any) - before, MOST);
+	evloop_stop(loop);
+	net_close(l);
+	evloop_destroy(loop);
+	for (unsigned i = 0; i < CALLERS; i++)
+		close(caller[i]);
+}
+
 static bool merge_one(void *opaque, const uint8_t *frame, size_t len)
 {
 	return net_merge_add(opaque, frame, len);
@@ -618,7 +697,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense), cmocka_unit_test(test_fragments),
-		cmocka_unit_test(test_flows), cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_flows), cmocka_unit_test(test_limits), cmocka_unit_test(test_callers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -12,6 +15,7 @@
 #include <cmocka.h>
 #include "base/base.h"
 #include "base/err.h"
+#include "base/clock.h"
 #include "base/evloop.h"
 
 static void sleep_ms(long ms)
@@ -140,6 +144,63 @@ static void test_sources(void **state)
 }
 
 /* After evloop_remove the callback is not running and never runs again. */
+struct door {
+	struct evloop *loop;
+	int listener, accepted;
+	unsigned calls;
+};
+
+static void door_event(void *opaque, uint32_t events)
+{
+	struct door *d = opaque;
+	int fd = evloop_accept(d->loop, d->listener);
+
+	__atomic_fetch_add(&d->calls, 1, __ATOMIC_SEQ_CST);
+	if (fd >= 0)
+		__atomic_store_n(&d->accepted, fd, __ATOMIC_SEQ_CST);
+}
+
+/* Without descriptors a listener does not spin, and goes on once there are some. */
+static void test_accept(void **state)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	struct door d = { .loop = evloop_create(NULL), .accepted = -1 };
+	socklen_t len = sizeof(sa_family_t);
+	int client = socket(AF_UNIX, SOCK_STREAM, 0), last;
+	uint64_t from = clock_host_now();
+	struct rlimit was, few;
+	struct evsource *s;
+
+	d.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	assert_int_equal(bind(d.listener, (struct sockaddr *)&at, len), 0); /* any free abstract name */
+	len = sizeof(at);
+	assert_int_equal(getsockname(d.listener, (struct sockaddr *)&at, &len), 0);
+	assert_int_equal(listen(d.listener, 1), 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&at, len), 0);
+	last = dup(client); /* the lowest that is free is not below */
+	close(last);
+	getrlimit(RLIMIT_NOFILE, &was);
+	few = (struct rlimit){ (rlim_t)last, was.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &few);
+	s = evloop_add(d.loop, d.listener, EPOLLIN, door_event, &d, NULL);
+	assert_non_null(s);
+	assert_int_equal(evloop_start(d.loop, NULL), 0);
+	while (!__atomic_load_n(&d.calls, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	usleep(150000);
+	assert_in_range(__atomic_load_n(&d.calls, __ATOMIC_SEQ_CST), 1, (clock_host_now() - from) / 100000000 + 2);
+	assert_int_equal(d.accepted, -1);
+	evloop_modify(s, EPOLLIN); /* does not wake one that rests */
+	setrlimit(RLIMIT_NOFILE, &was);
+	while (__atomic_load_n(&d.accepted, __ATOMIC_SEQ_CST) < 0)
+		usleep(1000);
+	evloop_remove(s);
+	evloop_destroy(d.loop);
+	close(d.accepted);
+	close(d.listener);
+	close(client);
+}
+
 static void test_remove(void **state)
 {
 	struct evloop *l = evloop_create(NULL);
@@ -166,6 +227,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_post),
 		cmocka_unit_test(test_sources),
+		cmocka_unit_test(test_accept),
 		cmocka_unit_test(test_remove),
 	};
 
