@@ -39,6 +39,8 @@
 #define EVENTS 64
 #define MS 1000000u
 #define NEVER UINT64_MAX
+#define TCP_SYN 2u
+#define TCP_RST 4u
 /* Not IPv6: libslirp answers what is longer than the MTU with "packet too big". */
 #define TAKES (NET_TAKES_TSO4 | NET_TAKES_ECN | NET_TAKES_BIG)
 #define IDLE_MS 1000u
@@ -82,6 +84,7 @@ struct user {
 	unsigned nforward6;
 	uint8_t target6[16];
 	uint64_t target6_seen; /* ms; 0: never, it is a guess */
+	bool resetting;	 /* the frame in libslirp's hands ends a connection as failed */
 	bool connecting; /* a TCP connection was begun in this batch */
 	bool neighbour; /* the guest has said where it is: frames may have waited for that within libslirp */
 	struct net_frag frag;
@@ -181,6 +184,8 @@ static void fd_gone(int fd, void *opaque)
 	struct user *u = opaque;
 	struct watched *w = watched(u, fd);
 
+	if (u->resetting) /* the other end is to see a failure, not the end of what was sent */
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
 	if (!w)
 		return;
 	if (w->now)
@@ -486,23 +491,34 @@ static void learn(struct user *u, const uint8_t *f, size_t len)
 	u->neighbour |= len >= 42 && ((f[12] == 8 && f[13] == 6) || (len >= 78 && f[12] == 0x86 && f[13] == 0xdd && f[20] == 58 && f[54] == 136));
 }
 
+/* Where what IP carries begins, and its protocol; 0: it is no IP. */
+static unsigned ip_payload(const uint8_t *f, size_t len, uint8_t *next)
+{
+	if (len < 54)
+		return 0;
+	if (f[12] == 8 && f[13] == 0) {
+		*next = f[23];
+		return NET_HEADER + (f[14] & 15u) * 4;
+	}
+	*next = f[20];
+	return f[12] == 0x86 && f[13] == 0xdd ? NET_HEADER + 40 : 0;
+}
+
 /* With all its sockets in use the guest gets no more: TCP's SYN, UDP and ICMP are what makes one. */
 static bool makes_socket(const uint8_t *f, size_t len)
 {
-	unsigned next, l4;
+	uint8_t next;
+	unsigned l4 = ip_payload(f, len, &next);
 
-	if (len < 54)
-		return false;
-	if (f[12] == 8 && f[13] == 0) {
-		next = f[23];
-		l4 = NET_HEADER + (f[14] & 15u) * 4;
-	} else if (f[12] == 0x86 && f[13] == 0xdd) {
-		next = f[20];
-		l4 = NET_HEADER + 40;
-	} else {
-		return false;
-	}
-	return next != 6 || l4 + 14 > len || f[l4 + 13] & 2;
+	return l4 && (next != IPPROTO_TCP || l4 + 14 > len || f[l4 + 13] & TCP_SYN);
+}
+
+static bool resets(const uint8_t *f, size_t len)
+{
+	uint8_t next;
+	unsigned l4 = ip_payload(f, len, &next);
+
+	return l4 && next == IPPROTO_TCP && l4 + 14 <= len && f[l4 + 13] & TCP_RST;
 }
 
 static enum net_result user_send(struct net_link *l, const struct net_wire *w, const struct iovec *iov, unsigned n, size_t len)
@@ -522,8 +538,10 @@ static enum net_result user_send(struct net_link *l, const struct net_wire *w, c
 	if (!len) {
 		/* it waits for the rest of its datagram, or is none */
 	} else if (u->sockets < u->sockets_max || !opens) {
+		u->resetting = resets(u->frame, len);
 		slirp_input(u->slirp, u->frame, (int)len);
-		u->connecting |= opens && u->frame[u->frame[12] == 8 ? 23 : 20] == 6;
+		u->resetting = false;
+		u->connecting |= opens && u->frame[u->frame[12] == 8 ? 23 : 20] == IPPROTO_TCP;
 	} else {
 		net_dropped(l, false);
 	}
