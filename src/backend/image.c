@@ -54,6 +54,7 @@ static int write_empty_qcow2(int fd, const struct image_create *c, struct err *e
 	uint8_t *head = calloc(3, size);
 	struct qcow2_header *h = (struct qcow2_header *)head;
 	uint64_t entry = htobe64(2 * size);
+	size_t done = 0;
 	int r;
 
 	if (!head)
@@ -68,8 +69,13 @@ static int write_empty_qcow2(int fd, const struct image_create *c, struct err *e
 	memcpy(head + size, &entry, 8);
 	for (unsigned i = 0; i < 3; i++)
 		((uint16_t *)(head + 2 * size))[i] = htobe16(1);
-	if (!r && pwrite(fd, head, 3 * size, 0) != (ssize_t)(3 * size))
-		r = err_errno(e, "cannot write %s", c->path);
+	while (!r && done < 3 * size) { /* the second attempt says why the first one wrote a part only */
+		ssize_t n = pwrite(fd, head + done, 3 * size - done, (off_t)done);
+
+		if (n < 0)
+			r = err_errno(e, "cannot write %s", c->path);
+		done += (size_t)MAX(n, 0);
+	}
 	free(head);
 	return r;
 }
@@ -210,11 +216,11 @@ int image_create(const struct image_create *c, struct err *e)
 		struct stat st;
 
 		if (fstat(fd, &st) || !S_ISBLK(st.st_mode))
-			return err_errno(e, "cannot resize %s", c->path);
+			r = err_errno(e, "cannot resize %s", c->path);
 	}
-	if (raw)
+	if (!r && raw)
 		r = preallocate_raw(fd, c, e);
-	else
+	else if (!r)
 		r = write_empty_qcow2(fd, c, e);
 	if (!r && !raw)
 		r = fill_qcow2(c, size, e);

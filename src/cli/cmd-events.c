@@ -72,6 +72,8 @@ static int watch_them(const struct life_args *a, struct watched *w, unsigned n, 
 			while (!(r = ctl_next_event(w[i].peer, &event, 0, NULL))) {
 				show_event(a, w[i].name, event);
 				json_decref(event);
+				if (ferror(stdout))
+					return 0; /* which main() reports */
 			}
 			if (r != -ETIMEDOUT) {
 				p[i].fd = -1;

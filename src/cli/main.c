@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command table, and the only place the process exits from. */
+#include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "cli/cli.h"
 #include "cli/life.h"
 
@@ -68,10 +72,33 @@ static int dispatch(int argc, char **argv)
 	return unknown_command(word);
 }
 
+static void stay(int number)
+{
+}
+
+/*
+ * A caller may have closed 0, 1 or 2. The next file opened, an image perhaps, would then be where messages go: so something harmless is
+ * there first, empty to readers and refusing writers. And beyond `ulimit -f` a write shall fail (EFBIG), which is answered where it is
+ * made; by default the process would be killed, a running machine by what its guest writes. A handler, since programs we start get the
+ * default back. Whatever the umask, we can use what we make.
+ */
+static void prepare(void)
+{
+	struct sigaction act = { .sa_handler = stay, .sa_flags = SA_RESTART };
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY | O_NOCTTY) < 0)
+			open("/", O_RDONLY | O_DIRECTORY); /* no /dev here */
+	sigaction(SIGXFSZ, &act, NULL);
+	umask(umask(077) & 077);
+}
+
 int main(int argc, char **argv)
 {
-	int status = dispatch(argc, argv);
+	int status;
 
+	prepare();
+	status = dispatch(argc, argv);
 	if (fflush(stdout) || ferror(stdout))
 		status = cli_fail("cannot write to standard output");
 	return status;

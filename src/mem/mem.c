@@ -65,8 +65,8 @@ static int mem_reserve(struct mem *m, uint64_t files, bool huge, struct err *e)
 	if (m->fd < 0)
 		return err_errno(e, "cannot create guest memory");
 	if (ftruncate(m->fd, (off_t)m->reserved))
-		return err_errno(e, "cannot size guest memory to %llu MiB",
-				 (unsigned long long)(m->ram_size / MIB));
+		return err_errno(e, "cannot size guest memory to %llu MiB%s", (unsigned long long)(m->ram_size / MIB),
+				 errno == EFBIG ? " (ulimit -f counts here too)" : "");
 	if (!huge)
 		m->base = mmap(NULL, m->reserved, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
 	if (m->base == MAP_FAILED) {
