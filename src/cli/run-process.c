@@ -3,7 +3,9 @@
  * The process of one machine, from start to end.
  *
  * Signals: SIGTERM, SIGINT and SIGHUP are blocked in all threads and read from a signalfd on the event loop,
- * so that they end the machine as every other end does. Signals that kill restore the terminal first.
+ * so that they end the machine as every other end does; those that whoever started us had ignored (nohup) stay so. Until there is
+ * a machine to end, which a kernel from a pipe or a large saved memory may delay, a timer looks for them (build_alarm). Signals that
+ * kill restore the terminal first.
  *
  * With a folder: the saved state goes only after everything that could still fail, and before the first instruction runs;
  * the folder's `status` is written before the machine runs and when it has ended, so whatever is killed in between is seen.
@@ -18,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 #include "backend/chr.h"
 #include "backend/net-client.h"
@@ -77,6 +80,41 @@ static void stuck_alarm(int number)
 	_exit(EXIT_OURS);
 }
 
+/* Blocked, so that threads made meanwhile have them blocked too: nothing else would interrupt what the machine is being made of. */
+static void build_alarm(int number)
+{
+	static const int ends[] = { SIGTERM, SIGINT, SIGHUP };
+	sigset_t waiting;
+
+	if (sigpending(&waiting))
+		return;
+	for (unsigned i = 0; i < ARRAY_LEN(ends); i++) {
+		struct sigaction act;
+
+		if (sigismember(&waiting, ends[i]) == 1 && !sigaction(ends[i], NULL, &act) && act.sa_handler != SIG_IGN) {
+			chr_restore_terminal();
+			_exit(128 + ends[i]);
+		}
+	}
+}
+
+static void build_timer(bool on)
+{
+	struct sigaction act = { .sa_handler = on ? build_alarm : stuck_alarm, .sa_flags = SA_RESTART };
+	struct timeval often = { .tv_usec = on ? 300000 : 0 };
+
+	setitimer(ITIMER_REAL, &(struct itimerval){ often, often }, NULL);
+	sigaction(SIGALRM, &act, NULL);
+}
+
+static void end_add(sigset_t *ends, int number)
+{
+	struct sigaction act;
+
+	if (sigaction(number, NULL, &act) || act.sa_handler != SIG_IGN)
+		sigaddset(ends, number);
+}
+
 static void signals_prepare(sigset_t *ends)
 {
 	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
@@ -84,15 +122,14 @@ static void signals_prepare(sigset_t *ends)
 
 	for (unsigned i = 0; i < ARRAY_LEN(fatal); i++)
 		sigaction(fatal[i], &act, NULL);
-	act = (struct sigaction){ .sa_handler = stuck_alarm };
-	sigaction(SIGALRM, &act, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(ends);
-	sigaddset(ends, SIGTERM);
-	sigaddset(ends, SIGINT);
-	sigaddset(ends, SIGHUP);
+	end_add(ends, SIGTERM);
+	end_add(ends, SIGINT);
+	end_add(ends, SIGHUP);
 	sigaddset(ends, SIGUSR1);
 	sigprocmask(SIG_BLOCK, ends, NULL); /* inherited by every thread made from here on */
+	build_timer(true);
 }
 
 static void signal_ready(void *opaque, uint32_t events)
@@ -323,10 +360,11 @@ static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 		r = pc_create(&run->pc, run->vm, &o->pc, e);
 	if (!r && o->gdb)
 		r = gdb_start(run->vm, o->gdb, e) ? err_prefix(e, "--gdb %.100s", o->gdb) : 0;
-	if (!r)
-		r = signals_watch(run, ends, e);
 	if (!r && run->saved && vm_load(run->vm, run->saved, &run->meta, e))
 		r = err_prefix(e, "--restore %.200s", o->restore);
+	build_timer(false);
+	if (!r)
+		r = signals_watch(run, ends, e);
 	run->saver.vm = run->vm;
 	if (run->vm)
 		run->vm->machine.sample = o->stats;
