@@ -97,8 +97,13 @@ static void log_open_file(struct console *k)
 {
 	struct stat st;
 
-	k->log = file_open_or_make(AT_FDCWD, k->log_path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
-	k->log_size = k->log >= 0 && !fstat(k->log, &st) ? (uint64_t)st.st_size : 0;
+	k->log = file_open_or_make(AT_FDCWD, k->log_path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (k->log >= 0 && (fstat(k->log, &st) || !S_ISREG(st.st_mode))) { /* a pipe would be waited for */
+		cleanup_close(&k->log);
+		k->log = -1;
+		errno = EINVAL;
+	}
+	k->log_size = k->log >= 0 ? (uint64_t)st.st_size : 0;
 }
 
 static void log_append(struct console *k, const uint8_t *data, size_t n)

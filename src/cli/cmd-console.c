@@ -206,7 +206,7 @@ static int copy_from(int fd, off_t *at, struct err *e)
 
 static int logs_show(struct life_args *a, struct store_vm *m, struct err *e)
 {
-	int fd _close_ = openat(m->fd, a->own_log ? "log" : "console.log", O_RDONLY | O_CLOEXEC);
+	int fd _close_ = openat(m->fd, a->own_log ? "log" : "console.log", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
 	struct store_status st;
 	struct stat info;
 	off_t at = 0;
@@ -216,6 +216,8 @@ static int logs_show(struct life_args *a, struct store_vm *m, struct err *e)
 		return 0; /* it never wrote anything */
 	if (fd < 0 || fstat(fd, &info))
 		return err_errno(e, "cannot open the log of machine '%s'", m->name);
+	if (!S_ISREG(info.st_mode))
+		return err_set(e, EINVAL, "the log of machine '%s' is not a file", m->name);
 	if (a->lines != UINT64_MAX)
 		at = a->lines ? tail_start(fd, info.st_size, a->lines - 1) : info.st_size;
 	do {

@@ -47,16 +47,19 @@ static void close_others(const int *keep, size_t n)
 }
 
 /* Nothing of the terminal or of the caller stays open: a pipe of theirs would never end. */
-static int detach(const struct store_vm *m, const struct store *s, int pipe)
+static int detach(const struct store_vm *m, const struct store *s, int pipe, struct err *e)
 {
 	const int keep[] = { m->fd, m->lock, s->fd, pipe };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int log = file_open_or_make(m->fd, "log", O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600);
+	int log = file_open_or_make(m->fd, "log", O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK, 0600);
+	struct stat st;
 
-	if (null < 0 || log < 0 || setsid() < 0 || fchdir(m->fd))
-		return -1;
-	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0)
-		return -1;
+	if (log < 0)
+		return err_errno(e, "cannot write to its log");
+	if (fstat(log, &st) || !S_ISREG(st.st_mode))
+		return err_set(e, EINVAL, "its log is not a file");
+	if (null < 0 || setsid() < 0 || fchdir(m->fd) || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0)
+		return err_errno(e, "cannot go to the background");
 	close_others(keep, ARRAY_LEN(keep));
 	umask(077);
 	signal(SIGINT, SIG_DFL);
@@ -72,8 +75,9 @@ static _Noreturn void child(struct store *s, struct store_vm *m, struct run_opti
 	int status = -1;
 
 	prctl(PR_SET_NAME, m->name);
-	if (detach(m, s, pipe)) {
-		err_errno(&e, "cannot go to the background");
+	if (detach(m, s, pipe, &e)) {
+		/* what says so has two ways to the terminal: one is enough */
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
 	} else {
 		log_set_level(LOG_INFO);
 		o->vm.name = m->name;

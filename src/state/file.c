@@ -419,7 +419,7 @@ struct state_reader *state_reader_open(const char *path, struct err *e)
 		err_set(e, ENOMEM, "no memory to read %s", path);
 		return NULL;
 	}
-	r->fd = open(path, O_RDONLY | O_CLOEXEC);
+	r->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (reader_check(r, e)) {
 		state_reader_close(r);
 		return NULL;
