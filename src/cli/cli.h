@@ -27,6 +27,10 @@ int cmd_help(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* "ospite: TEXT" on standard error, as one line; gives EXIT_OURS. */
+/* In place: what a terminal could take for a command (control characters, C1 in UTF-8 too) becomes '?'. */
+void text_clean(char *text);
+/* To standard output, cleaned, but for ends of lines where there may be some. */
+void text_print(const char *text, bool lines);
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- options (options.c) ---- */

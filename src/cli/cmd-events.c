@@ -44,10 +44,16 @@ static void show_event(const struct life_args *a, const char *name, json_t *even
 	} else {
 		if (localtime_r(&t, &tm))
 			strftime(when, sizeof(when), "%F %T", &tm);
-		printf("%s  %-16s %s", when, name, json_string_value(json_object_get(event, "event")));
-		json_object_foreach(data, key, value)
-			if (json_is_string(value))
-				printf(" %s=%s", key, json_string_value(value));
+		printf("%s  %-16s ", when, name);
+		text_print(json_string_value(json_object_get(event, "event")) ?: "", false);
+		json_object_foreach(data, key, value) {
+			if (!json_is_string(value))
+				continue;
+			putchar(' ');
+			text_print(key, false);
+			putchar('=');
+			text_print(json_string_value(value), false);
+		}
 		putchar('\n');
 	}
 	fflush(stdout);

@@ -20,10 +20,14 @@ static int show(json_t *disks, bool json)
 
 		if (!json_is_true(json_object_get(one, "removable")))
 			continue;
-		if (json)
+		if (json) {
 			json_array_append_new(rows, json_pack("{s:O,s:s?}", "drive", json_object_get(one, "device"), "file", file));
-		else
-			printf("%s: %s\n", json_string_value(json_object_get(one, "device")), file ? file : "no medium");
+		} else {
+			text_print(json_string_value(json_object_get(one, "device")) ?: "", false);
+			fputs(": ", stdout);
+			text_print(file ? file : "no medium", false);
+			putchar('\n');
+		}
 	}
 	if (json)
 		print_json(rows);

@@ -136,6 +136,16 @@ int life_ps(const struct life_command *c, struct life_args *a, struct store *s, 
 	return 0;
 }
 
+/* Some of it is what the machine's process says, who may be anybody by now. */
+static void print_member(const char *indent, const char *key, const char *value)
+{
+	fputs(indent, stdout);
+	text_print(key, false);
+	printf("%*s", (int)(25 - MIN(strlen(key), 24u)), "");
+	text_print(value, false);
+	putchar('\n');
+}
+
 static void print_members(json_t *object, const char *indent)
 {
 	const char *key;
@@ -143,7 +153,7 @@ static void print_members(json_t *object, const char *indent)
 
 	json_object_foreach(object, key, v) {
 		if (json_is_string(v))
-			printf("%s%-24s %s\n", indent, key, json_string_value(v));
+			print_member(indent, key, json_string_value(v));
 		else if (json_is_integer(v))
 			printf("%s%-24s %lld\n", indent, key, (long long)json_integer_value(v));
 		else if (json_is_object(v))
@@ -179,8 +189,10 @@ int life_info(const struct life_command *c, struct life_args *a, struct store *s
 
 			json_object_del(row, "config");
 			print_members(row, "");
-			if (json_is_string(config))
-				printf("config\n%s", json_string_value(config));
+			if (json_is_string(config)) {
+				puts("config");
+				text_print(json_string_value(config), true);
+			}
 			json_decref(config);
 			if (i + 1 < json_array_size(rows))
 				putchar('\n');

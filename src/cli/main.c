@@ -32,10 +32,7 @@ int cli_fail(const char *fmt, ...)
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
 	/* File names are foreign text: keep it one line and off the terminal's control codes. */
-	for (char *p = line; *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	}
+	text_clean(line);
 	fprintf(stderr, "ospite: %s\n", line);
 	return EXIT_OURS;
 }

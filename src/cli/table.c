@@ -11,6 +11,35 @@ void print_json(json_t *value)
 	putchar('\n');
 }
 
+static bool is_command(const unsigned char *p)
+{
+	return *p < ' ' || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0);
+}
+
+void text_clean(char *text)
+{
+	unsigned char *out = (unsigned char *)text;
+
+	for (const unsigned char *p = out; *p; p++) {
+		bool command = is_command(p);
+
+		p += command && *p == 0xc2;
+		*out++ = command ? '?' : *p;
+	}
+	*out = 0;
+}
+
+void text_print(const char *text, bool lines)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+		bool command = is_command(p) && !(lines && (*p == '\n' || *p == '\t'));
+
+		putchar(command ? '?' : *p);
+		if (command && *p == 0xc2)
+			p++;
+	}
+}
+
 /* As text, without what a terminal could take for a command. */
 static const char *cell(json_t *row, const char *key, char text[128])
 {
@@ -24,9 +53,7 @@ static const char *cell(json_t *row, const char *key, char text[128])
 		snprintf(text, 128, "%.1f", json_real_value(v));
 	else
 		snprintf(text, 128, "%s", json_is_true(v) ? "yes" : json_is_false(v) ? "no" : "-");
-	for (char *p = text; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
+	text_clean(text);
 	return text[0] ? text : strcpy(text, "-");
 }
 

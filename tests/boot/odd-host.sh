@@ -94,6 +94,15 @@ echo secret >"$OSPITE_ROOT/secret"
 folder=$folder ospite=$ospite check "config" 0 "" sh write.sh
 check "the other file is as it was" 0 "secret" cat "$OSPITE_ROOT/secret"
 
+# What a process says of itself is not for the terminal to obey.
+printf '%s' '{"state":"inactive","ended":1,"reason":"\u001b[2J\u009b2J evil\u0007"}' >"$folder/status"
+for words in "info m" "ps --all"; do
+	# shellcheck disable=SC2086 # words
+	check "$words" 0 "?[2J?2J evil?" o $words
+	check "without escape" 1 "" grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' out
+done
+rm -f "$folder/status"
+
 # What a machine is made of may take its time; it can be ended meanwhile.
 mkfifo kernel
 for number in TERM INT HUP; do
