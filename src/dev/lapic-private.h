@@ -63,6 +63,8 @@ struct lapic {
 	uint64_t armed_at;
 	uint64_t armed_for;   /* the same in virtual ns, */
 	int64_t armed_clock;  /* as long as the clock is not paused or set: clock_tsc_host_offset() */
+	uint64_t halt_armed;  /* armed_at when the CPU halted; 0: it was not */
+	bool halts_short;     /* the last halt ended before that */
 };
 
 struct lapic_bus {

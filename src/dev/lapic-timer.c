@@ -6,7 +6,9 @@
  * Expiry is found by the owner when it looks for interrupts (lapic_timer_poll); the host's timers only make it
  * look. While the CPU runs that is a POSIX timer that signals this very thread, so no other thread has to be
  * scheduled for a tick; without one (tests, or none to be had) the clock's timer notifies from its thread. A
- * halting CPU takes over the waiting itself: lapic_timer_deadline() disarms and returns the deadline.
+ * halting CPU takes over the waiting itself: lapic_timer_deadline() disarms and returns the deadline. Where the halt before this one
+ * was over before the host's timer would have fired (a byte there and back over a network: thousands of halts a second), disarming it and
+ * arming it again would be two system calls for nothing: it stays armed.
  *
  * A host timer armed too early is left alone, because to fire for nothing once is cheaper than a system call each
  * time the guest moves its deadline; lapic_timer_poll() arms it again. So it does after a pause, in which the
@@ -155,13 +157,20 @@ uint64_t lapic_timer_deadline(struct lapic *l)
 
 	if (l->tsc_offset != l->cpu->s.tsc_offset)
 		lapic_timer_update(l);
-	if (l->armed) {
+	l->halt_armed = l->armed ? l->armed_at : 0;
+	if (l->armed && !l->halts_short) {
 		timer_settime(l->posix_timer, 0, &never, NULL);
 		l->armed = false;
 	}
 	if (masked(l) || l->deadline == TIMER_NEVER)
 		return UINT64_MAX;
 	return clock_to_host(l->bus->clock, l->deadline);
+}
+
+void lapic_timer_woken(struct lapic *l)
+{
+	if (l->halt_armed)
+		l->halts_short = clock_host_now() < l->halt_armed;
 }
 
 /* ---- registers */

@@ -48,8 +48,9 @@ void lapic_thread_detach(struct lapic *l);
 
 /*
  * Absolute host CLOCK_MONOTONIC ns of this CPU's next timer expiry, UINT64_MAX if none. For the owner's thread, about
- * to halt: it waits for it itself, so the timer no longer interrupts it until interrupts are looked for again.
+ * to halt: it waits for it itself, so the timer seldom interrupts it until interrupts are looked for again.
  */
 uint64_t lapic_timer_deadline(struct lapic *l);
+void lapic_timer_woken(struct lapic *l); /* and has halted */
 
 #endif

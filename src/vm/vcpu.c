@@ -77,6 +77,8 @@ static void vcpu_halt(struct vcpu *v)
 	while (!(atomic_load(&c->attention) & wakers) && atomic_load(&c->run_state) == CPU_HALTED && !timer)
 		timer = vcpu_wait_idle(v, deadline);
 	atomic_store(&c->run_state, CPU_READY);
+	if (v->lapic)
+		lapic_timer_woken(v->lapic);
 	if (timer) { /* the local APIC finds its timer due when it is asked for interrupts */
 		atomic_fetch_or(&c->attention, ATT_IRQ);
 		v->timeouts++;

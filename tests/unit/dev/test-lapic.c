@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include "dev/lapic-private.h"
 #include "rig.h"
 #include "../state/roundtrip.h"
 
@@ -356,6 +357,37 @@ static uint32_t entry_low(struct apics *a, unsigned pin)
 	return (uint32_t)mem_read(a->rig.machine.mem, 0xfec00010, 4);
 }
 
+/* The host's timer of a halting CPU: disarmed, unless the halt before was over before it would have fired. */
+static void test_halts(void **state)
+{
+	struct apics *a = apics_open(true);
+	struct lapic *l = a->lapic[0];
+
+	lapic_thread_attach(l);
+	for (unsigned round = 0; round < 2; round++) {
+		l->armed = true;
+		l->armed_at = clock_host_now() + 60000000000u;
+		lapic_timer_deadline(l);
+		assert_false(l->armed);
+		lapic_timer_woken(l);
+		l->armed = true;
+		lapic_timer_deadline(l);
+		assert_true(l->armed);
+		lapic_timer_woken(l);
+		lapic_timer_deadline(l);
+		assert_true(l->armed);
+		l->halt_armed = clock_host_now(); /* it fires while the CPU is halted */
+		lapic_timer_woken(l);
+	}
+	l->armed = false; /* a halt without one says nothing */
+	l->halts_short = true;
+	lapic_timer_deadline(l);
+	lapic_timer_woken(l);
+	assert_true(l->halts_short);
+	lapic_thread_detach(l);
+	apics_close(a);
+}
+
 static void test_ioapic(void **state)
 {
 	struct apics *a = apics_open(true);
@@ -581,6 +613,7 @@ int main(void)
 		cmocka_unit_test(test_priorities), cmocka_unit_test(test_destinations),
 		cmocka_unit_test(test_xapic),	   cmocka_unit_test(test_x2apic_faults),
 		cmocka_unit_test(test_ipis),	   cmocka_unit_test(test_timer),
+		cmocka_unit_test(test_halts),
 		cmocka_unit_test(test_ioapic),	   cmocka_unit_test(test_posting),
 	};
 
