@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "display/keys.h"
 #include "display/layout.h"
+#include "display/vnc-libs.h"
 
 #define SYMBOLS 1024 /* of one layout; usual ones have 300 to 500 */
 #define LEVELS 4     /* plain, Shift, AltGr, both */
@@ -50,11 +51,14 @@ static void add_level(struct key_layout *l, struct xkb_keymap *map, unsigned lev
 
 static int fill(struct key_layout *l, const char *name, struct err *e)
 {
-	struct xkb_context *x = xkb_context_new(XKB_CONTEXT_NO_ENVIRONMENT_NAMES);
 	char layout[64], variant[64] = "";
 	struct xkb_rule_names names = { .rules = "evdev", .model = "pc105", .layout = layout, .variant = variant };
+	struct xkb_context *x;
 	struct xkb_keymap *map;
 
+	if (vnc_libs_load(e))
+		return -1;
+	x = xkb_context_new(XKB_CONTEXT_NO_ENVIRONMENT_NAMES);
 	if (!x)
 		return err_set(e, ENOENT, "keyboard layouts cannot be read; install xkb-data");
 	xkb_context_set_log_level(x, XKB_LOG_LEVEL_CRITICAL);

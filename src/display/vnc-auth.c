@@ -21,6 +21,7 @@
 #include "base/err.h"
 #include "display/vnc-auth.h"
 #include "display/vnc-filter.h"
+#include "display/vnc-libs.h"
 
 #define YEARS_VALID 10
 #define PLAIN_MAX 1024u /* of a user's name, of a password */
@@ -126,6 +127,8 @@ struct vnc_auth *vnc_auth_create(const char *password, const char *tls, struct e
 	struct vnc_auth *a = calloc(1, sizeof(*a));
 	int r = a ? password_read(a, password, e) : err_set(e, ENOMEM, "no memory for a password");
 
+	if (!r)
+		r = vnc_libs_load(e);
 	if (!r && gnutls_global_init() < 0)
 		r = err_set(e, EIO, "cannot set up TLS");
 	if (!r)

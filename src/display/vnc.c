@@ -24,6 +24,7 @@
 #include "display/layout.h"
 #include "display/vnc-auth.h"
 #include "display/vnc-gate.h"
+#include "display/vnc-libs.h"
 
 #define FRAME_MS 33
 #define IDLE_MS 1000 /* without clients: the next one is to be greeted with about the right size */
@@ -307,6 +308,10 @@ struct vnc *vnc_open(const struct vnc_config *config, struct err *e)
 	}
 	v->config = *config;
 	v->stop = -1;
+	if (vnc_libs_load(e)) {
+		free(v);
+		return NULL;
+	}
 	if (config->layout)
 		v->layout = key_layout_open(config->layout, e);
 	if ((config->layout && !v->layout) || start(v, e)) {
