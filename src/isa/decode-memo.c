@@ -15,7 +15,12 @@
 #include "base/huge.h"
 #include "isa/insn.h"
 
-#define MEMO_BITS 15 /* a compiler has 28000 kinds; 3 MiB, used as needed */
+/*
+ * A compiler has 28000 kinds, which take 3 MiB. Twice as many places, of which each kind may have two: where they drive one
+ * another out they are decoded again and again.
+ */
+#define MEMO_BITS 16
+#define MEMO_KINDS 49152u
 
 enum { M = 0x10, IB = 1, IBK = 2, IZ = 3, IV = 4, IW = 5, F3 = 6, NO = 0x80 };
 
@@ -67,13 +72,22 @@ struct entry {
 struct insn_memo {
 	uint16_t place[1u << MEMO_BITS]; /* by hash: an entry's number + 1 */
 	unsigned used;
-	struct entry entry[1u << MEMO_BITS];
+	struct entry entry[MEMO_KINDS];
 };
+
+static bool entry_is(const struct entry *e, uint64_t key, uint8_t imm, enum insn_mode mode, unsigned len)
+{
+	return e->key == key && e->imm == imm && e->mode == mode && e->insn.len == len;
+}
 
 static struct entry *entry_new(struct insn_memo *m, uint16_t *place)
 {
+	if (unlikely(!*place && m->used == MEMO_KINDS)) { /* as good as any: begin anew: no program has so many */
+		memset(m->place, 0, sizeof(m->place));
+		m->used = 0;
+	}
 	if (!*place)
-		*place = (uint16_t)++m->used; /* as many as there are places */
+		*place = (uint16_t)++m->used;
 	return &m->entry[*place - 1];
 }
 
@@ -253,7 +267,11 @@ enum insn_status insn_decode_memo(struct insn_memo *m, struct insn *out, const u
 	imm = l.imm_in_key ? bytes[imm_at] : 0;
 	place = &m->place[((key ^ (uint64_t)imm << 24 ^ mode) * 0x9e3779b97f4a7c15ull) >> (64 - MEMO_BITS)];
 	e = &m->entry[*place ? *place - 1 : 0];
-	if (unlikely(!*place || e->key != key || e->imm != imm || e->mode != mode || e->insn.len != len)) {
+	if (unlikely(*place && !entry_is(e, key, imm, mode, len))) { /* the other place */
+		place = &m->place[(uint64_t)(place - m->place) ^ 1];
+		e = &m->entry[*place ? *place - 1 : 0];
+	}
+	if (unlikely(!*place || !entry_is(e, key, imm, mode, len))) {
 		status = insn_decode(out, bytes, available, mode);
 		if (status == INSN_OK)
 			*entry_new(m, place) = (struct entry){ .key = key, .imm = imm, .mode = (uint8_t)mode, .insn = *out };
