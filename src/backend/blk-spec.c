@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What stands after --disk: keys and values between commas (a comma within a value is doubled), or a plain path. A text is
- * taken for keys when it begins with a word and '=', or with "readonly,".
+ * taken for keys when it begins with a word and '=', or with "readonly,". Without format= the name's ending says it.
  */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include "backend/blk.h"
 
 struct key {
@@ -234,6 +235,20 @@ static bool is_keyed(const char *text)
 	return n && (text[n] == '=' || (n == 8 && !strncmp(text, "readonly,", 9)));
 }
 
+/* Names say what files are, as for words on the command line; their content, which guests write, is not asked. */
+static void format_by_name(struct blk_spec *s)
+{
+	static const char *const formats[] = { "qcow2", "vmdk", "vdi", "vhdx" };
+	const char *dot = strrchr(s->path, '.');
+
+	for (unsigned i = 0; i < ARRAY_LEN(formats) && dot && !s->nbd; i++)
+		if (!strcasecmp(dot + 1, formats[i]))
+			strcpy(s->format, formats[i]);
+	s->assumed = !s->format[0];
+	if (s->assumed)
+		strcpy(s->format, "raw");
+}
+
 static int spec_check(struct blk_spec *s, struct err *e)
 {
 	static const char *const names[] = { "", "-read", "-write" };
@@ -241,7 +256,7 @@ static int spec_check(struct blk_spec *s, struct err *e)
 	if (!s->path[0])
 		return err_set(e, EINVAL, "a disk needs file=PATH or nbd=unix:PATH");
 	if (!s->format[0])
-		strcpy(s->format, "raw");
+		format_by_name(s);
 	for (unsigned i = 0; i < 3; i++) {
 		if ((!s->limits.iops[i].rate && (s->limits.iops[i].burst || s->limits.iops[i].once)) ||
 		    (!s->limits.bps[i].rate && (s->limits.bps[i].burst || s->limits.bps[i].once)))

@@ -102,6 +102,7 @@ struct blk_backing {
 struct blk_spec {
 	char path[BLK_PATH];
 	char format[16];
+	bool assumed; /* raw because nothing was said and the name says nothing else */
 	bool nbd;
 	bool read_only, no_lock, no_ring;
 	bool discard;

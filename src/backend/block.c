@@ -367,6 +367,19 @@ int blk_open_store(struct node **out, struct aio *a, const struct blk_spec *s, s
 	return file_open(out, a, s, e);
 }
 
+/*
+ * Nobody said raw: an image of another format would show the guest its tables, which the guest would then write over. A guest that puts
+ * these bytes on a disk of its own has to be started with format=raw.
+ */
+static int check_assumed(struct node *store, const struct blk_spec *s, struct err *e)
+{
+	char head[4] = "";
+
+	if (!s->assumed || node_read(store, 0, head, sizeof(head)) || memcmp(head, "QFI\xfb", 4))
+		return 0;
+	return err_set(e, EINVAL, "%.200s holds a qcow2 image: say so with format=qcow2,file=..., or format=raw if its bytes are to be the disk", s->path);
+}
+
 int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, unsigned depth, struct err *e)
 {
 	struct blk_spec under = *s;
@@ -380,8 +393,12 @@ int blk_open_node(struct node **out, struct aio *a, const struct blk_spec *s, un
 	if (r)
 		return r;
 	if (!strcmp(s->format, "raw")) {
-		*out = store;
-		return 0;
+		r = check_assumed(store, s, e);
+		if (r)
+			node_close(store);
+		else
+			*out = store;
+		return r;
 	}
 	if (!strcmp(s->format, "qcow2"))
 		return qcow2_open(out, a, store, s, depth, e);

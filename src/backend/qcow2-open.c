@@ -209,7 +209,7 @@ static int open_backing(struct qcow2 *q, const struct blk_spec *s, unsigned dept
 	if (b.nbd)
 		memmove(b.path, b.path + 4, strlen(b.path + 4) + 1);
 	r = blk_open_node(&q->backing, q->n.aio, &b, depth + 1, e);
-	return r ? err_prefix(e, "backing file of %s", q->file->path) : 0;
+	return r && strncmp(e->text, "backing file of ", 16) ? err_prefix(e, "backing file of %s", q->file->path) : r; /* once is enough */
 }
 
 /* ---- */

@@ -4,6 +4,7 @@
  * boots by firmware, on the screen when the terminal is one; a kernel boots directly, with its console on the serial port.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -90,6 +91,16 @@ static int add_disk(struct run_words *w, const char *format, const char *path, s
 	return text ? add_option(w, "disk", text, e) : err_set(e, ENOMEM, "out of memory");
 }
 
+/* What the user has just named, not what a guest may have been writing to for long: that is in a vm.yaml, with its format. */
+static bool begins_with(const char *path, const char *magic)
+{
+	int fd _close_ = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	char head[8];
+	size_t n = strlen(magic);
+
+	return fd >= 0 && read(fd, head, n) == (ssize_t)n && !memcmp(head, magic, n);
+}
+
 static int take_file(struct run_words *w, const char *word, enum file_kind kind, struct err *e)
 {
 	struct stat st;
@@ -98,6 +109,9 @@ static int take_file(struct run_words *w, const char *word, enum file_kind kind,
 		return errno == ENOENT ? err_set(e, ENOENT, "there is no file %.200s", word) : err_errno(e, "%.200s", word);
 	if (S_ISDIR(st.st_mode))
 		return err_set(e, EISDIR, "%.200s is a folder: give a disk image, a CD image or a kernel (--share DIR shares a folder)", word);
+	if (kind == FILE_RAW && begins_with(word, "QFI\xfb"))
+		return err_set(e, EINVAL, "%.150s holds a qcow2 image, as clouds' .img files do: rename it to end with .qcow2, or give --disk format=qcow2,file=%.150s",
+			       word, word);
 	switch (kind) {
 	case FILE_RAW:
 		return add_disk(w, "raw", word, e);

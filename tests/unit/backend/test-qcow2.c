@@ -164,6 +164,42 @@ static void test_backing(void **state)
 	free(top);
 }
 
+/* Without format=: the name's ending; an image that nobody called one is not shown to a guest as raw bytes. A loop is one line. */
+static void test_unsaid(void **state)
+{
+	struct block_config c = { .spec = NULL };
+	struct block_info info;
+	struct err e = { 0 };
+	struct block *b;
+	char named[128], other[300];
+	struct dir d;
+
+	dir_make_in(&d, true);
+	snprintf(named, sizeof(named), "%s/disk.QCow2", d.dir);
+	snprintf(other, sizeof(other), "%s/other", d.dir);
+	make(&d, (struct image_create){ .size = SIZE });
+	c.spec = d.path;
+	assert_int_equal(block_open(&b, &c, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "holds a qcow2 image"));
+	b = open_spec("format=raw,file=%s", d.path);
+	block_close(b);
+	assert_int_equal(rename(d.path, named), 0);
+	b = open_spec("%s", named);
+	block_get_info(b, &info);
+	assert_int_equal(info.size, SIZE);
+	block_close(b);
+	/* each the other's backing file */
+	make(&d, (struct image_create){ .backing = "disk.QCow2", .backing_format = "qcow2" });
+	make(&d, (struct image_create){ .path = other, .backing = "disk", .backing_format = "qcow2" });
+	assert_int_equal(rename(other, named), 0);
+	snprintf(other, sizeof(other), "readonly,backing=header,file=%s", named);
+	c.spec = other;
+	assert_int_equal(block_open(&b, &c, &e), -ELOOP);
+	assert_non_null(strstr(e.text, "is longer than"));
+	unlink(named);
+	dir_remove(&d);
+}
+
 static void test_snapshots(void **state)
 {
 	uint8_t *model = calloc(1, SIZE), *kept[4];
@@ -326,7 +362,8 @@ static void test_repair(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_kinds),  cmocka_unit_test(test_backing),	  cmocka_unit_test(test_snapshots),
+		cmocka_unit_test(test_kinds),  cmocka_unit_test(test_backing),	  cmocka_unit_test(test_unsaid),
+		cmocka_unit_test(test_snapshots),
 		cmocka_unit_test(test_resize), cmocka_unit_test(test_compressed), cmocka_unit_test(test_repair),
 	};
 
