@@ -26,11 +26,11 @@ int cmd_create(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
-/* "ospite: TEXT" on standard error, as one line; gives EXIT_OURS. */
 /* In place: what a terminal could take for a command (control characters, C1 in UTF-8 too) becomes '?'. */
 void text_clean(char *text);
 /* To standard output, cleaned, but for ends of lines where there may be some. */
 void text_print(const char *text, bool lines);
+/* "ospite: TEXT" on standard error, as one line; gives EXIT_OURS. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- options (options.c) ---- */
@@ -86,6 +86,8 @@ int parse_size(const char *text, uint64_t *out, struct err *e);
 /* Decimal or 0x hexadecimal within min..max. */
 int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *e);
 /* The entry of names (count, stride bytes apart) nearest to word, if near enough; else NULL. */
+/* Pairs of others' word and ours, ending with NULL. */
+const char *known_as(const char *word, const char *const (*table)[2]);
 const char *nearest(const char *word, const char *const *names, unsigned count);
 
 #endif

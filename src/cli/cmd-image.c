@@ -578,12 +578,15 @@ static void print_help(const struct verb *v)
 /* Files out of argv, options left in it. */
 static int take_files(const struct verb *v, struct image_args *a, int *argc, char **argv, struct err *e)
 {
+	bool unknown = false; /* whose value may look like a file: whoever parses options says so */
 	int n = 1;
 
 	for (int i = 1; i < *argc; i++) {
 		const struct option_def *d = v->options;
 
 		if (argv[i][0] != '-') {
+			if (a->nfiles == v->files && unknown)
+				continue;
 			if (a->nfiles == v->files)
 				return err_set(e, EINVAL, "unexpected '%.60s': image %s takes %s", argv[i], v->name, v->args);
 			a->file[a->nfiles++] = argv[i];
@@ -592,11 +595,12 @@ static int take_files(const struct verb *v, struct image_args *a, int *argc, cha
 		argv[n++] = argv[i];
 		while (d->name && strcmp(argv[i] + strspn(argv[i], "-"), d->name))
 			d++;
+		unknown |= !d->name && !strchr(argv[i], '=');
 		if (d->name && d->arg && i + 1 < *argc)
 			argv[n++] = argv[++i];
 	}
 	*argc = n;
-	if (a->nfiles < v->files)
+	if (a->nfiles < v->files && !unknown)
 		return err_set(e, EINVAL, "image %s needs %s", v->name, v->args);
 	return 0;
 }

@@ -37,6 +37,16 @@ int cli_fail(const char *fmt, ...)
 	return EXIT_OURS;
 }
 
+static const char *const elsewhere[][2] = {
+	{ "ls", "ps" }, { "list", "ps --all" }, { "images", "template list" }, { "rmi", "template rm" }, { "pull", "template create" },
+	{ "build", "template create" }, { "shutdown", "stop" }, { "poweroff", "stop" }, { "halt", "stop" }, { "destroy", "kill" },
+	{ "reboot", "reset" }, { "restart", "reset" }, { "attach", "console" }, { "inspect", "info" }, { "show", "info" }, { "status", "info" },
+	{ "dominfo", "info" }, { "save", "suspend" }, { "restore", "resume" }, { "unpause", "resume" }, { "delete", "rm" }, { "remove", "rm" },
+	{ "undefine", "rm" }, { "edit", "config" }, { "define", "create" }, { "launch", "run" }, { "shell", "ssh" }, { "update", "set" },
+	{ "disk", "image" }, { "volume", "image" }, { "network", "net" }, { "copy", "cp" }, { "monitor", "ctl" }, { "log", "logs" },
+	{ NULL, NULL },
+};
+
 static int unknown_command(const char *word)
 {
 	const char *names[64], *near;
@@ -46,7 +56,7 @@ static int unknown_command(const char *word)
 		names[n++] = c->name;
 	for (const struct life_command *c = life_commands; c->name && n < ARRAY_LEN(names); c++)
 		names[n++] = c->name;
-	near = nearest(word + strspn(word, "-"), names, n);
+	near = known_as(word, elsewhere) ?: nearest(word + strspn(word, "-"), names, n);
 	if (near)
 		return cli_fail("unknown command '%.60s'; did you mean '%s'?", word, near);
 	return cli_fail("unknown command '%.60s'; 'ospite help' lists them", word);

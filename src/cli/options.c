@@ -49,6 +49,34 @@ const char *nearest(const char *word, const char *const *names, unsigned count)
 	return best;
 }
 
+static const struct option_def *option_find(const struct option_def *defs, const char *name, size_t len)
+{
+	for (; defs->name; defs++) {
+		if (strlen(defs->name) == len && !strncmp(defs->name, name, len))
+			return defs;
+	}
+	return NULL;
+}
+
+/* What it is called elsewhere: first as others' command lines have it, then ours. NULL: nothing. */
+const char *known_as(const char *word, const char *const (*table)[2])
+{
+	for (; (*table)[0]; table++)
+		if (!strcmp(word, (*table)[0]))
+			return (*table)[1];
+	return NULL;
+}
+
+static const char *const elsewhere[][2] = {
+	{ "d", "detach" }, { "m", "memory" }, { "p", "port" }, { "v", "share" }, { "mem", "memory" }, { "ram", "memory" }, { "smp", "cpus" },
+	{ "vcpus", "cpus" }, { "vcpu", "cpus" }, { "drive", "disk" }, { "hda", "disk" }, { "image", "disk" }, { "publish", "port" },
+	{ "volume", "share" }, { "mount", "share" }, { "netdev", "net" }, { "network", "net" }, { "nic", "net" }, { "vnc", "display" },
+	{ "graphics", "display" }, { "cmdline", "append" }, { "bios", "firmware" }, { "accel", "engine" }, { "enable-kvm", "engine" },
+	{ "qmp", "control" }, { "f", "follow" }, { "n", "lines" }, { "tail", "lines" }, { "a", "all" }, { "q", "quiet" }, { "t", "time" },
+	{ "timeout", "time" }, { "e", "env" }, { "O", "format" }, { "o", "format" }, { "b", "backing" }, { "F", "backing-format" }, { "s", "gdb" },
+	{ NULL, NULL },
+};
+
 static int refuse_option(const struct option_def *defs, const char *arg, struct err *e)
 {
 	const char *names[OPTIONS_MAX], *near;
@@ -59,31 +87,29 @@ static int refuse_option(const struct option_def *defs, const char *arg, struct 
 		names[n] = defs[n].name;
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(arg + strspn(arg, "-"), "="),
 		 arg + strspn(arg, "-"));
-	near = nearest(word, names, n);
+	near = known_as(word, elsewhere);
+	if (!near || !option_find(defs, near, strlen(near)))
+		near = nearest(word, names, n);
 	if (near)
 		return err_set(e, EINVAL, "unknown option '%.60s'; did you mean --%s?", arg, near);
 	return err_set(e, EINVAL, "unknown option '%.60s'; --help lists them all", arg);
 }
 
-static const struct option_def *option_find(const struct option_def *defs, const char *name, size_t len)
-{
-	for (; defs->name; defs++) {
-		if (strlen(defs->name) == len && !strncmp(defs->name, name, len))
-			return defs;
-	}
-	return NULL;
-}
-
-/* "-x": the first option with that initial. */
+/* "-x": the option with that initial, if it is the only one. */
 static const struct option_def *option_by_letter(const struct option_def *defs, const char *arg)
 {
+	const struct option_def *found = NULL;
+
 	if (!arg[1] || arg[2])
 		return NULL;
 	for (; defs->name; defs++) {
-		if (defs->name[0] == arg[1])
-			return defs;
+		if (defs->name[0] != arg[1])
+			continue;
+		if (found)
+			return NULL;
+		found = defs;
 	}
-	return NULL;
+	return found;
 }
 
 static int only_words(int argc, char **argv, int (*word)(void *opaque, const char *word, struct err *e), void *opaque, struct err *e)

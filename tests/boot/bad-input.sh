@@ -49,10 +49,16 @@ mkdir folder
 printf '\177ELF\002\001\001' >elf
 head -c 30 /dev/zero >>elf
 head -c 3000000 /dev/zero >large
+printf 'QFI\373' | cat - zeroes >cloud.img
 cp zeroes unreadable
 chmod 000 unreadable
 
 refuse "nothing to start: give --kernel"
+refuse "unknown option '-d'; did you mean --detach" -d zeroes
+refuse "unknown option '--mem'; did you mean --memory" --kernel zeroes --mem 512M
+refuse "unknown option '-smp'; did you mean --cpus" --kernel zeroes -smp 2
+refuse "holds a qcow2 image" ./cloud.img
+refuse "holds a qcow2 image" --disk cloud.img
 refuse "kernel 'missing': cannot open: No such file" --kernel missing
 refuse "kernel 'folder': is a directory" --kernel folder
 refuse "kernel 'empty': is empty" --kernel empty
