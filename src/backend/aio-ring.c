@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include "base/mask.h"
 #include "backend/blk.h"
 
 #define RING_ENTRIES 256u
@@ -128,7 +129,7 @@ struct aio_ring *ring_create(void)
 		g->items[i].next = g->free;
 		g->free = &g->items[i];
 	}
-	sigfillset(&all);
+	mask_fill(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&g->thread, NULL, ring_main, g);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

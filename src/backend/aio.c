@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/mask.h"
 #include "backend/blk.h"
 
 #define POOL_MAX 4u
@@ -57,7 +58,7 @@ static int pool_grow(struct aio *a)
 	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
+	mask_fill(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&a->thread[a->threads], NULL, pool_main, a);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -9,9 +9,10 @@
 #include <string.h>
 #include <stdlib.h>
 #include <time.h>
-#include "backend/blk.h"
 #include "base/bucket.h"
 #include "base/clock.h"
+#include "base/mask.h"
+#include "backend/blk.h"
 
 #define SECOND 1000000000ull
 
@@ -155,7 +156,7 @@ struct limiter *limiter_create(const struct block_limits *s, void (*go)(void *op
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->changed, NULL);
 	limiter_set(l, s);
-	sigfillset(&all);
+	mask_fill(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&l->thread, NULL, limiter_main, l);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

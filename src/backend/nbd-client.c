@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/mask.h"
 #include "backend/nbd.h"
 
 #define SLOTS 64u
@@ -375,7 +376,7 @@ static int threads_start(struct nbd *d, struct err *e)
 	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
+	mask_fill(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&d->sender, NULL, send_main, d);
 	if (!r) {

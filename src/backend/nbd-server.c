@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "base/mask.h"
 #include "backend/nbd.h"
 
 #define CONNECTIONS 64u
@@ -491,7 +492,7 @@ struct nbd_server *nbd_server_create(struct block *b, const char *listen, const 
 		r = s->fd = nbd_listen(&s->at, e);
 	if (r >= 0) {
 		s->stop_fd = eventfd(0, EFD_CLOEXEC);
-		sigfillset(&all);
+		mask_fill(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);
 		r = s->stop_fd < 0 ? errno : pthread_create(&s->thread, NULL, accept_main, s);
 		pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "cli/life.h"
 #include "vm/view.h"
+#include "vm/landlock.h"
 #include "vm/measure.h"
 
 enum goodness { GOOD, WEAK, BAD };
@@ -142,6 +143,20 @@ static void look_at_memory(json_t *rows)
 	    never ? "guests with large memory get faster by: echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled" : NULL);
 }
 
+static void look_at_landlock(json_t *rows)
+{
+	int version = landlock_version();
+	char text[96];
+
+	if (version < 2)
+		say(rows, "confinement", "files", WEAK, version ? "Landlock of a kernel before 5.19" : "the kernel has no Landlock",
+		    "machines are confined by their view of files alone; have landlock among the kernel's security modules (lsm=landlock,...)");
+	else {
+		snprintf(text, sizeof(text), "what is not a machine's it cannot open (Landlock %d)", version);
+		say(rows, "confinement", "files", GOOD, text, NULL);
+	}
+}
+
 static void look_at_confinement(json_t *rows)
 {
 	bool filter = !access("/proc/sys/kernel/seccomp/actions_avail", R_OK);
@@ -153,6 +168,7 @@ static void look_at_confinement(json_t *rows)
 	r = view_probe(&e);
 	say(rows, "confinement", "view of files", r ? WEAK : GOOD, r ? e.text : "each machine sees its own files only",
 	    r ? "machines see the host's files as their user does; allow user namespaces (sysctl user.max_user_namespaces), or start as root" : NULL);
+	look_at_landlock(rows);
 	if (!geteuid())
 		say(rows, "confinement", "user", getpwnam("ospite") ? GOOD : WEAK,
 		    getpwnam("ospite") ? "machines with a folder run as user ospite" : "machines run as root, with few capabilities",

@@ -33,6 +33,7 @@
 #include "ctl/ctl.h"
 #include "vm/confine.h"
 #include "vm/gdb.h"
+#include "vm/landlock.h"
 #include "vm/save.h"
 #include "vm/verdict.h"
 
@@ -48,7 +49,7 @@ struct run {
 	struct confine confine;
 	struct view view;
 	char root[PATH_MAX];   /* where machines, networks and unpacked kernels are; "": not known */
-	char kernels[PATH_MAX + 16];
+	char kernels[PATH_MAX + 80];
 	struct verdict verdict; /* of KVM; opened while we are still who may, closed before anything runs */
 	int network[PC_NETS];  /* connections that keep switches from ending before we are on them */
 	int port[PC_NETS];     /* of the cards, made while we are still who may; -1: given away */
@@ -299,6 +300,21 @@ static int folder_give(const struct run *run, struct err *e)
 	return r;
 }
 
+/* Unpacked kernels of its machines, beside root's: what is kept is trusted by its owner only. Without the folder none are kept. */
+static void kernels_give(struct run *run)
+{
+	size_t len = strlen(run->kernels);
+	int fd _close_ = -1;
+
+	if (!len || (size_t)snprintf(run->kernels + len, sizeof(run->kernels) - len, "-%s", run->confine.name) >= sizeof(run->kernels) - len)
+		return;
+	if (mkdir(run->kernels, 0700) && errno != EEXIST)
+		return;
+	fd = open(run->kernels, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && fchown(fd, run->confine.uid, run->confine.gid))
+		run->kernels[0] = 0;
+}
+
 /* As whom, and with what left of root's rights. */
 static int confine_prepare(struct run *run, struct err *e)
 {
@@ -332,6 +348,8 @@ static int confine_begin(struct run *run, struct err *e)
 		r = limits_begin(&run->options->limits, e);
 	if (!r && run->confine.uid && run->home)
 		r = folder_give(run, e);
+	if (!r && run->confine.uid)
+		kernels_give(run);
 	if (!r)
 		r = run_view_begin(&run->view, run->options, run->home, run->root, e);
 	return r || run->options->unconfined ? r : confine_early(&run->confine, e);
@@ -375,12 +393,25 @@ static int run_build(struct run *run, const sigset_t *ends, struct err *e)
 	return r;
 }
 
+static int confine_files(const struct run *run, struct err *e)
+{
+#ifdef OSPITE_SANITIZED /* they write files of their own, and look at other processes */
+	return 0;
+#else
+	int r = landlock_confine(&run->view, e);
+
+	return MIN(r, 0);
+#endif
+}
+
 /* Nothing runs before everything is in its place; with a folder, not before the folder says so. */
 static int run_start(struct run *run, struct err *e)
 {
 	int r = view_enter(&run->view, e);
 	bool held;
 
+	if (!r && !run->options->unconfined)
+		r = confine_files(run, e);
 	if (!r && !run->options->unconfined)
 		r = confine_late(e);
 	if (r)

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "base/err.h"
+#include "base/mask.h"
 #include "display/vnc-auth.h"
 #include "display/vnc-gate.h"
 
@@ -276,7 +277,7 @@ static void *gate_thread(void *opaque)
 	sigset_t all;
 	int fd;
 
-	sigfillset(&all); /* and those it starts */
+	mask_fill(&all); /* and those it starts */
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	pthread_setname_np(pthread_self(), "vnc-gate");
 	for (;;) {

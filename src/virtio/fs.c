@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "base/mask.h"
 #include "virtio/fs-private.h"
 
 #define QUEUE_SIZE 256
@@ -365,7 +366,7 @@ static int worker_start(struct fs *fs, struct err *e)
 	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
+	mask_fill(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&fs->thread, NULL, fs_main, fs);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

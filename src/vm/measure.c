@@ -6,6 +6,8 @@
  * three: on a busy host 400 instructions may well be interrupted for milliseconds, and hardware would seem not to be there.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,7 @@ struct measured {
 	struct cpuid_model cpuid;
 	struct cpu *cpu;
 	struct kick_thread kick;
+	sigset_t before; /* what the thread blocked */
 	bool kicked, attached, created;
 };
 
@@ -54,8 +57,10 @@ static const struct cpu_bus no_bus = { no_irq, no_irq, no_cr8, set_cr8, no_msr_r
 /* On the thread that measured. */
 static void bench_end(struct measured *b)
 {
-	if (b->kicked)
+	if (b->kicked) {
 		kick_detach(&b->kick);
+		pthread_sigmask(SIG_SETMASK, &b->before, NULL); /* it is no CPU's thread, and makes others */
+	}
 	b->kicked = false;
 }
 
@@ -123,6 +128,7 @@ static int bench_build(struct measured *b, const struct engine_ops *ops, struct 
 	if (r)
 		return r;
 	b->attached = true;
+	pthread_sigmask(SIG_SETMASK, NULL, &b->before);
 	r = kick_attach(&b->kick, e);
 	if (r)
 		return r;

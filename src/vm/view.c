@@ -234,6 +234,16 @@ static const struct {
 	{ "/etc/services", false },    { "/etc/localtime", false },
 };
 
+const char *view_extra(unsigned i)
+{
+	return i < ARRAY_LEN(extras) ? extras[i].path : NULL;
+}
+
+bool view_extra_is_device(unsigned i)
+{
+	return extras[i].write;
+}
+
 struct plan {
 	const struct view *v;
 	pid_t machine;

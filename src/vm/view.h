@@ -63,6 +63,10 @@ void view_dispose(struct view *v, bool clean);
  */
 void view_keep_terminal(struct view *v, bool full_screen);
 
+/* What a machine sees beside its own, by number; NULL: no more. */
+const char *view_extra(unsigned i);
+bool view_extra_is_device(unsigned i); /* to be written to as well */
+
 /* Whether this host lets us have a view; for `doctor`. 0, or -errno with e set. */
 int view_probe(struct err *e);
 

@@ -133,6 +133,7 @@ def main():
         o("create", "m", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp")
         o("start", "m")  # a host that refuses is no reason not to start
         o("kill", "m")
+        unseen()
         print("skipped: this host has no name spaces for us: " + doctor["finding"])
         sys.exit(77)
     o("create", "m", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--vga", "--cdrom", "none")
@@ -210,10 +211,52 @@ def main():
     o("kill", "u")
 
 
+def unseen():
+    """A user's shared folder: no view, but Landlock."""
+    doctor = next(row for row in json.loads(o("doctor", "--json")) if row["what"] == "files")
+    if os.geteuid() or doctor["verdict"] != "ok":
+        print("skipped in part: Landlock of a user's machine: " + doctor["finding"])
+        return
+    home = work + "/user"
+    for folder in (home, home + "/shared", home + "/other"):
+        os.mkdir(folder)
+        os.chown(folder, 65534, 65534)
+    for name in (home + "/ospite", home + "/echo.bin"):
+        shutil.copy(ospite if name.endswith("ospite") else work + "/echo.bin", name)
+        os.chmod(name, 0o755)
+    for name in ("/shared/in.img", "/other/out.img"):
+        with open(home + name, "wb") as f:
+            f.truncate(1 << 20)
+        os.chown(home + name, 65534, 65534)
+
+    def u(*words, status=0):
+        got = subprocess.run([home + "/ospite", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, user=65534,
+                             group=65534, extra_groups=[], cwd=home, env={"OSPITE_ROOT": home + "/root", "PATH": os.environ["PATH"]})
+        assert got.returncode == status, "%s: status %d\n%s%s" % (words, got.returncode, got.stdout, got.stderr)
+        return got.stdout + got.stderr
+
+    os.chmod(work, 0o755)
+    u("create", "s", "--kernel", "echo.bin", "--memory", "8M", "--engine", "interp", "--share", home + "/shared")
+    try:
+        for start in (["start", "s"], ["resume", "s"]):
+            u(*start)
+            pid = json.loads(u("ps", "--json"))[0]["pid"]
+            assert os.path.samefile("/proc/%d/root/etc" % pid, "/etc")  # no view of its own
+            assert "ermission denied" in u("ctl", "s", "ospite-disk-add", "disk=file=%s/other/out.img" % home, status=125)
+            assert "ermission denied" in u("ctl", "s", "ospite-disk-add", "disk=file=/etc/passwd,readonly", status=125)
+            if start[0] == "start":
+                u("ctl", "s", "ospite-disk-add", "disk=file=%s/shared/in.img" % home)
+                u("set", "s", "--disk", home + "/other/out.img")  # handed over by who may
+                u("suspend", "s")
+    finally:
+        u("kill", "s")
+
+
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what is below
 try:
     os.chdir(work)
     main()
+    unseen()
 finally:
     subprocess.run([ospite, "kill", "--all", "--quiet"], timeout=LIMIT, capture_output=True)
     os.chdir("/")
