@@ -160,15 +160,16 @@ static int sync_send(struct agent *a, int64_t end, struct err *e)
 
 static int sync_up(struct agent *a, int ms, struct err *e)
 {
-	int64_t end = now_ms() + ms;
+	int64_t end = now_ms() + ms, again = SYNC_AGAIN_MS;
 	int r = 0;
 
 	if (getrandom(&a->id, sizeof(a->id), 0) != sizeof(a->id))
 		a->id = (uint64_t)now_ms();
-	a->id &= INT32_MAX;
 	do {
-		int64_t part = MIN(end, now_ms() + SYNC_AGAIN_MS);
+		int64_t part = MIN(end, now_ms() + again);
 
+		a->id = (a->id + 1) & INT32_MAX; /* a slow one answers each: only after the last answer are we in step */
+		again *= 2;
 		r = sync_send(a, part, e);
 		while (!r && !agent_synced(a->data, &a->used, a->id)) {
 			if (a->used > 65536) /* whatever this is, it is no agent's */

@@ -137,12 +137,23 @@ def liars(work, ospite_run):
                 c.sendall(b"[" * 65536)
         except OSError:
             pass
+    def slow(c):
+        """It wakes up late, and answers everything it was asked meanwhile, the byte before each request too."""
+        time.sleep(4)
+        for raw in c.makefile("rb"):
+            word = json.loads(raw.lstrip(b"\xff"))
+            if raw.startswith(b"\xff"):
+                c.sendall(b'{"error": {"class": "GenericError", "desc": "JSON parse error"}}\n\xff{"return": %d}\n' % word["arguments"]["id"])
+            else:
+                c.sendall({"guest-exec": b'{"return": {"pid": 5}}\n',
+                           "guest-exec-status": b'{"return": {"exited": true, "exitcode": 7}}\n'}[word["execute"]])
+
     answers = [lambda c: c.sendall(b"\n"), lambda c: c.sendall(b'{"return": {"pid": "x"}}\n'), lambda c: c.sendall(b'{"return": {}}\n'),
                lambda c: c.sendall(b"[" * 5000 + b"\n"), lambda c: c.sendall(b'{"error": {"desc": "\\u001b[2J"}}\n'), endless,
                lambda c: c.sendall(b'{"return": {"pid": 1, "exited": true, "out-data": "====", "exitcode": 99999999999}}\n' * 2)]
     ospite_run("create", "liar", "--kernel", work + "/initrd", "--no-agent", "--port", "other=socket:agent")
     folder = work + "/root/machines/liar"
-    for i, answer in enumerate(answers):
+    for i, answer in enumerate(answers + [slow]):
         path = folder + "/agent"
         if os.path.exists(path):
             os.unlink(path)
@@ -158,7 +169,7 @@ def liars(work, ospite_run):
                     return
                 with c:
                     try:
-                        if sync(c) and c.recv(65536):
+                        if answer == slow or (sync(c) and c.recv(65536)):
                             answer(c)
                     except OSError:
                         pass
@@ -167,8 +178,10 @@ def liars(work, ospite_run):
         # the lock makes it a running machine
         lock = os.open(folder + "/lock", os.O_RDWR | os.O_CREAT)
         fcntl.fcntl(lock, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
-        done = ospite_run("exec", "--direct", "liar", "x", status=125)
-        if b"\x1b" in done.stderr or done.stderr.count(b"\n") != 1:
+        done = ospite_run("exec", "--direct", "liar", "x", status=7 if answer == slow else 125)
+        if answer == slow:
+            pass
+        elif b"\x1b" in done.stderr or done.stderr.count(b"\n") != 1:
             fail("answer %d made it say %r" % (i, done.stderr))
         listener.close()
         os.close(lock)
