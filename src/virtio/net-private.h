@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the network card: what net.c (frames) and net-control.c (the driver's commands) share. */
+/* Inside of the network card: what net.c (its life), net-send.c, net-receive.c and net-control.c (the driver's commands) share. */
 #ifndef VIRTIO_NET_PRIVATE_H
 #define VIRTIO_NET_PRIVATE_H
 
@@ -47,6 +47,13 @@ struct net_header {
 	uint16_t hdr_len, gso_size, csum_start, csum_offset;
 	uint16_t num_buffers; /* with virtio 1.0, or mergeable buffers */
 };
+
+#define GSO_TCP4 1
+#define GSO_TCP6 4
+#define GSO_UDP_L4 5
+#define GSO_ECN 0x80
+#define HDR_NEEDS_CSUM 1
+#define HDR_DATA_VALID 2
 
 enum { NET_RX_PROMISC, NET_RX_ALLMULTI, NET_RX_ALLUNI, NET_RX_NOMULTI, NET_RX_NOUNI, NET_RX_NOBCAST, NET_RX_MODES };
 
@@ -104,6 +111,23 @@ static inline unsigned net_pairs_used(const struct virtio_net *n)
 
 	return p ? MIN(p, n->pairs) : 1;
 }
+
+static inline size_t net_header_length(const struct virtio_net *n)
+{
+	return virtio_has(&n->v, VIRTIO_F_VERSION_1) || virtio_has(&n->v, NET_F_MRG_RXBUF) ? 12 : 10;
+}
+
+/* net-send.c */
+void net_send_kick(struct net_queue *q);
+void net_send_drained(void *opaque); /* the back-end takes frames again */
+void net_send_idle(struct net_queue *q); /* waits until nobody sends: who did has seen that the queue has stopped, or `paused` */
+void net_send_idle_all(struct virtio_net *n);
+uint8_t net_flow_hash(const uint8_t *frame, size_t len);
+
+/* net-receive.c */
+enum net_result net_receive(void *opaque, const struct net_wire *w, const struct iovec *iov, unsigned count, size_t len);
+void net_received(void *opaque);
+void net_receive_kick(struct net_queue *q);
 
 /* net-control.c */
 void net_control_kick(struct virtio_net *n);
