@@ -35,3 +35,26 @@ int life_bring_disk(struct ctl_peer *p, const char *text, struct err *e)
 
 	return r || !d.spec ? r : block_spec_files(d.spec, d.cdrom, bring, p, e);
 }
+
+/* A picture's file is made here: its folder may be none of the machine's. */
+static int bring_new(struct ctl_peer *p, const char *path, struct err *e)
+{
+	int fd _close_ = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
+
+	if (fd < 0)
+		return err_errno(e, "cannot write %.200s", path);
+	return ctl_bring(p, path, fd, ANSWER_MS, e);
+}
+
+int life_bring_arguments(struct ctl_peer *p, const char *command, const json_t *arguments, struct err *e)
+{
+	const char *file = json_string_value(json_object_get(arguments, "filename")), *disk = json_string_value(json_object_get(arguments, "disk"));
+
+	if (disk && !strcmp(command, "ospite-disk-add"))
+		return life_bring_disk(p, disk, e);
+	if (file && !strcmp(command, "blockdev-change-medium"))
+		return life_bring_file(p, file, e);
+	if (file && !strcmp(command, "screendump") && strncmp(file, "/dev/fdset/", 11))
+		return bring_new(p, file, e);
+	return 0;
+}

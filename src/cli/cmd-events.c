@@ -170,6 +170,8 @@ int life_ctl(const struct life_command *c, struct life_args *a, struct store *s,
 	if (!r)
 		r = life_connect(&m, &p, e);
 	if (!r)
+		r = life_bring_arguments(p, a->words[1], arguments, e);
+	if (!r)
 		r = ctl_call_command(p, a->words[1], json_incref(arguments), &result, -1, e);
 	if (!r)
 		print_json(result);

@@ -25,6 +25,12 @@ struct block *image_open_file(const struct image_args *a, const char *path, cons
 const char *image_format(const char *path, const char *format);
 void put_json_string(const char *text); /* quoted; NULL is null */
 
+int image_make(const struct image_args *a);
+int image_info(const struct image_args *a);
+int image_resize(const struct image_args *a);
+int image_verify(const struct image_args *a);
+int image_snapshots(const struct image_args *a);
+int image_map(const struct image_args *a);
 int image_convert(const struct image_args *a);
 int image_compare(const struct image_args *a);
 int image_bench(const struct image_args *a);

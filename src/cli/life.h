@@ -123,6 +123,8 @@ int life_follow(struct store_vm *m, struct ctl_peer *p, struct err *e);
 /* Files for the machine that runs, before the command that names them (bring.c). */
 int life_bring_file(struct ctl_peer *p, const char *path, struct err *e);
 int life_bring_disk(struct ctl_peer *p, const char *spec, struct err *e);
+/* Those that a command of the control socket names. */
+int life_bring_arguments(struct ctl_peer *p, const char *command, const json_t *arguments, struct err *e);
 /* A descriptor that can be read when somebody wants this command to end (SIGTERM, SIGINT, SIGHUP): the terminal is put right first. */
 int life_signals(void);
 int64_t life_now_ms(void); /* of a clock that does not jump */

@@ -221,7 +221,8 @@ static int end_status(const struct run *run, enum vm_end end)
 static int control_open(struct run *run, struct err *e)
 {
 	struct ctl_config c = { .vm = run->vm, .pc = run->pc, .version = OSPITE_VERSION, .folder = AT_FDCWD,
-				.path = run->options->control, .save_path = run->options->save_to, .mapped = run->view.mapped };
+				.path = run->options->control, .save_path = run->options->save_to, .mapped = run->view.mapped,
+				.own_files = run->view.on || (!run->options->unconfined && landlock_version() >= 2) };
 
 	if (run->home) {
 		c.folder = run->home->vm->fd;

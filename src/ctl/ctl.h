@@ -29,6 +29,7 @@ struct ctl_config {
 	int folder;           /* an open folder the path is relative to; AT_FDCWD: none. Not owned. */
 	const char *path;     /* of the socket */
 	bool mapped;          /* we are in a user namespace (vm/view.h) */
+	bool own_files;       /* of the host's files the process has its own only (vm/view.h, vm/landlock.h) */
 	const char *save_path; /* where ospite-suspend saves to; NULL: it cannot */
 };
 

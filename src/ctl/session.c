@@ -111,6 +111,21 @@ json_t *ctl_session_greeting(const struct ctl_session *s)
 	return json_pack("{s:{s:o,s:[]}}", "QMP", "version", call.result, "capabilities");
 }
 
+/* A file that is there all the same, for whoever asks: what is to be done about that. */
+static void say_own_files(const struct ctl_call *call, const struct ctl_command *c, struct err *e)
+{
+	static const char *const names[] = { "disk", "filename", "path" };
+	const char *remedy = strcmp(c->name, "ospite-save") ? "bring others along by add-fd, as 'ospite ctl' and 'ospite set' do" :
+							      "save to the machine's folder, or give --view FOLDER at its start";
+	size_t n = strlen(e->text);
+	bool has = false;
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+		has |= json_is_string(json_object_get(call->arguments, names[i]));
+	if (has && call->ctl->config.own_files && (e->code == ENOENT || e->code == EACCES || e->code == EROFS))
+		snprintf(e->text + n, sizeof(e->text) - n, " (of the host's files the machine has its own only: %s)", remedy);
+}
+
 static json_t *execute(struct ctl_session *s, const struct ctl_command *c, json_t *arguments, json_t *id)
 {
 	struct ctl_call call = { .ctl = s->ctl, .session = s };
@@ -124,6 +139,7 @@ static json_t *execute(struct ctl_session *s, const struct ctl_command *c, json_
 		r = c->run(&call, &e);
 	if (r) {
 		json_decref(call.result);
+		say_own_files(&call, c, &e);
 		reply = ctl_session_error("GenericError", e.text[0] ? e.text : strerror(-r), id);
 	} else {
 		reply = json_pack("{s:o}", "return", call.result ? call.result : json_object());

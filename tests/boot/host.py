@@ -28,7 +28,7 @@ done
 TOOLS = r"""
 pid() { ospite ps --json | tr -d ' ",' | awk -F: -v n="$1" '$1 == "name" { hit = $2 == n } $1 == "pid" && hit { print $2 }'; }
 group() { echo "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(pid "$1")/cgroup")"; }
-until_true() { n=0; until eval "$1"; do n=$((n + 1)); [ $n -lt 150 ] || { echo "not there: $1"; return 1; }; sleep 0.2; done; }
+until_true() { n=0; until eval "$1"; do n=$((n + 1)); [ $n -lt 1000 ] || { echo "not there: $1"; return 1; }; sleep 0.2; done; }
 say() {
 	{ echo "$2"; sleep 600; } | ospite console "$1" >/dev/null 2>&1 &
 	until_true "ospite logs $1 | grep -q '$3'" || { ospite logs "$1" | tail -5; exit 1; }
@@ -165,7 +165,7 @@ def main():
             fail("ospite %s: status %d: %s" % (" ".join(command)[:200], r.returncode, text))
         return text
 
-    def host(what, script, user=None, seconds=300):
+    def host(what, script, user=None, seconds=600):
         with open("script", "w") as f:
             f.write("set -eu\n" + TOOLS + script + "\necho all of it\n")
         run("cp", "--quiet", "script", "host:/tmp/script")

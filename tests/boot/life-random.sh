@@ -3,22 +3,12 @@
 # Random commands on machines with folders, some of them and some of the machines' processes killed at random instants.
 # Afterwards nothing is wrong: every machine can be asked, started and removed; no process, socket or temporary file is left.
 # usage: life-random.sh OSPITE ASM-FOLDER ROUNDS [SEED]
-set -u
-ospite=$(realpath "$1")
-source=$(realpath "$2")
+# shellcheck source=tests/boot/life-lib.sh
+. "$(dirname "$0")/life-lib.sh"
 rounds=$3
 seed=${4:-$(date +%s)}
-command -v nasm >/dev/null || { echo "skipped: nasm is not installed"; exit 77; }
-work=$(mktemp -d)
-OSPITE_ROOT=$work/root
-export OSPITE_ROOT
 o() { timeout -k 5 30 "$ospite" "$@"; }
-trap 'o kill --all --quiet 2>/dev/null; rm -rf "$work"' EXIT
-trap 'exit 143' TERM INT HUP # by way of EXIT
-cd "$work" || exit 1
-nasm -f bin -o echo.bin "$source/echo.asm" || exit 1
 echo "seed $seed"
-failed=0
 fail() {
 	failed=$((failed + 1))
 	echo "FAILED: $*"

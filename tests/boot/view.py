@@ -141,7 +141,7 @@ def main():
     look(pid_of("m"))
     # what is not there by itself is handed over
     os.mkdir(work + "/images")
-    for name in ("raw.img", "base.img", "cd.iso"):
+    for name in ("raw.img", "base.img", "by-ctl.img", "cd.iso"):
         with open(work + "/images/" + name, "wb") as f:
             f.truncate(1 << 20)
     o("image", "create", "--backing", work + "/images/base.img", "--backing-format", "raw", work + "/images/top.qcow2")
@@ -154,12 +154,19 @@ def main():
     with open(work + "/shot.png", "rb") as f:
         assert f.read(4) == b"\x89PNG"
     assert not [f for f in os.listdir(work) if f.startswith("shot.png.")]
+    o("ctl", "m", "screendump", "filename=%s/shot2.png" % work)
+    with open(work + "/shot2.png", "rb") as f:
+        assert f.read(4) == b"\x89PNG"
+    assert "disk" in o("ctl", "m", "ospite-disk-add", "disk=file=%s/images/by-ctl.img,format=raw" % work)
+    o("ctl", "m", "blockdev-change-medium", "device=disk0", "filename=%s/images/cd.iso" % work)
     look(pid_of("m"))
     # the same by a client of its own: as a name, as a set, not at all, for reading only
     c = Control("m")
     plain = "file=%s/images/base.img,readonly" % work
     answer = c("ospite-disk-add", disk=plain)
-    assert "No such file" in answer["error"]["desc"], answer
+    assert "No such file" in answer["error"]["desc"] and "add-fd" in answer["error"]["desc"], answer
+    answer = c("ospite-save", path=work + "/images/state")
+    assert "--view" in answer["error"]["desc"], answer
     assert "SCM_RIGHTS" in c("add-fd")["error"]["desc"]
     fd = os.open(work + "/images/base.img", os.O_RDONLY)
     got = c("add-fd", fd, opaque=work + "/images/base.img")
@@ -197,7 +204,7 @@ def main():
     o("run", "--detach", "--rm", "--name", "t", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--view",
       work + "/images", "--quiet")
     pid = pid_of("t")
-    assert sorted(os.listdir("/proc/%d/root%s/images" % (pid, work))) == ["base.img", "cd.iso", "raw.img", "top.qcow2"]
+    assert sorted(os.listdir("/proc/%d/root%s/images" % (pid, work))) == ["base.img", "by-ctl.img", "cd.iso", "raw.img", "top.qcow2"]
     c = Control("t")
     assert "return" in c("ospite-disk-add", disk=plain)
     c.s.close()
@@ -242,10 +249,12 @@ def unseen():
             u(*start)
             pid = json.loads(u("ps", "--json"))[0]["pid"]
             assert os.path.samefile("/proc/%d/root/etc" % pid, "/etc")  # no view of its own
-            assert "ermission denied" in u("ctl", "s", "ospite-disk-add", "disk=file=%s/other/out.img" % home, status=125)
-            assert "ermission denied" in u("ctl", "s", "ospite-disk-add", "disk=file=/etc/passwd,readonly", status=125)
+            c = Control("s", home + "/root/machines/s")
+            for path in (home + "/other/out.img", "/etc/passwd"):
+                answer = c("ospite-disk-add", disk="file=%s,readonly" % path)
+                assert "ermission denied" in answer["error"]["desc"] and "add-fd" in answer["error"]["desc"], answer
             if start[0] == "start":
-                u("ctl", "s", "ospite-disk-add", "disk=file=%s/shared/in.img" % home)
+                assert "return" in c("ospite-disk-add", disk="file=%s/shared/in.img" % home)
                 u("set", "s", "--disk", home + "/other/out.img")  # handed over by who may
                 u("suspend", "s")
     finally:
