@@ -5,12 +5,36 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "backend/blk.h"
 #include "cli/life.h"
 #include "cli/run.h"
 #include "cli/template.h"
 #include "cli/words.h"
 
 /* ---- create: the options of run, and a name */
+
+/* Allowed: it may be put there before the start. But a mistyped name should be noticed now. */
+static void note_missing(const struct store *s, const char *machine, const char *path)
+{
+	if (path && *path && access(path, F_OK) && errno == ENOENT)
+		fprintf(stderr, "ospite: note: there is no file %.200s; 'ospite start %s' will look for it%s%.200s%s%s\n", path, machine,
+			*path == '/' ? "" : " in ", *path == '/' ? "" : s->path, *path == '/' ? "" : "/", *path == '/' ? "" : machine);
+}
+
+static void note_missing_files(const struct store *s, const struct run_options *o)
+{
+	note_missing(s, o->folder_name, o->pc.kernel);
+	note_missing(s, o->folder_name, o->pc.initrd);
+	for (unsigned i = 0; i < o->pc.ndisks; i++) {
+		struct blk_spec spec;
+
+		if (!o->pc.disk[i].spec || blk_spec_parse(&spec, o->pc.disk[i].spec, NULL))
+			continue;
+		if (!spec.nbd)
+			note_missing(s, o->folder_name, spec.path);
+		blk_spec_dispose(&spec);
+	}
+}
 
 static int create(struct run_options *o, const struct run_words *w, struct err *e)
 {
@@ -47,6 +71,8 @@ static int create(struct run_options *o, const struct run_words *w, struct err *
 	if (r)
 		return r;
 	r = store_create(&s, o->folder_name, text, false, e);
+	if (!r && !o->quiet)
+		note_missing_files(&s, o);
 	store_close(&s);
 	if (!r && !o->quiet)
 		puts(o->folder_name);

@@ -160,6 +160,8 @@ int machine_start(struct store *s, struct store_vm *m, struct err *e)
 	int r;
 
 	run_options_init(&o);
+	if (access("/proc/self/fd", X_OK)) /* sockets in folders are reached through it */
+		return err_set(e, ENOENT, "machine %s: /proc is not mounted here: mount -t proc proc /proc", m->name);
 	r = store_vm_status(m, &st, e);
 	if (!r)
 		r = read_text(m, st.state == STORE_SUSPENDED, &text, e);

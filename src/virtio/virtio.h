@@ -97,7 +97,7 @@ struct virtio {
 	uint64_t offered; /* features */
 	struct device_env env;
 	pthread_mutex_t lock;
-	bool paused;
+	_Atomic bool paused;
 	void *config; /* the device's configuration space, little endian; under v->lock */
 	unsigned config_len;
 	unsigned nqueues;

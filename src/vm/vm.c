@@ -593,11 +593,15 @@ static void vm_destroy_devices(struct vm *vm)
 /* First all threads, so that nothing is used while it goes; then everything in the reverse order of its making. */
 void vm_destroy(struct vm *vm)
 {
+	bool alive;
 	unsigned i;
 
 	if (!vm)
 		return;
-	if (vm->state == VM_RUNNING || vm->state == VM_PAUSED) {
+	pthread_mutex_lock(&vm->lock);
+	alive = vm->state == VM_RUNNING || vm->state == VM_PAUSED;
+	pthread_mutex_unlock(&vm->lock);
+	if (alive) {
 		vm_request_end(vm, VM_END_USER, 0, "destroyed");
 		vm_wait(vm);
 	}

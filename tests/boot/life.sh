@@ -66,6 +66,9 @@ check "start again" 0 one o start one
 say one i "i"
 check "nmi" 0 one o nmi one
 check "stop by force" 0 one o stop --time 0 one
+check "create with a file that is not there" 0 "there is no file nowhere.qcow2; 'ospite start typo' will look for it in " \
+	o create typo --kernel echo.bin --disk nowhere.qcow2
+check "rm" 0 typo o rm typo
 check "rename" 0 two o rename one two
 check "config --set" 0 "" o config two --set no-reboot=true --set memory=8M
 check "config, bad value" 125 "vm.yaml, line 3: memory: 1K" o config two --set memory=1K
