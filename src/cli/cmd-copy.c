@@ -20,6 +20,7 @@ struct copy {
 	struct agent *agent;
 	char archive[64]; /* in the guest */
 	const char *inside, *outside;
+	bool into; /* the target must be a folder: there are several sources */
 	uint64_t done;
 };
 
@@ -179,6 +180,8 @@ static int copy_in(struct copy *c, struct err *e)
 		snprintf(target, sizeof(target), "%s/%.*s", c->inside, (int)len, name);
 	else
 		snprintf(target, sizeof(target), "%s", c->inside);
+	if (!r && c->into && !folder)
+		r = err_set(e, ENOTDIR, "'%.200s' is no folder of the machine: several can only be copied into one", c->inside);
 	if (r)
 		return r;
 	return S_ISDIR(st.st_mode) ? folder_in(c, target, e) : file_in(c, target, e);
@@ -248,34 +251,66 @@ static int copy_out(struct copy *c, struct err *e)
 	name = last_part(c->inside, &len);
 	if (len > 255 || strlen(c->outside) > 4000)
 		return err_set(e, ENAMETOOLONG, "too long a name");
-	if (!stat(c->outside, &st) && S_ISDIR(st.st_mode) && len && strncmp(name, ".", len) && strncmp(name, "..", len))
+	there = !stat(c->outside, &st) && S_ISDIR(st.st_mode);
+	if (c->into && !there)
+		return err_set(e, ENOTDIR, "'%.200s' is no folder: several can only be copied into one", c->outside);
+	if (there && len && strncmp(name, ".", len) && strncmp(name, "..", len))
 		snprintf(target, sizeof(target), "%s/%.*s", c->outside, (int)len, name);
 	else
 		snprintf(target, sizeof(target), "%s", c->outside);
 	return folder ? folder_out(c, target, e) : file_out(c, target, e);
 }
 
-int life_cp(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+/* Where the sources are, and where the last word leads: one of the two in a machine, whose name is returned. */
+static int sort_out(const struct life_args *a, bool *in, char name[STORE_NAME], struct err *e)
 {
-	char from[STORE_NAME], to[STORE_NAME], size[32];
-	struct copy copy = { 0 };
-	struct agent_link l;
-	bool out = split(a->words[0], from, &copy.inside), in = split(a->words[1], to, &copy.inside);
+	unsigned last = a->nwords - 1;
+	char other[STORE_NAME];
+	const char *path;
+
+	*in = split(a->words[last], name, &path);
+	for (unsigned i = 0; i < last; i++) {
+		if (split(a->words[i], *in || i ? other : name, &path) == *in)
+			return err_set(e, EINVAL, "either the sources or the target are a machine's: NAME:PATH (write ./a:b for a file of that name here)");
+		if (!*in && i && strcmp(other, name))
+			return err_set(e, EINVAL, "%.60s: the sources are of more than one machine", a->words[i]);
+	}
+	return 0;
+}
+
+static int copy_one(struct copy *c, const char *source, const char *target, bool in, struct err *e)
+{
+	char name[STORE_NAME];
 	int r;
 
-	if (in == out)
-		return err_set(e, EINVAL, "one of the two is a machine's: NAME:PATH (write ./a:b for a file of that name here)");
-	if (copy.inside[0] != '/')
+	c->outside = in ? source : target;
+	split(in ? target : source, name, &c->inside);
+	c->archive[0] = 0;
+	if (c->inside[0] != '/')
 		return err_set(e, EINVAL, "a path in a machine begins with '/'");
-	copy.outside = a->words[in ? 0 : 1];
+	r = in ? copy_in(c, e) : copy_out(c, e);
+	archive_remove(c);
+	return r;
+}
+
+int life_cp(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
+{
+	char name[STORE_NAME], size[32];
+	struct copy copy = { .into = a->nwords > 2 };
+	struct agent_link l;
+	bool in;
+	int r = sort_out(a, &in, name, e);
+
+	if (r)
+		return r;
 	signal(SIGPIPE, SIG_IGN);
 	copy.agent = &l.agent;
-	r = agent_link_open(&l, s, in ? to : from, a, e);
+	r = agent_link_open(&l, s, name, a, e);
 	if (!r) {
-		r = in ? copy_in(&copy, e) : copy_out(&copy, e);
-		archive_remove(&copy);
+		for (unsigned i = 0; i + 1 < a->nwords && !r; i++)
+			r = copy_one(&copy, a->words[i], a->words[a->nwords - 1], in, e);
 		if (r)
-			err_prefix(e, "machine '%s'", in ? to : from);
+			err_prefix(e, "machine '%s'", name);
 	}
 	agent_link_close(&l);
 	if (!r && !a->quiet)

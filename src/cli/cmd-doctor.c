@@ -73,7 +73,7 @@ static void look_at_engines(json_t *rows, const char *root)
 			say(rows, "engine", (*l)->name, BAD, e.text, colon ? colon + 2 : "another engine does its work");
 			continue;
 		}
-		snprintf(text, sizeof(text), "%.3g million instructions a second", mips);
+		snprintf(text, sizeof(text), mips < 100 ? "%.3g million instructions a second" : "%.0f million instructions a second", mips);
 		slow_kvm = !strcmp((*l)->name, "kvm") && mips < MEASURE_ACCELERATED;
 		if (!strcmp((*l)->name, "kvm"))
 			remember(root, mips);

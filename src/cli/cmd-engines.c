@@ -20,7 +20,7 @@ static void look(const struct engine_ops *ops, bool json, json_t *rows)
 	else if (!works)
 		printf("%-8s does not work here: %s\n", ops->name, e.text);
 	else
-		printf("%-8s works, %.3g million instructions a second%s\n", ops->name, mips,
+		printf(mips < 100 ? "%-8s works, %.3g million instructions a second%s\n" : "%-8s works, %.0f million instructions a second%s\n", ops->name, mips,
 		       slow ? "; not accelerated by hardware, so auto leaves it alone" : "");
 }
 

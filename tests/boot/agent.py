@@ -96,6 +96,19 @@ def main():
         ospite_run("cp", "one:/no/such", work + "/x", status=125)
         ospite_run("cp", work + "/no", "one:/tmp/x", status=125)
         ospite_run("cp", work + "/no", work + "/x", status=125)
+        # several at once, into a folder only
+        for name in ("m1", "m2"):
+            with open(work + "/" + name, "w") as f:
+                f.write(name)
+        ospite_run("cp", work + "/m1", work + "/m2", "one:/tmp")
+        ospite_run("cp", work + "/m1", work + "/m2", "one:/tmp/m1", status=125)
+        ospite_run("cp", work + "/m1", "one:/tmp/m1", "one:/tmp", status=125)
+        ospite_run("cp", "one:/tmp/m1", "two:/tmp/m2", work, status=125)
+        os.mkdir(work + "/several")
+        ospite_run("cp", "one:/tmp/m1", "one:/tmp/m2", work + "/several")
+        if [open(work + "/several/" + n).read() for n in ("m1", "m2")] != ["m1", "m2"]:
+            fail("several files are not as they were")
+        ospite_run("cp", "one:/tmp/m1", "one:/tmp/m2", work + "/several/m1", status=125)
         # the same kernel again, unpacked again
         ospite_run("reset", "one")
         done = subprocess.run([ospite, "exec", "--time", str(SECONDS), "one", "test", "-e", "/tmp/big"], env=env)
