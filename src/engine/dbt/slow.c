@@ -237,7 +237,8 @@ static const uint64_t *page_read(struct cpu *c, uint64_t page, bool fill)
  * A load that crosses a page: from a copy of both pages' ends, laid out as the guest has them (alignment is the instruction's
  * business). The instruction goes on behind its check with an addend that leads there. Copies of unaligned blocks do this at
  * every page; through the interpreter it took 100 ns, most of it for the vector registers. What may leave out parts must not have
- * pages walked to (and marked) for their sake: both are in the TLB, or the interpreter sees to it.
+ * pages walked to (and marked) for their sake: both are in the TLB, or the interpreter sees to it. In 32-bit code an address that has
+ * not been wrapped, or wraps within the operand, is the interpreter's.
  */
 static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, uint64_t ea, bool fill)
 {
@@ -246,7 +247,9 @@ static uint64_t read_split(struct cpu *c, const struct block *b, unsigned idx, u
 	uint64_t second = (ea | 0xfff) + 1;
 	const uint64_t *from[2];
 
-	if (mode_32bit(b->mode) || b->nswaps || d->watch || !b->map[idx].behind)
+	if (b->nswaps || d->watch || !b->map[idx].behind)
+		return 0;
+	if (mode_32bit(b->mode) && (ea > UINT32_MAX || second > UINT32_MAX))
 		return 0;
 	from[0] = page_read(c, ea & ~0xfffull, fill);
 	from[1] = page_read(c, second, fill);

@@ -74,10 +74,28 @@ PROGRAM(prog_fp, "mov ebx, 0x20000\n mov ecx, 100\n fld1\n cvtsi2sd xmm0, ecx\n 
 		 "add esi, edx\n movd edi, xmm0\n pinsrd xmm3, edi, 1\n movdqu [ebx+0xffa], xmm3\n andn eax, esi, edi\n rorx edi, eax, 7\n"
 		 "add [ebx+32], edi\n dec ecx\n jnz 1b\n fstp tbyte ptr [ebx+128]\n hlt\n");
 
+/*
+ * Loads across page ends, by every kind of address, in pages one of which is mapped elsewhere (4 KiB pages at 4 MiB); by registers and
+ * displacements whose sums go round the end of the address space.
+ */
+PROGRAM(prog_split, "mov edi, 0x100000\n mov eax, 0x83\n mov ecx, 4\n 1: stosd\n add eax, 0x400000\n loop 1b\n mov dword ptr [0x100ffc], 0xc00083\n"
+		    "mov dword ptr [0x100004], 0x101003\n mov edi, 0x101000\n mov eax, 0x800003\n mov ecx, 7\n"
+		    "1: stosd\n sub eax, 0x1000\n loop 1b\n mov ecx, 0x4000\n mov edi, 0x7f8000\n 1: imul eax, eax, 0x19660d\n"
+		    "add eax, 0x3c6ef35f\n stosd\n loop 1b\n mov eax, cr4\n or eax, 0x210\n mov cr4, eax\n mov eax, 0x100000\n mov cr3, eax\n"
+		    "mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n mov edx, 100\n"
+		    "2: mov ebx, 0x400fc1\n mov ecx, 63\n"
+		    "3: mov eax, [ebx]\n add esi, eax\n adc esi, [ebx+0x2000]\n mov eax, 1\n add edi, [ebx+eax*8+0xff8]\n movzx eax, word ptr [ebx]\n"
+		    "xor edi, eax\n push [ebx]\n pop eax\n ror eax, 3\n add esi, eax\n movups xmm0, [ebx]\n paddd xmm1, xmm0\n movq xmm2, [ebx+1]\n"
+		    "pxor xmm1, xmm2\n fld qword ptr [ebx]\n fstp qword ptr [0x20000]\n cmp esi, [ebx]\n adc edi, 0\n"
+		    "inc ebx\n dec ecx\n jnz 3b\n dec edx\n jnz 2b\n"
+		    "mov edx, 100\n 4: mov ebx, 0xfffff000\n add esi, [ebx+0x10ffe]\n mov ecx, 0x10ffd\n adc edi, [ebx+ecx]\n mov ebx, 0xfff00000\n"
+		    "adc esi, [ebx+0x500fff]\n movups xmm0, [ebx+0x110ff9]\n paddd xmm1, xmm0\n mov ebx, 0x2000\n adc edi, [ebx-3]\n mov ecx, -1\n"
+		    "add esi, [ebx+ecx]\n dec edx\n jnz 4b\n movups [0x20010], xmm1\n hlt\n");
+
 struct outcome {
 	struct x86_state s;
 	uint8_t *memory;
-	uint64_t blocks, helped;
+	uint64_t blocks, helped, splits;
 };
 
 static struct outcome run_in(const struct engine_ops *engine, const uint8_t *code, const uint8_t *end)
@@ -107,6 +125,7 @@ static struct outcome run_in(const struct engine_ops *engine, const uint8_t *cod
 	if (engine == &engine_dbt) {
 		o.blocks = dbt_of(c)->counters.blocks;
 		o.helped = dbt_cpu(c)->counters.interp_helpers;
+		o.splits = dbt_cpu(c)->counters.split_reads;
 	}
 	guest_destroy(&g);
 	return o;
@@ -147,6 +166,15 @@ static void segments(void **state)
 	compare(prog_segments, prog_segments_end, 300 * 16);
 }
 
+static void split_loads(void **state)
+{
+	struct outcome o = run_in(&engine_dbt, prog_split, prog_split_end);
+
+	assert_true(o.splits > 500);
+	free(o.memory);
+	compare(prog_split, prog_split_end, 100000);
+}
+
 static void wrap(void **state)
 {
 	compare(prog_wrap, prog_wrap_end, 200 * 40);
@@ -165,7 +193,7 @@ static void floating_point(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(mixed), cmocka_unit_test(strings), cmocka_unit_test(segments), cmocka_unit_test(wrap),
+		cmocka_unit_test(mixed), cmocka_unit_test(strings), cmocka_unit_test(segments), cmocka_unit_test(wrap), cmocka_unit_test(split_loads),
 		cmocka_unit_test(self_modifying), cmocka_unit_test(floating_point),
 	};
 
