@@ -3,6 +3,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <signal.h>
 #include <stdio.h>
 #include "base/base.h"
 #include "base/err.h"
@@ -16,6 +17,8 @@ struct command {
 };
 extern const struct command commands[]; /* ends with a NULL name */
 
+/* What ends a program: SIGTERM, SIGINT, SIGHUP, but for those whoever started us has ignored (nohup, a shell's background). */
+void ends_set(sigset_t *set);
 int cmd_run(int argc, char **argv);
 int cmd_engines(int argc, char **argv);
 int cmd_image(int argc, char **argv);

@@ -111,11 +111,8 @@ static void scdoc_text(const char *text)
 
 static void man_command(const char *name, const char *usage, const char *help, const struct option_def *options, bool machines)
 {
-	printf("## ");
-	scdoc_text(name);
-	putchar(' ');
-	scdoc_text(usage);
-	printf("\n\n%c", help[0] & ~0x20);
+	/* what is escaped in a title stays so: troff would take "\[NAME\]" for a character's name */
+	printf("## %s %s\n\n%c", name, usage, help[0] & ~0x20);
 	scdoc_text(help + 1);
 	puts(".\n");
 	if (!strcmp(name, "create")) {

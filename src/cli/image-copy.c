@@ -424,10 +424,7 @@ int image_serve(const struct image_args *a)
 	if (!a->listen)
 		return cli_fail("where do clients connect? --listen unix:PATH or --listen tcp:HOST:PORT");
 	/* before any thread: they inherit it */
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	ends_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	b = image_open_file(a, a->file[0], a->format, a->read_only, false, "");
 	if (!b)

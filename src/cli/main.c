@@ -79,6 +79,19 @@ static int dispatch(int argc, char **argv)
 	return unknown_command(word);
 }
 
+void ends_set(sigset_t *set)
+{
+	static const int ends[] = { SIGTERM, SIGINT, SIGHUP };
+
+	sigemptyset(set);
+	for (unsigned i = 0; i < ARRAY_LEN(ends); i++) {
+		struct sigaction act;
+
+		if (sigaction(ends[i], NULL, &act) || act.sa_handler != SIG_IGN)
+			sigaddset(set, ends[i]);
+	}
+}
+
 static void stay(int number)
 {
 }

@@ -108,14 +108,6 @@ static void build_timer(bool on)
 	sigaction(SIGALRM, &act, NULL);
 }
 
-static void end_add(sigset_t *ends, int number)
-{
-	struct sigaction act;
-
-	if (sigaction(number, NULL, &act) || act.sa_handler != SIG_IGN)
-		sigaddset(ends, number);
-}
-
 static void signals_prepare(sigset_t *ends)
 {
 	static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
@@ -124,10 +116,7 @@ static void signals_prepare(sigset_t *ends)
 	for (unsigned i = 0; i < ARRAY_LEN(fatal); i++)
 		sigaction(fatal[i], &act, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(ends);
-	end_add(ends, SIGTERM);
-	end_add(ends, SIGINT);
-	end_add(ends, SIGHUP);
+	ends_set(ends);
 	sigaddset(ends, SIGUSR1);
 	sigprocmask(SIG_BLOCK, ends, NULL); /* inherited by every thread made from here on */
 	build_timer(true);

@@ -67,6 +67,8 @@ QUIET = [["pause", "one"], ["resume", "one"], ["start", "two"], ["suspend", "two
 def main():
     subprocess.run(["nasm", "-f", "bin", "-o", work + "/echo.bin", source + "/echo.asm"], check=True)
     lines = list(command_lines())
+    got = run("completion", "man")
+    check("titles of the manual page", got[0] == 0 and "## run FILE" in got[1] and not re.search(r"^#.*\\", got[1], re.M), got)
     with_json = {}
     for line in lines:
         name = " ".join(line)

@@ -113,6 +113,17 @@ for number in TERM INT HUP; do
 	kill -s $number "$child"
 	check "SIG$number while the kernel is waited for" $((128 + $(kill -l $number))) "" wait $pid
 done
-passed=$((passed + 1))
+
+# nohup's promise
+for words in "run --kernel echo.bin --memory 4M --engine interp --serial null" "image serve d.qcow2 --listen unix:$work/nbd"; do
+	# shellcheck disable=SC2086 # words
+	(trap '' HUP && exec "$ospite" $words) </dev/null >run.out 2>&1 &
+	pid=$!
+	while ! grep -q "^ospite: engine\|^serving" run.out; do sleep 0.05; done
+	kill -s HUP $pid
+	check "nohup" 124 "" timeout 0.5 tail --pid=$pid -f /dev/null
+	kill -s TERM $pid
+	check "TERM ends it" "$([ "${words#run}" = "$words" ] && echo 0 || echo 143)" "" wait $pid
+done
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
