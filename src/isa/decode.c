@@ -83,7 +83,8 @@ static unsigned op_split(const ZydisDecodedInstruction *z, const ZydisDecodedOpe
 {
 	bool two_byte = z->opcode_map == ZYDIS_OPCODE_MAP_0F;
 
-	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX) /* Knights Corner's */
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX || z->meta.isa_ext == ZYDIS_ISA_EXT_KNC || /* Knights Corner's */
+	    z->meta.isa_ext == ZYDIS_ISA_EXT_KNCE || z->meta.isa_ext == ZYDIS_ISA_EXT_KNCV)
 		return OP_INVALID;
 	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || z->meta.isa_ext == ZYDIS_ISA_EXT_AVX512VEX)
 		return OP_AVX512;

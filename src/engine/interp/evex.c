@@ -181,19 +181,36 @@ static uint32_t mxcsr_inside(const struct cpu *c)
 	return c->s.mxcsr & MXCSR_UM ? csr : csr & ~MXCSR_FTZ;
 }
 
+/*
+ * Underflow that is not masked is any tiny result, exact ones too, which the host does not flag while it masks underflow: but it
+ * does where it would flush them to zero.
+ */
+static unsigned tiny(struct cpu *c, const struct insn *i, struct evex *e, struct evex_frame *f)
+{
+	f->mxcsr |= MXCSR_FTZ;
+	return evex_run(c->evex, e, i, &c->s, f) ? f->mxcsr & MXCSR_UE : 0;
+}
+
 static int execute(struct cpu *c, const struct insn *i, struct evex *e)
 {
 	struct evex_frame f = { .mxcsr = mxcsr_inside(c), .general = c->s.gpr[e->general_at] };
 	struct stretches s = { 0 };
+	struct evex_frame again;
+	unsigned flags;
 	int r = CPU_OK;
 
 	if (i->flags & INSN_MEM)
 		r = memory_begin(c, i, e, &s, &f);
 	if (r)
 		return r;
+	if (unlikely(!(c->s.mxcsr & MXCSR_UM)))
+		again = f;
 	if (!evex_run(c->evex, e, i, &c->s, &f))
 		return cpu_raise(c, VEC_UD);
-	r = fp_commit(c, f.mxcsr & MXCSR_FLAGS);
+	flags = f.mxcsr & MXCSR_FLAGS;
+	if (unlikely(!(c->s.mxcsr & MXCSR_UM)))
+		flags |= tiny(c, i, e, &again);
+	r = fp_commit(c, flags);
 	if (!r && e->writes)
 		r = memory_end(c, &s, &f);
 	if (!r)

@@ -145,6 +145,7 @@ static void test_refused(void **state)
 	decode_hex("f001c8", MODE_64, INSN_UD); /* LOCK ADD on a register */
 	decode_hex("f03b00", MODE_64, INSN_UD); /* LOCK CMP */
 	decode_hex("8ec8", MODE_32, INSN_UD);	/* MOV CS */
+	decode_hex("c4417abced", MODE_64, INSN_UD); /* TZCNT with VEX: Knights Corner's */
 	decode_hex("c4c278f2", MODE_64, INSN_TRUNCATED);
 	decode_hex("488b", MODE_64, INSN_TRUNCATED);
 	decode_hex("", MODE_64, INSN_TRUNCATED);
