@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Does the decoder refuse what the host's processor refuses, and nothing else? All one- to
- * three-byte opcodes with every ModRM byte (without displacements) and one prefix are executed
+ * three-byte opcodes with every ModRM byte (without displacements) and one prefix, and all with VEX, are executed
  * natively, registers zero, at the end of a page: only whether that is #UD counts. What would leave
  * (branches, system calls) or upset this process (segment loads) is left out. For AMD's processors,
  * whose choices the decoder follows.
