@@ -28,7 +28,7 @@ static uint64_t stub_address(const struct dbt *d, const struct exit *x)
 static unsigned target_hash(const struct dbt *d, uint64_t va)
 {
 	/* those of one page together, see block_hash() */
-	return (unsigned)(((va >> 12) * 0x9e3779b97f4a7c15ull >> 48 & ~511ull) | (va >> 3 & 511)) & (d->small ? SMALL_TARGETS : ~0u);
+	return (unsigned)(((va >> 12) * 0x9e3779b97f4a7c15ull >> (64 - SLOT_TARGETS_BITS) & ~511ull) | (va >> 3 & 511)) & d->masks.targets;
 }
 
 static void slot_reset_all(struct dbt *d, const struct exit *x)

@@ -69,7 +69,7 @@ static struct block **alias_of(struct dbt *d, uint64_t page, uint64_t va, uint32
 {
 	uint64_t h = (page ^ (va & 0xfff) ^ (uint64_t)mode << 52) * 0x9e3779b97f4a7c15ull;
 
-	return &d->alias[h >> (64 - ALIAS_BITS) & (d->small ? SMALL_ALIAS : ~0u)];
+	return &d->alias[h >> (64 - ALIAS_BITS) & d->masks.alias];
 }
 
 void clone_forget(struct dbt *d, const struct block *b)
@@ -78,6 +78,12 @@ void clone_forget(struct dbt *d, const struct block *b)
 
 	if (*a == b)
 		*a = NULL;
+}
+
+void clone_list(struct dbt *d, struct block *b)
+{
+	if (b->relocs)
+		*alias_of(d, b->page, b->va, b->mode) = b;
 }
 
 /* b has just been translated. */

@@ -19,19 +19,23 @@
 #define BLOCK_INSNS 64u /* guest instructions in one block */
 #define BLOCK_EXITS 24u
 #define CACHE_REGIONS 8u
-#define BLOCK_HASH_BITS 18
-#define ALIAS_BITS 16
+#define BLOCK_HASH_BITS 20
+#define ALIAS_BITS 18
 #define CODE_PAGES_HASH 16384u
-#define SLOT_TARGETS 65536u
+#define SLOT_TARGETS_BITS 18
 /*
- * A machine that idles has some thousand blocks, that would lie on as many pages of the tables above: so many lowest bits of an
- * index count while there are no more than SMALL_BLOCKS (idle.c makes the tables small, block.c large again).
+ * How much of the tables above is in use: so many lowest bits of an index count. A machine that idles has some thousand blocks,
+ * that would lie on as many pages; one that starts hundreds of processes has as many copies of its libraries' code, where
+ * chains of three blocks, each a cache miss, made finding one a twelfth of all time. block.c goes to the next size.
  */
-#define SMALL_HASH 0xfffu
-#define SMALL_ALIAS 0x3ffu
-#define SMALL_TARGETS 0x7ffu
+enum table_size { TABLES_SMALL, TABLES_USUAL, TABLES_LARGE };
+struct table_masks {
+	unsigned hash, alias, targets;
+};
+extern const struct table_masks table_masks[];
 #define SMALL_JC2 0x7ffu
-#define SMALL_BLOCKS 4096u
+#define SMALL_BLOCKS 4096u   /* most of TABLES_SMALL */
+#define USUAL_BLOCKS 131072u
 #define JC_IDS 16u
 #define JC_EMPTY 0ull /* id 0 is never in use */
 
@@ -156,8 +160,9 @@ struct dbt {
 	uint32_t tramp_exit_h, tramp_exit_m, tramp_link_h, tramp_link_m, tramp_slow, tramp_indirect;
 	struct region regions[CACHE_REGIONS];
 	unsigned region; /* being filled */
-	unsigned small_blocks; /* SMALL_BLOCKS, or fewer (tests) */
-	bool small; /* of hash, alias and slots_by_target only the beginning is in use */
+	unsigned small_blocks, usual_blocks; /* SMALL_BLOCKS and USUAL_BLOCKS, or fewer (tests) */
+	enum table_size tables;
+	struct table_masks masks;
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct block *alias[1u << ALIAS_BITS]; /* clone.c */
 	struct code_page *pages[CODE_PAGES_HASH]; /* hashed by RAM page */
@@ -167,7 +172,7 @@ struct dbt {
 	int32_t slot_free;     /* list through slot_next; -1: empty */
 	uint32_t slots_begun;  /* those from here on have never been in use */
 	int32_t *slot_next;
-	struct exit *slots_by_target[SLOT_TARGETS];
+	struct exit *slots_by_target[1u << SLOT_TARGETS_BITS];
 	bool evicting;
 	bool trimmed;     /* idle.c: everything has been given back since the machine was busy last, */
 	bool rested;      /* and once more what making a tick's blocks took */
@@ -287,7 +292,7 @@ bool dbt_cache_empty(struct dbt *d, struct cpu *c); /* evict everything and give
 
 /* block.c: look-up by guest-physical address and mode, life and death */
 void code_pages_free(struct dbt *d); /* there are no blocks */
-void blocks_small(struct dbt *d); /* there are none: few will come */
+void blocks_size(struct dbt *d, enum table_size size); /* there are none; so many will come */
 void blocks_fit(struct dbt *d);   /* one more is coming */
 struct block *block_find(const struct dbt *d, uint64_t page, uint64_t page2, uint64_t va, uint32_t mode);
 void block_insert(struct dbt *d, struct block *b, uint64_t ram_page2);
@@ -325,6 +330,7 @@ struct block *translate_timed(struct dbt *d, struct cpu *c, uint64_t va, uint64_
 /* clone.c */
 bool clone_block(struct dbt *d, struct block *b, size_t room);
 void clone_forget(struct dbt *d, const struct block *b);
+void clone_list(struct dbt *d, struct block *b); /* it may be copied, if it takes part */
 
 /* chain.c */
 void link_exit(struct dbt *d, struct cpu *c, struct exit *x, struct block *to, bool global);

@@ -73,6 +73,7 @@ static int vm_attach(struct machine *m, struct err *e)
 		return err_set(e, ENOMEM, "translator: out of memory");
 	d->fd = -1;
 	d->machine = m;
+	blocks_size(d, TABLES_USUAL);
 	dbt_idle_start(d);
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->evicted, NULL);

@@ -33,6 +33,7 @@ void dbt_idle_start(struct dbt *d)
 
 	d->idle_after = (after ? strtoul(after, NULL, 0) : IDLE_AFTER) * (SECOND / 1000);
 	d->small_blocks = d->idle_after ? SMALL_BLOCKS : 64;
+	d->usual_blocks = d->idle_after ? USUAL_BLOCKS : 256;
 	d->busy_at = time_of(CLOCK_MONOTONIC);
 }
 
@@ -76,7 +77,8 @@ static void tables_each(struct dbt *d, void (*fn)(void *at, size_t size))
 /* There are no blocks any more, so that nothing of this is in use. */
 static void tables_trim(struct dbt *d)
 {
-	blocks_small(d);
+	code_pages_free(d);
+	blocks_size(d, TABLES_SMALL);
 	tables_each(d, give_back);
 	huge_give_rest(d, sizeof(*d));
 	huge_give_rest(d->memo, insn_memo_size());
@@ -147,7 +149,7 @@ uint64_t dbt_idle(struct cpu *c)
 		d->rested = true;
 	}
 	trimmed = d->trimmed;
-	if (d->small)
+	if (d->tables == TABLES_SMALL)
 		__atomic_store_n(&dc->jc2_mask, SMALL_JC2, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&d->lock);
 	if (trimmed) { /* only its own thread may; again each time, as two ticks in a row need other parts of them */
