@@ -332,8 +332,7 @@ enum lowered lower_system(struct tr *t, const struct insn *i)
 	case OP_WRMSR:
 		return ring0(t) && !t->m32 && !(i->flags & INSN_LOCK) ? lower_quick(t, i, QUICK_WRMSR) : LOWER_HELPER;
 	case OP_INVLPG:
-		return ring0(t) && !t->m32 && i->flags & INSN_MEM && !(i->flags & INSN_LOCK) ? lower_quick(t, i, QUICK_INVLPG) :
-											     LOWER_HELPER;
+		return ring0(t) && i->flags & INSN_MEM && !(i->flags & INSN_LOCK) ? lower_quick(t, i, QUICK_INVLPG) : LOWER_HELPER;
 	case OP_SYSCALL:
 		if (t->m32)
 			return LOWER_HELPER;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * WRMSR of what kernels write all the time, and INVLPG, in 64-bit code of level 0.
+ * WRMSR of what kernels write all the time in 64-bit code of level 0, and INVLPG in any.
  *
  * MSRs of the local APIC are its own code's, which may use vector registers; but the block goes on unless an interrupt is to be
  * taken now, and whether one waits is known exactly, so that neither STI nor IRET has to leave in order to look.

@@ -145,7 +145,7 @@ static uint64_t slow_quick(struct cpu *c, const struct block *b, unsigned idx, u
 		done = quick_wrmsr(c);
 		break;
 	case QUICK_INVLPG:
-		done = quick_invlpg(c, ea);
+		done = quick_invlpg(c, mode_32bit(b->mode) ? (uint32_t)ea : ea);
 		break;
 	}
 	if (done == QUICK_NOT)

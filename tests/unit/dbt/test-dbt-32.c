@@ -92,6 +92,26 @@ PROGRAM(prog_split, "mov edi, 0x100000\n mov eax, 0x83\n mov ecx, 4\n 1: stosd\n
 		    "adc esi, [ebx+0x500fff]\n movups xmm0, [ebx+0x110ff9]\n paddd xmm1, xmm0\n mov ebx, 0x2000\n adc edi, [ebx-3]\n mov ecx, -1\n"
 		    "add esi, [ebx+ecx]\n dec edx\n jnz 4b\n movups [0x20010], xmm1\n hlt\n");
 
+/*
+ * A page mapped here and there, its entry dropped each time by another kind of address; then its frame of 4 MiB; and the page of the
+ * code itself, which goes on in a copy that says something else.
+ */
+PROGRAM(prog_invlpg, TABLES
+	"mov edi, 0x100000\n mov eax, 0x83\n mov ecx, 4\n 1: stosd\n add eax, 0x400000\n loop 1b\n"
+	"mov dword ptr [0x100004], 0x101003\n mov dword ptr [0x100ffc], 0xc00083\n mov dword ptr [0x101008], 0x801003\n"
+	"mov dword ptr [0x10101c], 0x10003\n mov esi, 0x10000\n mov edi, 0x11000\n mov ecx, 0x400\n rep movsd\n"
+	"lea eax, [ebx+0xc000]\n mov byte ptr [eax+8f-prog_invlpg+1], 7\n"
+	"mov eax, 0x18\n mov fs, eax\n mov eax, cr4\n or eax, 0x10\n mov cr4, eax\n mov eax, 0x100000\n mov cr3, eax\n"
+	"mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n mov edx, 0x101000\n mov ecx, 400\n xor esi, esi\n"
+	"2: xor dword ptr [edx+8], 0x3000\n invlpg [0x402000]\n add [0x402004], ecx\n adc esi, [0x402004]\n"
+	"xor dword ptr [edx+8], 0x3000\n mov ebx, 0x401ff0\n cmp ecx, 100\n invlpg [ebx+0x10]\n adc [0x402008], esi\n add esi, [0x402004]\n"
+	"xor dword ptr [edx+8], 0x3000\n mov ebx, 0xffffe000\n mov eax, 0x101\n invlpg [ebx+eax*4+0x403c00]\n adc esi, [0x402008]\n"
+	"xor dword ptr [edx+8], 0x3000\n mov ebx, 0xfff02000\n invlpg [ebx+0x500000]\n adc esi, [0x402008]\n"
+	"xor dword ptr [edx+8], 0x3000\n mov eax, 0x401000\n invlpg fs:[eax]\n adc esi, [0x402004]\n"
+	"xor dword ptr [0x100ffc], 0x400000\n invlpg [0xffffffff]\n adc esi, [0xffc00000]\n mov [0xffc00004], esi\n dec ecx\n jnz 2b\n"
+	"mov ecx, 60\n mov edi, 0x407000+8f-prog_invlpg\n 5: xor dword ptr [edx+0x1c], 0x1000\n invlpg [edi]\n call edi\n dec ecx\n jnz 5b\n"
+	"hlt\n 8: mov al, 3\n add esi, eax\n ror esi, 5\n ret\n");
+
 struct outcome {
 	struct x86_state s;
 	uint8_t *memory;
@@ -166,6 +186,11 @@ static void segments(void **state)
 	compare(prog_segments, prog_segments_end, 300 * 16);
 }
 
+static void invlpg(void **state)
+{
+	compare(prog_invlpg, prog_invlpg_end, 500);
+}
+
 static void split_loads(void **state)
 {
 	struct outcome o = run_in(&engine_dbt, prog_split, prog_split_end);
@@ -193,7 +218,7 @@ static void floating_point(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(mixed), cmocka_unit_test(strings), cmocka_unit_test(segments), cmocka_unit_test(wrap), cmocka_unit_test(split_loads),
+		cmocka_unit_test(mixed), cmocka_unit_test(strings), cmocka_unit_test(segments), cmocka_unit_test(wrap), cmocka_unit_test(split_loads), cmocka_unit_test(invlpg),
 		cmocka_unit_test(self_modifying), cmocka_unit_test(floating_point),
 	};
 
