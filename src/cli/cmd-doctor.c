@@ -167,7 +167,9 @@ static void look_at_confinement(json_t *rows)
 	    filter ? NULL : "machines start only with --unconfined; use a kernel with CONFIG_SECCOMP_FILTER");
 	r = view_probe(&e);
 	say(rows, "confinement", "view of files", r ? WEAK : GOOD, r ? e.text : "each machine sees its own files only",
-	    r ? "machines see the host's files as their user does; allow user namespaces (sysctl user.max_user_namespaces), or start as root" : NULL);
+	    !r ? NULL : landlock_version() >= 2 ?
+		"machines see the names of the host's files, and open their own only; allow user namespaces (sysctl user.max_user_namespaces)" :
+		"machines see the host's files as their user does; allow user namespaces (sysctl user.max_user_namespaces), or start as root");
 	look_at_landlock(rows);
 	if (!geteuid())
 		say(rows, "confinement", "user", getpwnam("ospite") ? GOOD : WEAK,

@@ -188,6 +188,7 @@ def main():
         while boot_id() in ("", before):
             pass
         up()
+        print("up again (%d s)" % (time.monotonic() - begun), flush=True)
 
     try:
         run("run", "--detach", "debian", "host", "--memory", "1G", "--cpus", "2")

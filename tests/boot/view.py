@@ -261,11 +261,46 @@ def unseen():
         u("kill", "s")
 
 
+REFUSED = r"""
+echo 0 >/proc/sys/user/max_user_namespaces || exit 77
+exec setpriv --ambient-caps=-all --inh-caps=-all sh -ec '
+"$0" doctor --json | grep -q "no user namespaces for this user"
+"$0" create m --kernel "$1/echo.bin" --memory 8M --engine interp --quiet
+"$0" start m --quiet
+exec sleep 600' "$0" "$1"
+"""
+
+
+def refused():
+    """A host that lets users have no name spaces: Landlock alone."""
+    home = work + "/refused"
+    os.mkdir(home)
+    os.chmod(home, 0o777)
+    if not shutil.which("unshare") or not shutil.which("setpriv"):
+        return
+    inside = subprocess.Popen(["unshare", "-U", "--map-user=1000", "--map-group=1000", "--keep-caps", "sh", "-c", REFUSED, ospite, work],
+                              env=dict(os.environ, OSPITE_ROOT=home))
+    try:
+        wait_for("the machine starts", lambda: inside.poll() is not None or os.path.exists(home + "/machines/m/control"))
+        if inside.poll() == 77:
+            return
+        c = Control("m", home + "/machines/m")
+        answer = c("ospite-disk-add", disk="file=/etc/passwd,readonly")
+        assert "ermission denied" in answer["error"]["desc"], answer
+        assert c("query-status")["return"]["running"]
+        c("quit")
+    finally:
+        inside.kill()
+        inside.wait()
+        subprocess.run([ospite, "kill", "--all", "--quiet"], env=dict(os.environ, OSPITE_ROOT=home), timeout=LIMIT, capture_output=True)
+
+
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what is below
 try:
     os.chdir(work)
     main()
     unseen()
+    refused()
 finally:
     subprocess.run([ospite, "kill", "--all", "--quiet"], timeout=LIMIT, capture_output=True)
     os.chdir("/")
