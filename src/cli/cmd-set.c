@@ -53,6 +53,32 @@ static int bring_switch(struct setter *s, const char *spec, int *hold, struct er
 	return r < 0 ? r : ctl_bring(s->p, name, fd, ANSWER_MS, e);
 }
 
+static int vm_remove(struct setter *s, const char *key, const char *id, bool *found, struct err *e)
+{
+	struct set_list l = { .n = 0 };
+	int at, r = set_vm_entry(s, key, id, &l, &at, e);
+
+	if (!r && at >= 0) {
+		*found = true;
+		set_list_drop(&l, (unsigned)at);
+		r = set_list_write(&l, &s->t.vm, key, e);
+	}
+	set_list_free(&l);
+	return r;
+}
+
+/* One that had this name before has gone without a word to us, as it had been asked to: vm.yaml forgets it, too. */
+static int forget_former(struct setter *s, const char *key, const char *id, struct err *e)
+{
+	struct set_list l;
+	bool found = false;
+	int r = set_list_read(&l, s->t.running, key, e);
+
+	found = !r && set_list_find(&l, key, id) >= 0;
+	set_list_free(&l);
+	return found ? vm_remove(s, key, id, &found, e) : r;
+}
+
 static int set_new(struct setter *s, const char *key, const char *value, struct err *e)
 {
 	char *spec _free_ = !strcmp(key, "disk") ? run_config_absolute(value) : strdup(value);
@@ -73,26 +99,17 @@ static int set_new(struct setter *s, const char *key, const char *value, struct 
 	text = strdup(json_string_value(json_object_get(result, key)) ?: "");
 	if (!s->a->quiet)
 		puts(json_string_value(json_object_get(result, "id")) ?: "?");
+	r = forget_former(s, key, json_string_value(json_object_get(result, "id")) ?: "", e);
 	json_decref(result);
+	if (r) {
+		free(text);
+		return r;
+	}
 	r = text ? set_text_add(&s->t.running, key, text, e) : err_set(e, ENOMEM, "out of memory");
 	if (r)
 		return r;
 	set_key_drop(text, "slot"); /* the next start finds one again */
 	return set_text_add(&s->t.vm, key, text, e);
-}
-
-static int vm_remove(struct setter *s, const char *key, const char *id, bool *found, struct err *e)
-{
-	struct set_list l = { .n = 0 };
-	int at, r = set_vm_entry(s, key, id, &l, &at, e);
-
-	if (!r && at >= 0) {
-		*found = true;
-		set_list_drop(&l, (unsigned)at);
-		r = set_list_write(&l, &s->t.vm, key, e);
-	}
-	set_list_free(&l);
-	return r;
 }
 
 static int wait_gone(struct setter *s, const char *id, struct err *e)

@@ -188,6 +188,19 @@ int set_text_add(char **text, const char *key, const char *item, struct err *e)
 
 /* ---- what has gone */
 
+/* A name is free again when its card has gone, and the next may get it: of several in the list the last is the one that lives. */
+static bool has_later(const struct set_list *l, const char *kind, unsigned from, const char *id)
+{
+	char other[PC_ID];
+
+	for (unsigned i = from + 1; i < l->n; i++) {
+		list_id(l, kind, i, other);
+		if (strncmp(l->item[i], PC_REMOVED, strlen(PC_REMOVED)) && !strcmp(other, id))
+			return true;
+	}
+	return false;
+}
+
 static bool lives(json_t *alive, const char *member, const char *id)
 {
 	json_t *one;
@@ -208,7 +221,7 @@ static int gone_from(char **text, const char *key, const char *kind, json_t *ali
 
 	for (unsigned i = l.n; i-- > 0 && !r;) {
 		list_id(&l, kind, i, id);
-		if (!strncmp(l.item[i], PC_REMOVED, strlen(PC_REMOVED)) || lives(alive, member, id))
+		if (!strncmp(l.item[i], PC_REMOVED, strlen(PC_REMOVED)) || (lives(alive, member, id) && !has_later(&l, kind, i, id)))
 			continue;
 		changed = true;
 		if (set_key_in(l.item[i], "slot", &end)) {

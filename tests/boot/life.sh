@@ -66,6 +66,24 @@ check "start again" 0 one o start one
 say one i "i"
 check "nmi" 0 one o nmi one
 check "stop by force" 0 one o stop --time 0 one
+# a card that goes without a word, and another that gets its name: a saved machine finds each in its place
+truncate -s 1M first.img second.img
+check "another, to plug into" 0 plug o create plug --kernel echo.bin --memory 16M --engine interp
+check "start" 0 plug o start plug
+check "a disk comes" 0 disk0 o set plug --disk first.img
+check "the guest does not let go" 125 "has not let go" o set plug --remove disk0 --time 0
+check "it goes with the reset" 0 plug o reset plug
+i=0
+while o ctl plug query-block | grep -q disk0 && [ $i -lt 1000 ]; do i=$((i + 1)); done
+check "another of that name" 0 disk0 o set plug --disk second.img
+check "only that is in vm.yaml" 0 "second.img" o config plug
+check "the first is not" 1 "" grep -q first.img root/machines/plug/vm.yaml
+check "suspend" 0 plug o suspend plug
+check "resume" 0 plug o resume plug
+check "it is there" 0 "second.img" o ctl plug query-block
+check "kill" 0 plug o kill plug
+check "rm" 0 plug o rm plug
+
 check "create with a file that is not there" 0 "there is no file nowhere.qcow2; 'ospite start typo' will look for it in " \
 	o create typo --kernel echo.bin --disk nowhere.qcow2
 check "rm" 0 typo o rm typo
