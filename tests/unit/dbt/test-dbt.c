@@ -557,6 +557,7 @@ static void idle_gives_back(void **state)
 			if (!engines[e]->idle)
 				continue;
 			assert_int_not_equal(dbt_of(c)->regions[0].nblocks, 0);
+			assert_int_equal(dbt_of(c)->tables, n ? TABLES_LARGE : TABLES_USUAL);
 			assert_int_not_equal(engines[e]->idle(c), UINT64_MAX); /* not yet */
 			assert_int_equal(dbt_of(c)->counters.trims, n);
 			dbt_cpu(c)->idle_look = 0;
@@ -568,6 +569,9 @@ static void idle_gives_back(void **state)
 			assert_int_equal(dbt_of(c)->counters.trims, n + 1);
 			assert_int_equal(dbt_of(c)->regions[0].nblocks, 0);
 			assert_null(dbt_of(c)->regions[0].chunks);
+			assert_int_equal(dbt_of(c)->tables, TABLES_SMALL);
+			dbt_of(c)->small_blocks = 4; /* from now on its tables grow twice on the way */
+			dbt_of(c)->usual_blocks = 8;
 			dbt_cpu(c)->idle_look = 0;
 			dbt_cpu(c)->idle_used = 0; /* busy: from the beginning */
 			engines[e]->idle(c);
