@@ -186,6 +186,13 @@ fi
 check "rm auto" 0 auto o rm auto other
 check "doctor" 0 seccomp o doctor
 check "doctor --json" 0 '"verdict": "ok"' o doctor --json
+# what it measured of KVM is what the next start goes by
+if grep -q "without hardware behind it" out; then
+	check "a speed is kept" 0 " mips " cat root/kvm-speed
+	check "run --engine auto" 0 slow o run --detach --name slow --kernel echo.bin --memory 4M --engine auto
+	check "a start remembers" 0 "when last measured" cat root/machines/slow/log
+	check "rm slow" 0 slow o rm --force slow
+fi
 check "run --detach" 0 vm1 o run --detach --kernel echo.bin --memory 4M --engine interp
 check "run --detach --rm" 0 tmp o run --detach --rm --name tmp --kernel echo.bin --memory 4M --engine interp
 check "run --detach of nothing" 125 "nothing.bin" o run --detach --name n --kernel nothing.bin
