@@ -259,7 +259,6 @@ static void pm_moved(void *opaque, uint16_t base)
 	acpi_pm_move(((struct pc *)opaque)->acpi_pm, base);
 }
 
-/* 64-bit BARs go above RAM; 32 GiB of room there do for a guest without firmware to choose from. */
 /* Files shown as memory lie behind RAM. */
 static uint64_t pmem_start(const struct pc *pc)
 {
@@ -268,6 +267,10 @@ static uint64_t pmem_start(const struct pc *pc)
 	return (top + PC_PMEM_ALIGN - 1) & -PC_PMEM_ALIGN;
 }
 
+/*
+ * 64-bit BARs go above RAM; 32 GiB of room there do for a guest without firmware to choose from. Firmware has all there is: OVMF puts
+ * them in the last eighth of the addresses that the processor has.
+ */
 static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 {
 	uint64_t size = pc->vm->config->memory, low = MIN(size, PC_LOW_RAM_END);
@@ -276,7 +279,9 @@ static void pci_windows(struct pc *pc, struct pci_bus_config *c)
 	c->low_end = PC_IOAPIC;
 	c->assign_start = PC_LOW_RAM_END;
 	c->high_start = (pmem_start(pc) + pc->vm->config->files + PCI_HIGH_ALIGN - 1) & ~(PCI_HIGH_ALIGN - 1);
-	c->high_end = MIN(c->high_start + PCI_HIGH_SIZE, BIT(pc->vm->cpuid.phys_bits));
+	c->high_end = BIT(pc->vm->cpuid.phys_bits);
+	if (!pc->config->firmware)
+		c->high_end = MIN(c->high_start + PCI_HIGH_SIZE, c->high_end);
 	c->high_end = MAX(c->high_end, c->high_start);
 }
 

@@ -181,6 +181,23 @@ def case_ipxe_interp(work, ospite):
     case_ipxe(work, ospite, "interp")
 
 
+def case_ipxe_uefi(work, ospite):
+    """iPXE as a UEFI program: it drives a card whose registers the firmware has put at the end of the addresses."""
+    needs("ipxe", "/boot/ipxe.efi")
+    needs("mtools", "mcopy")
+    needs("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd")
+    disk = work + "/efi.img"
+    with open(disk, "wb") as f:
+        f.truncate(40 << 20)
+    make("mformat", "-i", disk, "-F", "::")
+    make("mmd", "-i", disk, "::/EFI", "::/EFI/BOOT")
+    make("mcopy", "-i", disk, "/boot/ipxe.efi", "::/EFI/BOOT/BOOTX64.EFI")
+    machine = Machine(work, [ospite, "run", "--engine", "dbt", "--no-reboot", "--memory", "256M", "--firmware", "uefi", "--net", "user",
+                             "--disk", "format=raw,file=" + disk])
+    machine.wait("iPXE initialising devices...ok")
+    machine.wait("net0: 10.0.")
+
+
 def grub_disk(work, ospite, engine, bus, package, modules, device):
     needs("e2fsprogs", "mke2fs")
     needs("seabios", "/usr/share/seabios/bios-256k.bin")
