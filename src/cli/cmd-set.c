@@ -67,6 +67,27 @@ static int vm_remove(struct setter *s, const char *key, const char *id, bool *fo
 	return r;
 }
 
+/* What says id= of one that is no more (a suspended machine's running.yaml has forgotten it): two of a name cannot start. */
+static int forget_named(struct setter *s, const char *key, const char *id, struct err *e)
+{
+	struct set_list l;
+	bool changed = false;
+	int r = set_list_read(&l, s->t.vm, key, e);
+
+	for (unsigned i = l.n; i-- > 0 && !r;) {
+		char *end, *value = set_key_in(l.item[i], "id", &end);
+
+		if (value && (size_t)(end - value) == strlen(id) && !strncmp(value, id, strlen(id))) {
+			set_list_drop(&l, i);
+			changed = true;
+		}
+	}
+	if (!r && changed)
+		r = set_list_write(&l, &s->t.vm, key, e);
+	set_list_free(&l);
+	return r;
+}
+
 /* One that had this name before has gone without a word to us, as it had been asked to: vm.yaml forgets it, too. */
 static int forget_former(struct setter *s, const char *key, const char *id, struct err *e)
 {
@@ -76,7 +97,8 @@ static int forget_former(struct setter *s, const char *key, const char *id, stru
 
 	found = !r && set_list_find(&l, key, id) >= 0;
 	set_list_free(&l);
-	return found ? vm_remove(s, key, id, &found, e) : r;
+	r = found ? vm_remove(s, key, id, &found, e) : r;
+	return r ? r : forget_named(s, key, id, e);
 }
 
 static int set_new(struct setter *s, const char *key, const char *value, struct err *e)

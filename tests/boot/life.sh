@@ -81,6 +81,14 @@ check "the first is not" 1 "" grep -q first.img root/machines/plug/vm.yaml
 check "suspend" 0 plug o suspend plug
 check "resume" 0 plug o resume plug
 check "it is there" 0 "second.img" o ctl plug query-block
+check "it does not let go either" 125 "has not let go" o set plug --remove disk0 --time 0
+check "it goes with the reset" 0 plug o reset plug
+i=0
+while o ctl plug query-block | grep -q disk0 && [ $i -lt 1000 ]; do i=$((i + 1)); done
+check "suspend" 0 plug o suspend plug
+check "resume" 0 plug o resume plug
+check "it comes again" 0 disk0 o set plug --disk second.img
+[ "$(grep -c second.img root/machines/plug/vm.yaml)" = 1 ] || { failed=$((failed + 1)); echo "FAILED: vm.yaml has it twice"; }
 check "kill" 0 plug o kill plug
 check "rm" 0 plug o rm plug
 
