@@ -96,11 +96,11 @@ PROGRAM(prog_split, "mov edi, 0x100000\n mov eax, 0x83\n mov ecx, 4\n 1: stosd\n
  * A page mapped here and there, its entry dropped each time by another kind of address; then its frame of 4 MiB; and the page of the
  * code itself, which goes on in a copy that says something else.
  */
-PROGRAM(prog_invlpg, TABLES
+PROGRAM(prog_invlpg, "jmp 9f\n mov al, 3\n add esi, eax\n ror esi, 5\n ret\n 9:\n" TABLES
 	"mov edi, 0x100000\n mov eax, 0x83\n mov ecx, 4\n 1: stosd\n add eax, 0x400000\n loop 1b\n"
 	"mov dword ptr [0x100004], 0x101003\n mov dword ptr [0x100ffc], 0xc00083\n mov dword ptr [0x101008], 0x801003\n"
 	"mov dword ptr [0x10101c], 0x10003\n mov esi, 0x10000\n mov edi, 0x11000\n mov ecx, 0x400\n rep movsd\n"
-	"lea eax, [ebx+0xc000]\n mov byte ptr [eax+8f-prog_invlpg+1], 7\n"
+	"lea eax, [ebx+0xc000]\n mov byte ptr [eax+3], 7\n"
 	"mov eax, 0x18\n mov fs, eax\n mov eax, cr4\n or eax, 0x10\n mov cr4, eax\n mov eax, 0x100000\n mov cr3, eax\n"
 	"mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n mov edx, 0x101000\n mov ecx, 400\n xor esi, esi\n"
 	"2: xor dword ptr [edx+8], 0x3000\n invlpg [0x402000]\n add [0x402004], ecx\n adc esi, [0x402004]\n"
@@ -109,8 +109,8 @@ PROGRAM(prog_invlpg, TABLES
 	"xor dword ptr [edx+8], 0x3000\n mov ebx, 0xfff02000\n invlpg [ebx+0x500000]\n adc esi, [0x402008]\n"
 	"xor dword ptr [edx+8], 0x3000\n mov eax, 0x401000\n invlpg fs:[eax]\n adc esi, [0x402004]\n"
 	"xor dword ptr [0x100ffc], 0x400000\n invlpg [0xffffffff]\n adc esi, [0xffc00000]\n mov [0xffc00004], esi\n dec ecx\n jnz 2b\n"
-	"mov ecx, 60\n mov edi, 0x407000+8f-prog_invlpg\n 5: xor dword ptr [edx+0x1c], 0x1000\n invlpg [edi]\n call edi\n dec ecx\n jnz 5b\n"
-	"hlt\n 8: mov al, 3\n add esi, eax\n ror esi, 5\n ret\n");
+	"mov ecx, 60\n mov edi, 0x407002\n 5: xor dword ptr [edx+0x1c], 0x1000\n invlpg [edi]\n call edi\n dec ecx\n jnz 5b\n"
+	"hlt\n");
 
 struct outcome {
 	struct x86_state s;
