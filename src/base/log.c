@@ -5,7 +5,8 @@
  * several threads do not mix. Control characters never reach the sink: a guest may have chosen the text and
  * the sink may be a terminal.
  *
- * Guest messages pass a token bucket by module: a burst of 10, then 4 a second.
+ * Guest messages pass a token bucket by module: a burst of 10, then 4 a second; after some thousands one an hour, since the sink is a
+ * file as a rule, and a guest that does nothing else would fill a disk within a year.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,12 +24,15 @@
 #define LOG_LINE 1024
 #define GUEST_BURST 10
 #define GUEST_PERIOD 250000000ull /* ns for one more line */
+#define GUEST_MANY 4000u          /* then */
+#define GUEST_RARE 3600000000000ull
 #define GUEST_MODULES 64          /* further modules share the last bucket */
 
 struct log_bucket {
 	char module[16];
 	uint64_t full_at; /* when the bucket will be full again */
 	uint64_t suppressed;
+	unsigned lines;
 };
 
 static struct {
@@ -133,9 +137,10 @@ void log_guest(const char *module, const char *fmt, ...)
 	b = log_bucket_find(module);
 	if (b->full_at < now)
 		b->full_at = now;
-	pass = b->full_at - now <= (GUEST_BURST - 1) * GUEST_PERIOD;
+	pass = b->full_at - now <= (b->lines < GUEST_MANY ? (GUEST_BURST - 1) * GUEST_PERIOD : 0);
 	if (pass) {
-		b->full_at += GUEST_PERIOD;
+		b->full_at += b->lines < GUEST_MANY ? GUEST_PERIOD : GUEST_RARE;
+		b->lines += b->lines < GUEST_MANY;
 		suppressed = b->suppressed;
 		b->suppressed = 0;
 	} else {
