@@ -7,7 +7,9 @@
  *
  * Input stays in the back-end until the FIFO has room, and until the guest listens: it has enabled the receive
  * interrupt or polls the line status. Otherwise input piped in from the start would be thrown away when a driver
- * clears the FIFOs. Registers that reading or writing must not disturb are kept exactly as written.
+ * clears the FIFOs. What comes is all there is at the moment, unless it fills the FIFO: so the interrupt for a rest below the
+ * trigger level need not wait for four characters' time, 4 ms at Linux' 9600 baud, to pass without another one. Registers that reading or writing
+ * must not disturb are kept exactly as written.
  *
  * The lock is held over chr_write, which never blocks; the back-end calls us with no lock of its own held.
  */
@@ -118,15 +120,20 @@ static void restart_timeout(struct uart *u)
 	timer_arm(&u->timer, u->hw.timeout_at);
 }
 
+static void time_out(struct uart *u)
+{
+	u->hw.rx_timeout = u->hw.used && u->hw.fcr & FCR_ENABLE;
+	u->hw.timeout_at = TIMER_NEVER;
+	timer_arm(&u->timer, TIMER_NEVER);
+}
+
 static void uart_timer(void *opaque)
 {
 	struct uart *u = opaque;
 
 	pthread_mutex_lock(&u->lock);
-	if (clock_now(u->clock) >= u->hw.timeout_at) {
-		u->hw.rx_timeout = u->hw.used && u->hw.fcr & FCR_ENABLE;
-		u->hw.timeout_at = TIMER_NEVER;
-	}
+	if (clock_now(u->clock) >= u->hw.timeout_at)
+		time_out(u);
 	update_irq(u);
 	pthread_mutex_unlock(&u->lock);
 }
@@ -191,7 +198,10 @@ static void uart_input(void *opaque, const uint8_t *data, size_t n)
 	for (size_t i = 0; i < n; i++)
 		push(u, data[i]);
 	u->held = true; /* it asks for room before it comes again; if there is none we have to tell */
-	restart_timeout(u);
+	if (u->hw.used < capacity(u))
+		time_out(u);
+	else
+		restart_timeout(u);
 	update_irq(u);
 	pthread_mutex_unlock(&u->lock);
 }

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <cmocka.h>
+#include "backend/private.h"
 #include "dev/fw-cfg.h"
 #include "dev/i8042.h"
 #include "rig.h"
@@ -440,6 +441,44 @@ static void test_hostile_state(void **state)
 	}
 }
 
+/* A key alone interrupts at once, however slow the line is said to be; bytes that fill the FIFO do by their number. */
+static void test_uart_input(void **state)
+{
+	static const uint8_t keys[16] = "0123456789abcdef";
+	struct chr_config config = { .spec = "null" };
+	struct evloop *loop = evloop_create(NULL);
+	struct rig r = { 0 };
+	struct chr *chr;
+
+	assert_non_null(loop);
+	chr = chr_open(loop, &config, NULL);
+	assert_non_null(chr);
+	rig_open(&r, 0);
+	r.device = uart_create(&r.env, 0, 0x3f8, rig_line(&r, 4), chr, NULL);
+	assert_non_null(r.device);
+	assert_int_equal(chr->front.room(chr->front.opaque), 0); /* the guest does not listen */
+	ports_out(r.machine.ports, 0x3fa, 0x81, 1);		 /* FIFO, trigger level 8 */
+	ports_out(r.machine.ports, 0x3f9, 1, 1);
+	assert_int_equal(chr->front.room(chr->front.opaque), 16);
+	chr->front.input(chr->front.opaque, keys, 1);
+	assert_int_equal(r.level[4], 1);
+	assert_int_equal(ports_in(r.machine.ports, 0x3fa, 1), 0xcc);
+	assert_int_equal(ports_in(r.machine.ports, 0x3f8, 1), '0');
+	assert_int_equal(r.level[4], 0);
+	clock_advance(r.machine.clock, 10000000);
+	assert_int_equal(r.level[4], 0);
+	chr->front.input(chr->front.opaque, keys, 16);
+	assert_int_equal(ports_in(r.machine.ports, 0x3fa, 1), 0xc4);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(ports_in(r.machine.ports, 0x3f8, 1), keys[i]);
+	assert_int_equal(r.level[4], 0); /* the rest: after a while */
+	clock_advance(r.machine.clock, 10000000);
+	assert_int_equal(ports_in(r.machine.ports, 0x3fa, 1), 0xcc);
+	rig_close(&r);
+	evloop_destroy(loop);
+	chr_close(chr);
+}
+
 static void test_exit_port(void **state)
 {
 	struct rig r = { 0 };
@@ -458,6 +497,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_scripts),
+		cmocka_unit_test(test_uart_input),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_hostile_state),
 		cmocka_unit_test(test_exit_port),
