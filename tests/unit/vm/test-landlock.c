@@ -175,10 +175,10 @@ static int confined(const struct scene *s)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (landlock_confine(&v, &e) != 1)
 		return 102;
-	atomic_store(&makes.stop, true);
+	atomic_store(&makes.stop, true); /* one after the other: they move the same files */
+	pthread_join(b, NULL);
 	sem_post(&waits.go);
 	pthread_join(a, NULL);
-	pthread_join(b, NULL);
 	if (pthread_create(&c, NULL, older_main, &later) || pthread_join(c, NULL))
 		return 103;
 	view_dispose(&v, true);
