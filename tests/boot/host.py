@@ -141,9 +141,9 @@ is "$(ls /var/lib/ospite/kernels-ospite | wc -l)" 1 'kernels kept: those of othe
 
 GONE = r"""
 apt-get purge -y -q ospite >/tmp/purge 2>&1 || { cat /tmp/purge; exit 1; }
-[ -z "$(ls -d /usr/bin/ospite /lib/systemd/system/ospite* /usr/share/doc/ospite /sys/fs/cgroup/ospite /etc/systemd/system/*.wants/ospite* 2>/dev/null)" ]
-[ -z "$(pgrep -u ospite)" ]
-! grep -rq '"state": "running"' /var/lib/ospite/machines/*/status
+is "$(ls -d /usr/bin/ospite /lib/systemd/system/ospite@.service /usr/share/doc/ospite /sys/fs/cgroup/ospite /etc/systemd/system/*.wants/ospite@* /etc/systemd/system/*.wants/ospite-autostart* 2>/dev/null || :)" '' 'what is left'
+is "$(pgrep -u ospite || :)" '' 'processes left'
+is "$(grep -l '"state": "running"' /var/lib/ospite/machines/*/status || :)" '' 'machines that were not told'
 """
 
 
