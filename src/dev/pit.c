@@ -174,13 +174,11 @@ static void update_irq(struct pit *p)
 	timer_arm(&p->timer, next == UINT64_MAX ? TIMER_NEVER : ticks_to_ns(p->next));
 }
 
-/* Output high before and high again: a low half has passed in between, so there has been an edge. */
-static void pit_timer(void *opaque)
+/* Output high before and high again: a low half has passed in between, so there has been an edge. Lock held. */
+static void change(struct pit *p)
 {
-	struct pit *p = opaque;
 	struct pit_channel *c = &p->hw.ch[0];
 
-	pthread_mutex_lock(&p->lock);
 	if (now_ticks(p) >= p->next && p->output && is_periodic(c) && counting(c) &&
 	    (c->mode == 2 || output(c, now_ticks(p)))) {
 		p->output = false;
@@ -188,7 +186,22 @@ static void pit_timer(void *opaque)
 	}
 	p->fired = now_ticks(p);
 	update_irq(p);
+}
+
+static void pit_timer(void *opaque)
+{
+	struct pit *p = opaque;
+
+	pthread_mutex_lock(&p->lock);
+	change(p);
 	pthread_mutex_unlock(&p->lock);
+}
+
+/* Before anybody sees the next period in a register the last one's edge has been there, also where the timer is late. Lock held. */
+static void catch_up(struct pit *p)
+{
+	if (now_ticks(p) >= p->next)
+		change(p);
 }
 
 /* ---- registers */
@@ -333,6 +346,7 @@ static uint64_t pit_read(void *opaque, uint64_t offset, unsigned size)
 	if (offset == 3)
 		return 0xff;
 	pthread_mutex_lock(&p->lock);
+	catch_up(p);
 	v = read_count(p, (unsigned)offset);
 	pthread_mutex_unlock(&p->lock);
 	return v;
@@ -343,6 +357,7 @@ static void pit_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 	struct pit *p = opaque;
 
 	pthread_mutex_lock(&p->lock);
+	catch_up(p);
 	if (offset == 3)
 		control(p, (uint8_t)value);
 	else

@@ -227,6 +227,10 @@ timers:
 	cmp dword [note_count], 4
 	jb .more
 	APIC_WRITE LAPIC_INITIAL, 0
+	sti ; one more may have come before that
+	nop
+	nop
+	cli
 	cmp dword [note_count], 4
 	TRUE "periodic, waited for by HLT", ae
 	; counts down
