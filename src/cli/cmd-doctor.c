@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <linux/seccomp.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,7 +160,8 @@ static void look_at_landlock(json_t *rows)
 
 static void look_at_confinement(json_t *rows)
 {
-	bool filter = !access("/proc/sys/kernel/seccomp/actions_avail", R_OK);
+	const uint32_t action = SECCOMP_RET_ERRNO;
+	bool filter = !syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
 	struct err e = { 0 };
 	int r;
 

@@ -175,7 +175,7 @@ static int filter_load(struct err *e)
 		r = seccomp_load(f);
 	if (f)
 		seccomp_release(f);
-	return r ? err_set(e, -r, "cannot filter system calls: %s", strerror(-r)) : 0;
+	return r ? err_set(e, -r, "cannot filter system calls: %s; '--unconfined' does without", strerror(-r)) : 0;
 }
 
 int confine_late(struct err *e)
