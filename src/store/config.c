@@ -123,6 +123,28 @@ static bool is_empty(const char *text)
 	return true;
 }
 
+static bool is_marker(const char *line, const char *marker)
+{
+	return !strncmp(line, marker, 3) && (!line[3] || strchr(" \t\r\n", line[3]));
+}
+
+/* The line where a second document begins, which libcyaml would not look at; 0: there is none. */
+static unsigned second_document(const char *text)
+{
+	unsigned line = 1;
+	bool content = false;
+
+	for (; *text; text += strcspn(text, "\n"), text += *text == '\n', line++) {
+		bool ends = is_marker(text, "---") || is_marker(text, "...");
+		char first = text[strspn(text, " \t")];
+
+		if (ends && content)
+			return is_empty(text + 3) ? 0 : line;
+		content |= !ends && *text != '%' && first && !strchr("#\r\n", first);
+	}
+	return 0;
+}
+
 int config_read(const char *text, const char *file, const struct config_key *keys, unsigned count,
 		int (*value)(void *opaque, unsigned key, const char *value, struct err *e), void *opaque, struct err *e)
 {
@@ -139,6 +161,8 @@ int config_read(const char *text, const char *file, const struct config_key *key
 	CHECK(count <= CONFIG_KEYS);
 	if (is_empty(text))
 		return 0;
+	if (second_document(text))
+		return err_set(e, EINVAL, "%s, line %u: a second document begins here; there is to be one", file, second_document(text));
 	for (unsigned i = 0; i < count; i++)
 		schema_field(&fields[i], &keys[i], i);
 	failed = cyaml_load_data((const uint8_t *)text, strlen(text), &config, &top, &data, NULL);

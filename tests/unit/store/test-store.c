@@ -63,7 +63,11 @@ static void test_read(void **state)
 	reads("quiet: true\ndisk:\n  - a\n  - \"b: c\"\nmemory: 5\n", "memory=5;disk=a;disk=b: c;quiet=;");
 	reads("quiet: false\n", "");
 	reads("disk: [a, b]", "disk=a;disk=b;");
+	reads("%YAML 1.2\n  # a\n---\nmemory: 512M\n...\n# b\n", "memory=512M;");
+	reads("memory: --- # a\n", "memory=---;");
 	refused("memory: [1]\n", "line: 1");
+	refused("memory: 1\n---\nmemory: 2\n", "vm.yaml, line 2: a second document");
+	refused("---\nmemory: 1\n...\n\nquiet: true\n", "vm.yaml, line 3: a second document");
 	refused("# x\nmemory: 1\ncolour: red\n", "vm.yaml, line 3: there is no key 'colour'");
 	refused("quiet: perhaps\n", "line: 1");
 	refused("memory: 1\nmemory: 2\nmemory", "vm.yaml");
