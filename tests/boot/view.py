@@ -287,7 +287,7 @@ def refused():
         c = Control("m", home + "/machines/m")
         answer = c("ospite-disk-add", disk="file=/etc/passwd,readonly")
         assert "ermission denied" in answer["error"]["desc"], answer
-        assert c("query-status")["return"]["running"]
+        wait_for("the machine runs", lambda: c("query-status")["return"]["running"])
         c("quit")
     finally:
         inside.kill()

@@ -95,7 +95,7 @@ static struct block *memory_open(struct memory *m, enum blk_cache cache)
 	struct blk_spec s = { .format = "qcow2", .path = "memory", .discard = true, .cache = cache };
 	struct err e = { 0 };
 	struct node *top;
-	struct block *b;
+	struct block *b = NULL;
 
 	m->n.aio = aio_create(false, &e);
 	if (qcow2_open(&top, m->n.aio, &m->n, &s, 0, &e) || block_wrap(&b, m->n.aio, top, &s, &e))

@@ -100,7 +100,7 @@ PROGRAM(prog_copying, "1: mov esi, 0x20000\n mov edi, 0x30000\n mov ecx, 4096\n 
 PROGRAM(prog_runs, "mov r12d, 900\n mov rbx, 0x20001\n mov r13, 0x24000\n xor edx, edx\n lea rsp, [rsp-3]\n"
 		   "1: mov rax, [rbx]\n add rax, [rbx+8]\n mov rcx, [r13]\n adc [rbx+16], rcx\n mov rsi, rbx\n adc rdx, [rsi+24]\n"
 		   "add rsi, 8\n sbb [rsi+24], rdx\n lea r14, [rsi+4]\n mov [r14], r12d\n mov r15, [r13+8]\n adc r15, [rbx+2]\n"
-		   "mov [r13+8], r15\n push r15\n mov r8, [rsp+5]\n push rax\n pushq 7\n pop r9\n adc r9, [rsp]\n pop r10\n"
+		   "mov [r13+8], r15\n push r15\n mov r8, [rsp+5]\n push rax\n push 7\n pop r9\n adc r9, [rsp]\n pop r10\n"
 		   "pop r11\n movups xmm1, [rbx+3]\n paddq xmm1, [rip+3f]\n movups [rbx+33], xmm1\n cvtsi2sd xmm2, r15\n"
 		   "movsd [r13+16], xmm2\n mov rcx, [rbx+r12*2]\n adc [rbx+r12*2+8], rcx\n inc qword ptr [rbx+r12*2+4]\n"
 		   "add r13, 13\n add rbx, 29\n mov rax, [rbx-29]\n xor [rbx-20], eax\n dec r12\n jnz 1b\n hlt\n"
@@ -120,7 +120,7 @@ PROGRAM(prog_split, "mov rbx, 0x20fc0\n mov r12d, 64\n mov r14, 0x9e3779b97f4a7c
 		    "0: mov [rbx+r12*2], r14\n imul r14, r14, 77\n dec r12\n jnz 0b\n mov ebp, 4\n fninit\n"
 		    "3: mov rbx, 0x20fc0\n mov r12d, 66\n"
 		    "1: mov [0x23000], rbx\n " AT "mov rax, [rsi]\n bswap rax\n add r13, rax\n " AT "adc ecx, [rsi+1]\n"
-		    AT "sbb r15, [rsi+r12]\n " AT "movzx edx, word ptr [rsi]\n adc r13, rdx\n " AT "movsx r8, dword ptr [rsi]\n"
+		    AT "sbb r15, [rsi+r12]\n " AT "movzx edx, word ptr [rsi]\n adc r13, rdx\n " AT "movsxd r8, dword ptr [rsi]\n"
 		    "xor r9, r8\n " AT "imul r10, [rsi], 3\n " AT "cmovo r11, [rsi]\n " AT "cmp [rsi], r10\n setc al\n"
 		    AT "test [rsi], r14\n sets ah\n add r15, rax\n " AT "movups xmm1, [rsi]\n paddq xmm2, xmm1\n"
 		    AT "vmovdqu ymm3, [rsi-7]\n " AT "vpaddd ymm4, ymm4, [rsi]\n vpxor ymm5, ymm5, ymm3\n"
@@ -128,7 +128,7 @@ PROGRAM(prog_split, "mov rbx, 0x20fc0\n mov r12d, 64\n mov r14, 0x9e3779b97f4a7c
 		    AT "fld tbyte ptr [rsi]\n fstp st(0)\n " AT "fild qword ptr [rsi]\n fistp qword ptr [rbx+300]\n"
 		    "add r13, [rbx+300]\n " AT "mov rsp, rsi\n pop r9\n add r13, r9\n mov rsp, 0x24000\n mov rsi, 0x21000\n"
 		    "lea rsi, [rsi+r12-66]\n push [rsi]\n mov [rsi], rdi\n " AT "jmp [r12+0x21000-66]\n hlt\n"
-		    "2: pop [r12+0x21000-66]\n inc rbx\n dec r12\n jnz 1b\n dec ebp\n jnz 3b\n hlt\n");
+		    "2: pop qword ptr [r12+0x21000-66]\n inc rbx\n dec r12\n jnz 1b\n dec ebp\n jnz 3b\n hlt\n");
 
 /* What an opmask leaves out, with both pages there, and with the second missing for what is left out, then for what is not. */
 PROGRAM(prog_split_masked, "mov rbx, 0x20fc0\n mov r12d, 64\n mov r14, 0x9e3779b97f4a7c15\n"
