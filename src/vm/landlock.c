@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See landlock.h. A domain belongs to a thread; those that are there already take it on in a signal's handler, one after the other. The signal
- * is SIGSYS, which nobody blocks (base/kick.c) and nobody uses at that time: the filter of system calls comes later. What a handler
- * needs comes with the signal.
+ * is SIGSYS, which none of ours blocks (base/kick.c, base/mask.h) and nobody uses at that time: the filter of system calls comes later. Threads of
+ * libraries may block it (aml's, behind the VNC server, take SIGCHLD alone): they get one that they do not block. What a
+ * handler needs comes with the signal.
  *
  * Version 1 (kernels 5.13 to 5.18) is left alone: it refuses to move files between folders, and shared folders need that.
  */
@@ -115,6 +116,8 @@ static void take_turn(int number, siginfo_t *info, void *ucontext)
 	struct turn *t = info->si_value.sival_ptr;
 	int saved = errno;
 
+	if (info->si_code != SI_QUEUE || info->si_pid != getpid()) /* a child has ended */
+		return;
 	atomic_store(&t->result, restrict_self(t->rules));
 	errno = saved;
 }
@@ -135,13 +138,43 @@ static bool is_worker(pid_t tid)
 	return flags & (PF_IO_WORKER | PF_USER_WORKER);
 }
 
+static const int signals[] = { SIGSYS, SIGCHLD };
+
+/* One that the thread does not block; -1: it blocks them all. */
+static int open_signal(pid_t tid)
+{
+	unsigned long long blocked = 0;
+	char path[64], line[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)tid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "SigBlk: %llx", &blocked);
+	if (f)
+		fclose(f);
+	for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
+		if (!(blocked & BIT(signals[i] - 1)))
+			return signals[i];
+	return -1;
+}
+
 /* 0, also if it has ended meanwhile. */
 static int thread_restrict(struct turn *t, pid_t tid)
 {
-	siginfo_t info = { .si_code = SI_QUEUE, .si_value = { .sival_ptr = t } };
+	siginfo_t info = { .si_code = SI_QUEUE };
+	int number = open_signal(tid);
 
+	for (unsigned us = 0; number < 0; us += 50) { /* as glibc's are till their first function is called */
+		if (us >= THREAD_WAIT_US)
+			return -EBUSY;
+		usleep(50);
+		number = open_signal(tid);
+	}
+	info.si_pid = getpid();
+	info.si_value.sival_ptr = t;
 	atomic_store(&t->result, 1);
-	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGSYS, &info))
+	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, number, &info))
 		return errno == ESRCH ? 0 : -errno;
 	for (unsigned us = 0; atomic_load(&t->result) > 0; us += 50) {
 		if (us >= THREAD_WAIT_US)
@@ -193,22 +226,23 @@ static int threads_round(struct threads *t, struct turn *turn, DIR *d)
 /* Threads that one without a domain makes meanwhile are found in the next round; what one with a domain makes has it. */
 static int threads_restrict(int rules)
 {
-	struct sigaction act = { .sa_sigaction = take_turn, .sa_flags = SA_SIGINFO | SA_RESTART }, before;
+	struct sigaction act = { .sa_sigaction = take_turn, .sa_flags = SA_SIGINFO | SA_RESTART }, before[ARRAY_LEN(signals)];
 	struct turn *turn = calloc(1, sizeof(*turn));
 	struct threads t = { 0 };
 	DIR *d = opendir("/proc/self/task");
 	int r = turn && d ? 0 : -errno;
 
 	sigfillset(&act.sa_mask);
-	if (!r && sigaction(SIGSYS, &act, &before))
-		r = -errno;
 	if (!r) {
 		turn->rules = rules;
+		for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
+			sigaction(signals[i], &act, &before[i]);
 		while ((r = threads_round(&t, turn, d)) > 0)
 			;
 		if (!r)
 			r = restrict_self(rules);
-		sigaction(SIGSYS, &before, NULL);
+		for (unsigned i = 0; i < ARRAY_LEN(signals); i++)
+			sigaction(signals[i], &before[i], NULL);
 	}
 	if (d)
 		closedir(d);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a process confined by Landlock can still open: by the thread that asked for it, by one that was there before and waits with signals
- * blocked, by one of those that come while it is done, and by a later one.
+ * What a process confined by Landlock can still open: by the thread that asked for it, by two that were there before and wait with signals
+ * blocked, one of them as a library's does, by one of those that come while it is done, and by a later one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -155,15 +155,17 @@ static void *maker_main(void *opaque)
 
 static int confined(const struct scene *s)
 {
-	struct older waits = { .scene = s }, makes = { .scene = s }, later = { .scene = s };
+	struct older waits = { .scene = s }, library = { .scene = s }, makes = { .scene = s }, later = { .scene = s };
 	struct err e = { 0 };
 	sigset_t mask, before;
-	pthread_t a, b, c;
+	pthread_t a, b, c, d;
 	struct view v;
 
 	view_init(&v);
 	sem_init(&waits.go, 0, 0);
 	sem_init(&waits.done, 0, 0);
+	sem_init(&library.go, 0, 0);
+	sem_init(&library.done, 0, 0);
 	sem_init(&later.go, 0, 1);
 	sem_init(&later.done, 0, 0);
 	if (view_add(&v, s->mine, true, true, &e) || view_add(&v, s->read, true, false, &e) || view_add_file(&v, s->file, &e))
@@ -172,6 +174,11 @@ static int confined(const struct scene *s)
 	pthread_sigmask(SIG_SETMASK, &mask, &before);
 	if (pthread_create(&a, NULL, older_main, &waits) || pthread_create(&b, NULL, maker_main, &makes))
 		return 101;
+	sigfillset(&mask);
+	sigdelset(&mask, SIGCHLD);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	if (pthread_create(&d, NULL, older_main, &library))
+		return 104;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (landlock_confine(&v, &e) != 1)
 		return 102;
@@ -179,11 +186,13 @@ static int confined(const struct scene *s)
 	pthread_join(b, NULL);
 	sem_post(&waits.go);
 	pthread_join(a, NULL);
+	sem_post(&library.go);
+	pthread_join(d, NULL);
 	if (pthread_create(&c, NULL, older_main, &later) || pthread_join(c, NULL))
 		return 103;
 	view_dispose(&v, true);
-	if (waits.result || makes.result || later.result)
-		return 10 + waits.result + 10 * makes.result + 100 * later.result;
+	if (waits.result || library.result || makes.result || later.result)
+		return 10 + waits.result + library.result + 10 * makes.result + 100 * later.result;
 	return look(s);
 }
 
