@@ -310,6 +310,15 @@ static int plan_fill(const struct plan *p)
 	return 0;
 }
 
+/* The new root cannot lie over a folder that moves into it. /proc is never one of them. */
+static bool may_lie_over(const struct view *v, const char *place)
+{
+	for (unsigned i = 0; i < v->nfolders; i++)
+		if (below(place, v->folder[i].path))
+			return false;
+	return true;
+}
+
 /* NULL, or what did not work (errno). */
 static const char *enter(const struct view *v, pid_t machine)
 {
@@ -320,7 +329,8 @@ static const char *enter(const struct view *v, pid_t machine)
 	umask(022);
 	plan_open(&p);
 	for (unsigned i = 0; i < ARRAY_LEN(places) && !place; i++)
-		if (!mount("ospite", places[i], "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=256k,nr_inodes=1024"))
+		if (may_lie_over(v, places[i]) &&
+		    !mount("ospite", places[i], "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=256k,nr_inodes=1024"))
 			place = places[i];
 	if (!place || chdir(place))
 		return "cannot mount a file system in memory";

@@ -212,6 +212,18 @@ def main():
     wait_for("the machine's folder goes", lambda: not os.path.exists(work + "/root/machines/t"))
     wait_for("its processes end", lambda: not processes())
     unnamed()
+    # a socket in the folder over which the new root would be made
+    control = tempfile.mktemp(dir="/tmp", prefix="view-")
+    machine = subprocess.Popen([ospite, "run", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--serial", "null",
+                                "--control", control], stdin=subprocess.DEVNULL)
+    try:
+        wait_for("the machine or its end", lambda: os.path.exists(control) or machine.poll() is not None)
+        assert machine.poll() is None
+        wait_for("its own view", lambda: machine.poll() is not None or not os.path.exists("/proc/%d/root/etc/passwd" % machine.pid))
+        assert machine.poll() is None
+    finally:
+        machine.terminate()
+        machine.wait()
     # unconfined: as the host is
     o("run", "--detach", "--name", "u", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--unconfined", "--quiet")
     assert os.path.samefile("/proc/%d/root/etc" % pid_of("u"), "/etc")
