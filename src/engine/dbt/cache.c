@@ -96,6 +96,28 @@ void *dbt_cache_alloc_line(struct dbt *d, size_t size)
 	return dbt_cache_alloc(d, size);
 }
 
+struct cache_mark dbt_cache_mark(const struct dbt *d)
+{
+	struct chunk *k = d->regions[d->region].chunks;
+
+	return (struct cache_mark){ k, k ? k->used : 0 };
+}
+
+void dbt_cache_undo(struct dbt *d, struct cache_mark m)
+{
+	struct region *r = &d->regions[d->region];
+
+	while (r->chunks != m.chunk) {
+		struct chunk *k = r->chunks;
+
+		r->chunks = k->next;
+		k->next = r->spare;
+		r->spare = k;
+	}
+	if (r->chunks)
+		r->chunks->used = m.used;
+}
+
 static void chunks_free(struct chunk *k)
 {
 	while (k) {

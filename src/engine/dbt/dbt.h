@@ -282,6 +282,13 @@ void dbt_cache_destroy(struct dbt *d);
 /* Memory that lives as long as the code being made, aligned to 8, or 64 bytes; NULL: none. */
 void *dbt_cache_alloc(struct dbt *d, size_t size);
 void *dbt_cache_alloc_line(struct dbt *d, size_t size);
+/* What has been taken since goes back, where a block comes to nothing: a guest may be at such an address again and again. */
+struct cache_mark {
+	struct chunk *chunk;
+	size_t used;
+};
+struct cache_mark dbt_cache_mark(const struct dbt *d);
+void dbt_cache_undo(struct dbt *d, struct cache_mark m);
 /* Writable room for at least `need` bytes; may evict, in which case the lock is dropped for a while. */
 uint8_t *dbt_cache_room(struct dbt *d, struct cpu *c, size_t need, size_t *room);
 void dbt_cache_commit(struct dbt *d, struct block *b, uint32_t end);

@@ -542,12 +542,36 @@ static uint8_t *prepare(struct dbt *d, struct cpu *c, const uint64_t ram_page[2]
 	return NULL; /* somebody keeps writing there */
 }
 
+/* Decoded and lowered. False: there is nothing here that could be, or no memory. */
+static bool block_make(struct dbt *d, struct cpu *c, struct block *b, uint64_t page2, const uint8_t *second, size_t room)
+{
+	const struct code_page *begun = code_page_of(d, b->ram_page);
+	unsigned at = b->va & 0xfff;
+	struct tr *t = d->tr;
+
+	if (!begun)
+		return false;
+	tr_begin(t, d, c, b, begun, b->va, b->mode);
+	decode(t, at);
+	if (!t->n && second && decode_straddling(t, at, second))
+		b->page2 = page2;
+	if (!t->n)
+		return false;
+	liveness(t);
+	plan_swaps(t);
+	plan_runs(t);
+	if (!emit_block(t, b, room))
+		return false;
+	clone_remember(t, b);
+	return true;
+}
+
 struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page, uint64_t page2, uint32_t mode)
 {
 	uint64_t ram_page[2];
 	const uint8_t *code = page_code(c, page, &ram_page[0]), *second = page_code(c, page2, &ram_page[1]);
 	uint64_t drops = d->drops;
-	struct tr *t = d->tr;
+	struct cache_mark before;
 	struct block *b;
 	uint8_t *at;
 	size_t room;
@@ -561,22 +585,14 @@ struct block *translate(struct dbt *d, struct cpu *c, uint64_t va, uint64_t page
 	b = d->drops == drops ? NULL : block_find(d, page, page2, va, mode); /* another vCPU was faster? */
 	if (b)
 		return b;
+	before = dbt_cache_mark(d);
 	b = block_new(d, va, page, mode, code, ram_page[0]);
 	if (!b)
 		return NULL;
 	b->start = (uint32_t)(at - d->rw);
-	if (!clone_block(d, b, room)) {
-		const struct code_page *begun = code_page_of(d, b->ram_page);
-
-		if (!begun)
-			return NULL;
-		tr_begin(t, d, c, b, begun, va, mode);
-		decode(t, va & 0xfff);
-		if (!t->n && second && decode_straddling(t, va & 0xfff, second))
-			b->page2 = page2;
-		if (!t->n || (liveness(t), plan_swaps(t), plan_runs(t), !emit_block(t, b, room)))
-			return NULL;
-		clone_remember(t, b);
+	if (!clone_block(d, b, room) && !block_make(d, c, b, page2, second, room)) {
+		dbt_cache_undo(d, before);
+		return NULL;
 	}
 	dbt_cache_commit(d, b, b->end);
 	block_insert(d, b, ram_page[1]);

@@ -585,6 +585,30 @@ static void idle_gives_back(void **state)
 	assert_int_equal(memory[0], memory[1]);
 }
 
+/* Where an instruction goes on in a page that is not there nothing is translated, nor kept, however often it is tried. */
+static void not_translated(void **state)
+{
+	const uint8_t begun[] = { 0x48, 0xb8 }; /* mov rax, ... */
+	const uint64_t at = GUEST_CODE + 4096 - sizeof(begun);
+	struct guest g;
+	struct cpu *c;
+	struct dbt *d;
+	char *from;
+
+	start(&g, &engine_dbt, 1);
+	c = &g.cpus[0];
+	guest_long(&g, 0);
+	guest_load(&g, at, begun, sizeof(begun));
+	d = dbt_of(c);
+	pthread_mutex_lock(&d->lock);
+	from = dbt_cache_alloc(d, 8);
+	for (unsigned n = 0; n < 20000; n++)
+		assert_null(translate(d, c, at, GUEST_CODE, NO_PAGE, mode_of(c)));
+	assert_ptr_equal(dbt_cache_alloc(d, 8), from + 8);
+	pthread_mutex_unlock(&d->lock);
+	guest_destroy(&g);
+}
+
 static void *notify_later(void *opaque)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 3000000 }, NULL);
@@ -693,7 +717,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
 
-		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(grown), cmocka_unit_test(named_for_perf),
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(grown), cmocka_unit_test(not_translated), cmocka_unit_test(named_for_perf),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
