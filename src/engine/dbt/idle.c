@@ -9,6 +9,7 @@
  */
 #include <malloc.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include "base/huge.h"
 #include "base/program.h"
@@ -118,6 +119,20 @@ static bool others_run(const struct dbt *d, const struct cpu *self)
 	return false;
 }
 
+/*
+ * Also what lies on a page with something else: an entry that the smaller part now in use does not have would not be removed with its
+ * block, and be found once all is in use again.
+ */
+static void jump_caches_empty(struct dbt_hot *h)
+{
+	char *from = (char *)h->jc_key, *to = (char *)h->slot;
+	char *first = (char *)(((uintptr_t)from + 4095) & ~(uintptr_t)4095), *last = (char *)((uintptr_t)to & ~(uintptr_t)4095);
+
+	give_back(from, (size_t)(to - from));
+	memset(from, 0, (size_t)(first - from));
+	memset(last, 0, (size_t)(to - last));
+}
+
 uint64_t dbt_idle(struct cpu *c)
 {
 	struct dbt_cpu *dc = dbt_cpu(c);
@@ -149,13 +164,13 @@ uint64_t dbt_idle(struct cpu *c)
 		d->rested = true;
 	}
 	trimmed = d->trimmed;
-	if (d->tables == TABLES_SMALL)
+	if (trimmed && d->tables == TABLES_SMALL)
 		__atomic_store_n(&dc->jc2_mask, SMALL_JC2, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&d->lock);
 	if (trimmed) { /* only its own thread may; again each time, as two ticks in a row need other parts of them */
 		interp_give_back(dc->legacy);
 		tlb_trim(c);
-		give_back(dbt_hot(c)->jc_key, offsetof(struct dbt_hot, slot) - offsetof(struct dbt_hot, jc_key));
+		jump_caches_empty(dbt_hot(c));
 	}
 	dc->idle_from = now;
 	dc->idle_used = used;

@@ -609,6 +609,51 @@ static void not_translated(void **state)
 	guest_destroy(&g);
 }
 
+#define TARGETS 20000u
+static uint64_t jump_target(unsigned n)
+{
+	return 0x400000 + n * 0x10000ull; /* each drives the one before into the second cache */
+}
+
+/*
+ * Little of the second jump cache is in use, then all again: what was made before, when all was, and removed meanwhile, is not found. The
+ * CPU comes to its small cache while the machine is idle, or after that.
+ */
+static void jump_cache_sizes(void **state)
+{
+	struct guest g;
+	struct cpu *c;
+	struct dbt *d;
+
+	start(&g, &engine_dbt, 1);
+	c = &g.cpus[0];
+	guest_long(&g, 0);
+	d = dbt_of(c);
+	d->idle_after = UINT64_MAX; /* never idle by itself */
+	for (unsigned idle = 0; idle < 2; idle++) {
+		blocks_size(d, TABLES_SMALL);
+		d->trimmed = idle;
+		for (unsigned n = 0; n < TARGETS; n++)
+			jc_insert(c, jump_target(n), d->rx);
+		assert_int_not_equal(jc_find(c, jump_target(TARGETS - 2)), 0);
+		dbt_cpu(c)->idle_look = 0;
+		dbt_cpu(c)->idle_used = UINT64_MAX;
+		dbt_cpu(c)->idle_from = 0;
+		engine_dbt.idle(c);
+		assert_int_equal(d->trimmed, idle);
+		for (unsigned n = 0; n < TARGETS; n++)
+			jc_remove(d, jump_target(n));
+		d->small_blocks = 0;
+		pthread_mutex_lock(&d->lock);
+		blocks_fit(d);
+		pthread_mutex_unlock(&d->lock);
+		assert_int_equal(d->tables, TABLES_USUAL);
+		for (unsigned n = 0; n < TARGETS; n++)
+			assert_int_equal(jc_find(c, jump_target(n)), 0);
+	}
+	guest_destroy(&g);
+}
+
 static void *notify_later(void *opaque)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 3000000 }, NULL);
@@ -717,7 +762,7 @@ int main(void)
 		cmocka_unit_test(strings),	  cmocka_unit_test(kicked_copying),
 		cmocka_unit_test(runs),		  cmocka_unit_test(run_lea),	cmocka_unit_test(swaps),
 
-		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(grown), cmocka_unit_test(not_translated), cmocka_unit_test(named_for_perf),
+		cmocka_unit_test(runs),		  cmocka_unit_test(swaps), cmocka_unit_test(split_loads), cmocka_unit_test(split_like_check), cmocka_unit_test(grown), cmocka_unit_test(not_translated), cmocka_unit_test(jump_cache_sizes), cmocka_unit_test(named_for_perf),
 		cmocka_unit_test(kicked_swapped),
 		cmocka_unit_test(guesses),	  cmocka_unit_test(moved),
 	};
