@@ -218,7 +218,7 @@ static void gdb_ready(void *opaque, uint32_t events)
 static void gdb_accept(void *opaque, uint32_t events)
 {
 	struct gdb *g = opaque;
-	int fd = accept4(g->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), one = 1;
+	int fd = evloop_accept(g->vm->loop, g->listen_fd), one = 1;
 	struct err e;
 
 	if (fd < 0)

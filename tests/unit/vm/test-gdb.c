@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "vm/gdb.h"
@@ -417,6 +419,41 @@ static void test_hostile(void **state)
 	vm_destroy(vm);
 }
 
+static uint64_t cpu_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Who calls while there are no descriptors left waits, and does not keep the event loop busy. */
+static void test_no_descriptors(void **state)
+{
+	struct vm *vm = make();
+	struct rlimit was, few;
+	struct err e;
+	uint64_t used;
+	int fd, lowest;
+
+	assert_int_equal(vm_pause(vm, &e), 0);
+	getrlimit(RLIMIT_NOFILE, &was);
+	lowest = dup(0);
+	close(lowest);
+	few = (struct rlimit){ (rlim_t)lowest + 1, was.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &few);
+	used = cpu_ms();
+	fd = client(vm); /* takes the last one */
+	usleep(500000);
+	used = cpu_ms() - used;
+	setrlimit(RLIMIT_NOFILE, &was);
+	assert_in_range(used, 0, 100);
+	put_raw(fd, "+", 1);
+	ASK(fd, "qC", "QC1");
+	close(fd);
+	vm_destroy(vm);
+}
+
 static void test_addresses(void **state)
 {
 	static const char *const wrong[] = { "", ":", "x", "70000", "12x", "host:12", "127.0.0.1:", "[::1:5",
@@ -442,6 +479,7 @@ int main(void)
 		cmocka_unit_test(test_two),
 		cmocka_unit_test(test_description),
 		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_addresses),
 	};
 
