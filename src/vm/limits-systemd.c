@@ -14,12 +14,25 @@
 #include "base/base.h"
 #include "vm/limits-private.h"
 
+/* All that it says, or writing the rest would be the end of it; the first 199 bytes are kept. */
+static void listen_to(int fd, char said[200])
+{
+	char rest[512];
+	size_t n = 0;
+	ssize_t got;
+
+	do {
+		got = read(fd, n < 199 ? said + n : rest, n < 199 ? 199 - n : sizeof(rest));
+		if (n < 199 && got > 0)
+			n += (size_t)got;
+	} while (got > 0 || (got < 0 && errno == EINTR));
+	said[n] = 0;
+}
+
 /* Its status, -errno; what it says is kept in `said` (of one line the first 200 bytes). */
 static int run(const char *const *command, char said[200])
 {
 	int pipes[2], status = 0;
-	size_t n = 0;
-	ssize_t got;
 	pid_t pid;
 
 	said[0] = 0;
@@ -34,9 +47,8 @@ static int run(const char *const *command, char said[200])
 		_exit(127);
 	}
 	close(pipes[1]);
-	while (pid > 0 && n < 199 && (got = read(pipes[0], said + n, 199 - n)) > 0)
-		n += (size_t)got;
-	said[n] = 0;
+	if (pid > 0)
+		listen_to(pipes[0], said);
 	said[strcspn(said, "\n")] = 0;
 	close(pipes[0]);
 	if (pid < 0)

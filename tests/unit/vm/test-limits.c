@@ -183,6 +183,9 @@ static void test_systemd(void **state)
 	program(&t, "systemctl", "echo Access denied >&2; exit 1");
 	assert_true(limits_apply(&t.groups, PID, &(struct limits){ .cpu_quota = 20 }, &e) < 0);
 	assert_non_null(strstr(e.text, "Access denied"));
+	/* more than anybody wants to read */
+	program(&t, "systemctl", "i=0; while [ $i -lt 10000 ]; do echo Warning: the unit has changed on disk >&2; i=$((i+1)); done; exit 0");
+	assert_int_equal(limits_apply(&t.groups, PID, &(struct limits){ .cpu_quota = 20 }, &e), 0);
 	/* a user's session: a scope, which systemd moves the process to */
 	write_file(&t, "proc/4711/cgroup", "0::/user.slice/user-1000.slice/session-1.scope\n");
 	if (geteuid()) { /* to root nothing is forbidden */
