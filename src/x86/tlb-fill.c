@@ -90,7 +90,7 @@ static void drive_out(struct tlb *t, struct tlb_table *table, enum tlb_mode mode
 
 	if (old == page || old == tlb_none(i))
 		return;
-	t->grow |= ++table->driven == TLB_DRIVEN;
+	t->grow |= ++table->driven % TLB_DRIVEN == 0; /* once more: it may have been another space's turn before anybody looked */
 	if (second_takes(mode, !(table->bits[i / 64].local >> (i % 64) & 1)))
 		entry_keep(t, table, i);
 }

@@ -331,6 +331,31 @@ static void grown_low(void **state)
 	}
 }
 
+/* A table found too small in the moment in which another space's turn begins grows the next time it is. */
+static void grown_later(void **state)
+{
+	struct guest *g = paged(state);
+	struct tlb *t = &g->c->tlb;
+	uint64_t v;
+
+	assert_int_equal(cr_write(g->c, 4, CR4_PAE | CR4_PGE | CR4_PCIDE), CPU_BOUNDARY);
+	put64(g, PT, A_PAGE | P | W | U);
+	t->data->driven = TLB_DRIVEN - 1;
+	assert_int_equal(cpu_read(g->c, LOW, &v, 8), CPU_OK);
+	assert_int_equal(cpu_read(g->c, LOW + ALIAS, &v, 8), CPU_OK);
+	assert_int_equal(t->data->driven, TLB_DRIVEN);
+	assert_int_equal(cr_write(g->c, 3, TABLES | 1), CPU_BOUNDARY);
+	assert_int_equal(t->data->mask, TLB_ENTRIES - 1);
+	assert_int_equal(cr_write(g->c, 3, TABLES | BIT(63)), CPU_BOUNDARY);
+	assert_true(t->data->driven >= TLB_DRIVEN);
+	assert_int_equal(t->grows, 0);
+	for (unsigned n = 0; n < TLB_DRIVEN; n++)
+		assert_int_equal(cpu_read(g->c, LOW + (n & 1 ? ALIAS : 0), &v, 8), CPU_OK);
+	tlb_select(g->c);
+	assert_int_equal(t->grows, 1);
+	assert_int_equal(t->data->mask, TLB_GROWN_ENTRIES - 1);
+}
+
 /* More spaces than there are grown tables: they are taken from one another, and small ones take their place. */
 static void grown_taken(void **state)
 {
@@ -849,7 +874,7 @@ int main(void)
 		T(written_code), T(tracked_pages), T(rom),	   T(crossing),	 T(alignment), T(data_breakpoints),  T(data_breakpoints_large),
 		T(port_breakpoints), T(code_changes), T(user_code_kept), T(revoke_race),
 		D(single_pages), D(global_pages),  D(large_pages), D(pcids), D(shared_supervisor), D(second_level),
-		D(second_level_writes), D(second_level_emptied), T(all_given_back),
+		D(second_level_writes), D(second_level_emptied), T(all_given_back), T(grown_later),
 		L(single_pages), L(global_pages), L(pcids), L(shared_supervisor), L(written_code), L(tracked_pages), L(alignment),
 		L(data_breakpoints), L(revoke_race), L(all_given_back), L(grown_low), L(grown_taken),
 	};
