@@ -15,6 +15,7 @@ void cleanup_close(int *fd)
 {
 	if (*fd >= 0)
 		close(*fd);
+	*fd = -1; /* its number is another file's soon */
 }
 
 void cleanup_free(void *ptr)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -356,6 +357,29 @@ static void test_limits(void **state)
 	net_link_dispose(&t.f->l);
 	evloop_destroy(loop);
 	free(t.f);
+}
+
+static int descriptor = -1;
+
+static void taking_destroy(struct net_link *l)
+{
+	descriptor = dup(STDERR_FILENO); /* as another thread may at any time */
+	net_link_dispose(l);
+}
+
+/* Its timer is closed once: its number may be another file's by then. */
+static void test_limits_end(void **state)
+{
+	static const struct net_link_ops taking = { .kind = "fake", .send = fake_send, .ready = limited_ready, .destroy = taking_destroy };
+	struct net_config c = { .machine = "t", .limits = { 100000, 200000 } };
+	struct evloop *loop = evloop_create(NULL);
+	struct net_link l = { 0 };
+
+	assert_int_equal(net_link_init(&l, loop, &taking, &c, 0, NULL), 0);
+	net_close(&l);
+	assert_true(fcntl(descriptor, F_GETFD) >= 0);
+	close(descriptor);
+	evloop_destroy(loop);
 }
 
 /* ---- forwards */
@@ -782,7 +806,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config), cmocka_unit_test(test_forward), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_uncut),  cmocka_unit_test(test_merge),  cmocka_unit_test(test_busy),    cmocka_unit_test(test_nonsense), cmocka_unit_test(test_fragments),
-		cmocka_unit_test(test_flows), cmocka_unit_test(test_limits), cmocka_unit_test(test_callers), cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_flows), cmocka_unit_test(test_limits), cmocka_unit_test(test_limits_end), cmocka_unit_test(test_callers), cmocka_unit_test(test_reset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

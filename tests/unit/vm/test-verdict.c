@@ -160,6 +160,7 @@ static void test_damaged(void **state)
 static void test_not_ours(void **state)
 {
 	struct fixture *f = *state;
+	struct verdict v;
 	char second[128];
 
 	keep(f, 0.5);
@@ -172,6 +173,8 @@ static void test_not_ours(void **state)
 	snprintf(second, sizeof(second), "%s2", f->device);
 	assert_int_equal(link(f->file, second), 0);
 	assert_true(remembered(f) == 0);
+	verdict_open(&v, f->folder, &f->host);
+	assert_int_equal(v.fd, -1); /* closed: its number is another file's, which must not be written to */
 	unlink(f->file);
 	assert_int_equal(symlink(second, f->file), 0);
 	assert_true(remembered(f) == 0);
