@@ -347,6 +347,7 @@ static void port_destroy(struct net_link *l)
 {
 	struct port *p = container_of(l, struct port, link);
 
+	evloop_cancel(l->loop, port_go_on, p);
 	if (p->source)
 		evloop_remove(p->source);
 	if (p->retry_source)

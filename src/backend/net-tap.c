@@ -315,6 +315,7 @@ static void tap_destroy(struct net_link *l)
 {
 	struct tap *t = container_of(l, struct tap, link);
 
+	evloop_cancel(l->loop, tap_go_on, t);
 	if (t->source)
 		evloop_remove(t->source);
 	cleanup_close(&t->fd);

@@ -38,19 +38,21 @@ struct evsource {
 struct evwork {
 	evloop_work_fn fn;
 	void *opaque;
+	uint64_t turn; /* when it was posted */
 	struct evwork *next;
 };
 
 struct evloop {
 	int epoll, wake;
 	pthread_mutex_t lock;
-	pthread_cond_t idle; /* `current` has changed */
+	pthread_cond_t idle; /* `current` or `doing` has changed */
 	pthread_t thread;
 	_Atomic bool running; /* thread is valid */
 	bool stopping;
 	unsigned resting; /* sources */
 	struct evsource *sources, *dead, *current;
-	struct evwork *work, **work_end;
+	struct evwork *work, **work_end, *doing;
+	uint64_t turn;
 };
 
 static void evloop_wake(struct evloop *l)
@@ -134,17 +136,23 @@ static void evloop_call(struct evloop *l, struct evsource *s, uint32_t events)
 /* What was posted before we started; what is posted meanwhile waits for the next turn. Lock held. */
 static void evloop_work(struct evloop *l)
 {
-	struct evwork *list = l->work, *w;
+	uint64_t turn = l->turn++;
+	struct evwork *w;
 
-	l->work = NULL;
-	l->work_end = &l->work;
-	while ((w = list)) {
-		list = w->next;
+	while ((w = l->work) && w->turn <= turn) {
+		l->work = w->next;
+		if (!l->work)
+			l->work_end = &l->work;
+		l->doing = w;
 		pthread_mutex_unlock(&l->lock);
 		w->fn(w->opaque);
-		free(w);
 		pthread_mutex_lock(&l->lock);
+		l->doing = NULL;
+		free(w);
+		pthread_cond_broadcast(&l->idle);
 	}
+	if (l->work)
+		evloop_wake(l);
 }
 
 /* Lock held, as in the next two. */
@@ -339,6 +347,7 @@ int evloop_post(struct evloop *l, evloop_work_fn fn, void *opaque)
 		return -ENOMEM;
 	*w = (struct evwork){ .fn = fn, .opaque = opaque };
 	pthread_mutex_lock(&l->lock);
+	w->turn = l->turn;
 	first = !l->work;
 	*l->work_end = w;
 	l->work_end = &w->next;
@@ -346,4 +355,23 @@ int evloop_post(struct evloop *l, evloop_work_fn fn, void *opaque)
 	if (first)
 		evloop_wake(l);
 	return 0;
+}
+
+void evloop_cancel(struct evloop *l, evloop_work_fn fn, const void *opaque)
+{
+	struct evwork **at = &l->work, *w;
+
+	pthread_mutex_lock(&l->lock);
+	while ((w = *at)) {
+		if (w->fn != fn || w->opaque != opaque) {
+			at = &w->next;
+			continue;
+		}
+		*at = w->next;
+		free(w);
+	}
+	l->work_end = at;
+	while (l->doing && l->doing->fn == fn && l->doing->opaque == opaque && !evloop_is_current(l))
+		pthread_cond_wait(&l->idle, &l->lock);
+	pthread_mutex_unlock(&l->lock);
 }

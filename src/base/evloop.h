@@ -33,6 +33,8 @@ void evloop_remove(struct evsource *s);
 int evloop_accept(struct evloop *l, int listener);
 /* Work not yet done when the loop stops is done after the next start, or dropped by evloop_destroy. */
 int evloop_post(struct evloop *l, evloop_work_fn fn, void *opaque);
+/* What was posted so is not done any more, nor is it underway (unless called from it): before opaque is freed. */
+void evloop_cancel(struct evloop *l, evloop_work_fn fn, const void *opaque);
 bool evloop_is_current(const struct evloop *l); /* are we on its thread? */
 
 #endif

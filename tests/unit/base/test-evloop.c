@@ -72,6 +72,59 @@ static void test_post(void **state)
 	evloop_destroy(l);
 }
 
+/* What is cancelled is not done, whether it is in the turn underway, in the next, or was about to be done. */
+struct mind {
+	struct evloop *l;
+	_Atomic unsigned slow, n;
+};
+
+static void slowly(void *opaque)
+{
+	struct mind *m = opaque;
+
+	sleep_ms(20);
+	atomic_fetch_add(&m->slow, 1);
+}
+
+static void again(void *opaque)
+{
+	atomic_fetch_add(&((struct mind *)opaque)->n, 1);
+}
+
+static void change_it(void *opaque)
+{
+	struct mind *m = opaque;
+
+	evloop_post(m->l, again, m);
+	evloop_cancel(m->l, again, m);
+	evloop_cancel(m->l, again, NULL);
+}
+
+static void test_cancel(void **state)
+{
+	struct mind m = { .l = evloop_create(NULL) }, other = m;
+
+	evloop_cancel(m.l, again, &m);
+	evloop_post(m.l, change_it, &m);
+	evloop_post(m.l, again, &m);
+	evloop_post(m.l, again, &other);
+	evloop_post(m.l, again, &m);
+	assert_int_equal(evloop_start(m.l, NULL), 0);
+	assert_true(wait_for(&other.n, 1));
+	evloop_post(m.l, again, &other);
+	assert_true(wait_for(&other.n, 2));
+	assert_int_equal(m.n, 0);
+	evloop_post(m.l, slowly, &m);
+	evloop_post(m.l, again, &other);
+	sleep_ms(5);
+	evloop_cancel(m.l, slowly, &m); /* begun, or not */
+	assert_true(wait_for(&other.n, 3));
+	evloop_post(m.l, again, &other);
+	assert_true(wait_for(&other.n, 4));
+	evloop_destroy(m.l);
+	assert_true(m.slow <= 1);
+}
+
 struct watch {
 	_Atomic unsigned n, inside, late;
 	_Atomic bool gone;
@@ -226,6 +279,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_post),
+		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_sources),
 		cmocka_unit_test(test_accept),
 		cmocka_unit_test(test_remove),

@@ -245,6 +245,69 @@ static void test_switch(void **state)
 	rmdir(r.path);
 }
 
+struct closing {
+	struct evloop *loop;
+	struct net_link *link;
+	struct card card;
+};
+
+static void close_it(void *opaque)
+{
+	struct closing *c = opaque;
+
+	net_close(c->link);
+	pthread_mutex_lock(&c->card.lock);
+	c->card.downs = 1;
+	pthread_cond_broadcast(&c->card.changed);
+	pthread_mutex_unlock(&c->card.lock);
+}
+
+/* As the timer of a limit does that is served before what another thread has posted. */
+static void ready_behind(void *opaque)
+{
+	struct closing *c = opaque;
+
+	evloop_post(c->loop, close_it, c);
+	net_ready(c->link);
+}
+
+/* What a back-end has posted for itself is not done when it has gone. */
+static void closed_meanwhile(const char *kind, struct rig *r)
+{
+	static struct closing c;
+	struct net_config config = { .machine = "one", .join = join, .join_opaque = r };
+	struct err e = { 0 };
+
+	config.kind = r ? NET_SWITCH : NET_TAP;
+	snprintf(config.argument, sizeof(config.argument), "%s", kind);
+	c.loop = evloop_create(&e);
+	c.link = net_open(c.loop, &config, &e);
+	card_init(&c.card, c.link, 0);
+	assert_int_equal(evloop_start(c.loop, &e), 0);
+	evloop_post(c.loop, ready_behind, &c);
+	wait_for(&c.card, &c.card.downs, 1);
+	evloop_destroy(c.loop);
+}
+
+static void tap_closed_meanwhile(void)
+{
+	closed_meanwhile("tap7", NULL);
+}
+
+static void test_closed_meanwhile(void **state)
+{
+	struct rig r = { .path = "/tmp/ospite-links-XXXXXX" };
+
+	assert_non_null(mkdtemp(r.path));
+	r.folder = open(r.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	serve_on(&r);
+	closed_meanwhile("test", &r);
+	serve_off(&r);
+	unlinkat(r.folder, NET_CLIENT_SOCKET, 0);
+	close(r.folder);
+	rmdir(r.path);
+}
+
 static void test_options(void **state)
 {
 	static const char *const bad[] = { "switch", "switch:", "tap", "switch:x,vlan=0", "switch:x,vlan=4095", "switch:x,vlan=1x",
@@ -382,6 +445,11 @@ static void test_tap(void **state)
 	in_namespace(tap_both_ways);
 }
 
+static void test_tap_closed_meanwhile(void **state)
+{
+	in_namespace(tap_closed_meanwhile);
+}
+
 static void test_tap_bridge(void **state)
 {
 	in_namespace(bridge_refused);
@@ -396,7 +464,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_switch),	    cmocka_unit_test(test_options),    cmocka_unit_test(test_tap),
-		cmocka_unit_test(test_tap_bridge), cmocka_unit_test(test_tap_rights),
+		cmocka_unit_test(test_tap_bridge), cmocka_unit_test(test_tap_rights), cmocka_unit_test(test_closed_meanwhile),
+		cmocka_unit_test(test_tap_closed_meanwhile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
