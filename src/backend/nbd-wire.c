@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses, sockets and errors of network block devices. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "backend/nbd.h"
+#include "base/clock.h"
+
+#define CONNECT_MS 10000u
 
 /* One field up to ':'; the rest, or NULL when it does not fit. */
 static const char *take_field(const char *text, char *out, size_t size)
@@ -63,9 +68,33 @@ static void address_unix(const struct nbd_address *a, struct sockaddr_un *un)
 	memcpy(un->sun_path, a->path, strlen(a->path));
 }
 
+/* Whatever interrupts it. */
+static int connect_within(int fd, const struct addrinfo *to, uint64_t ms)
+{
+	const uint64_t end = clock_host_now() / 1000000 + ms;
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	int r, code = 0;
+	socklen_t len = sizeof(code);
+
+	if (fcntl(fd, F_SETFL, O_NONBLOCK))
+		return -1;
+	if (connect(fd, to->ai_addr, to->ai_addrlen) && errno != EINPROGRESS)
+		return -1;
+	do {
+		uint64_t now = clock_host_now() / 1000000;
+
+		r = poll(&p, 1, now < end ? (int)(end - now) : 0);
+	} while (r < 0 && errno == EINTR);
+	if (!r)
+		errno = ETIMEDOUT;
+	if (r <= 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len))
+		return -1;
+	errno = code;
+	return code ? -1 : fcntl(fd, F_SETFL, 0);
+}
+
 static int tcp_socket(const struct nbd_address *a, bool server, struct err *e)
 {
-	struct timeval limit = { .tv_sec = 10 }, none = { 0 };
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = server ? AI_PASSIVE : 0 }, *list = NULL;
 	int r = getaddrinfo(a->path, a->port, &hints, &list), fd = -1, one = 1;
 
@@ -76,8 +105,7 @@ static int tcp_socket(const struct nbd_address *a, bool server, struct err *e)
 		if (fd < 0)
 			continue;
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)); /* for connect */
-		if (server ? bind(fd, i->ai_addr, i->ai_addrlen) || listen(fd, 16) : connect(fd, i->ai_addr, i->ai_addrlen)) {
+		if (server ? bind(fd, i->ai_addr, i->ai_addrlen) || listen(fd, 16) : connect_within(fd, i, CONNECT_MS)) {
 			r = errno;
 			close(fd);
 			fd = -1;
@@ -88,7 +116,6 @@ static int tcp_socket(const struct nbd_address *a, bool server, struct err *e)
 	if (fd < 0)
 		return err_errno(e, "cannot %s %.200s:%s", server ? "listen on" : "connect to", a->path, a->port);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	return fd;
 }
@@ -141,14 +168,28 @@ int nbd_listen(const struct nbd_address *a, struct err *e)
 	return fd;
 }
 
+/* A signal lets SO_RCVTIMEO begin anew: a timer that fires often would have us wait for ever. */
+static bool may_wait(int fd, uint64_t since)
+{
+	struct timeval limit = { 0 };
+	socklen_t len = sizeof(limit);
+	uint64_t ns;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &len))
+		return false;
+	ns = (uint64_t)limit.tv_sec * 1000000000 + (uint64_t)limit.tv_usec * 1000;
+	return !ns || clock_host_now() - since < ns;
+}
+
 int nbd_read(int fd, void *buf, size_t n)
 {
+	const uint64_t since = clock_host_now();
 	uint8_t *at = buf;
 
 	while (n) {
 		ssize_t r = recv(fd, at, n, 0);
 
-		if (r < 0 && errno == EINTR)
+		if (r < 0 && errno == EINTR && may_wait(fd, since))
 			continue;
 		if (r <= 0)
 			return r ? -errno : -EPIPE;

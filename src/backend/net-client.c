@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "backend/net-client.h"
 #include "base/base.h"
+#include "base/clock.h"
 #include "base/err.h"
 
 #define SOCKET_BUFFER (4 << 20) /* the host may give less: net.core.wmem_max */
@@ -22,12 +23,15 @@ void net_client_address(int folder, struct sockaddr_un *at)
 
 static int await(int fd, struct err *e)
 {
+	const uint64_t end = clock_host_now() / 1000000 + NET_CLIENT_MS;
 	struct pollfd p = { fd, POLLIN, 0 };
 	int r;
 
-	do
-		r = poll(&p, 1, NET_CLIENT_MS);
-	while (r < 0 && errno == EINTR);
+	do { /* a timer may interrupt it again and again: each time less is left */
+		uint64_t now = clock_host_now() / 1000000;
+
+		r = poll(&p, 1, now < end ? (int)(end - now) : 0);
+	} while (r < 0 && errno == EINTR);
 	if (r < 0)
 		return err_errno(e, "cannot wait for the switch");
 	return r ? 0 : err_set(e, ETIMEDOUT, "the switch does not answer");

@@ -115,7 +115,9 @@ static int kvm_vm_setup(struct kvm_vm *vm, struct err *e)
 	if (rc > 0 && (rc + 1) * sysconf(_SC_PAGESIZE) <= vm->run_size)
 		vm->ring_page = (unsigned)rc;
 	kvm_doorbells_probe(vm);
-	vm->fd = ioctl(vm->dev_fd, KVM_CREATE_VM, 0);
+	do /* a signal that is there just then lets it fail */
+		vm->fd = ioctl(vm->dev_fd, KVM_CREATE_VM, 0);
+	while (vm->fd < 0 && errno == EINTR);
 	if (vm->fd < 0)
 		return err_errno(e, "KVM_CREATE_VM");
 	if (ioctl(vm->fd, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0)

@@ -4,6 +4,13 @@
  * threads; bounds, rights, locks, ends of files that are not whole sectors; limits; the error policy over a store
  * that fails.
  */
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include "backend/nbd.h"
 #include "exercise.h"
 
 static void test_modes(void **state)
@@ -341,12 +348,104 @@ static void test_held(void **state)
 	block_close(b);
 }
 
+/* ---- network block devices: a timer that interrupts again and again, as there is one while a machine is being made */
+
+static struct {
+	_Atomic int peer;
+	_Atomic unsigned ticks;
+	_Atomic bool done;
+} timer;
+
+static void tick(int number)
+{
+	if (++timer.ticks == 300) /* it will wait for ever */
+		shutdown(timer.peer, SHUT_RDWR);
+}
+
+static void ticking(bool on)
+{
+	struct sigaction act = { .sa_handler = tick, .sa_flags = SA_RESTART };
+	struct timeval often = { .tv_usec = on ? 20000 : 0 };
+
+	timer.ticks = on ? 0 : (unsigned)timer.ticks;
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &(struct itimerval){ often, often }, NULL);
+}
+
+static void test_silent_server(void **state)
+{
+	struct timeval limit = { .tv_usec = 200000 };
+	int pair[2];
+	char c;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	timer.peer = pair[1];
+	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	ticking(true);
+	assert_true(nbd_read(pair[0], &c, 1) < 0);
+	ticking(false);
+	assert_true(timer.ticks < 300);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+static void *late_server(void *opaque)
+{
+	struct pollfd p = { *(int *)opaque, POLLIN, 0 };
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	while (timer.ticks < 5)
+		usleep(10000);
+	while (!timer.done)
+		if (poll(&p, 1, 10) > 0)
+			close(accept(p.fd, NULL, NULL));
+	return NULL;
+}
+
+/* A server that has no room for one more just now. */
+static void test_late_server(void **state)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int listener = socket(AF_INET, SOCK_STREAM, 0), others[4], fd;
+	socklen_t len = sizeof(at);
+	struct nbd_address a;
+	char text[64];
+	struct err e = { 0 };
+	pthread_t thread;
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(listener, 0), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(others); i++) {
+		others[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(others[i], (struct sockaddr *)&at, sizeof(at));
+	}
+	snprintf(text, sizeof(text), "tcp:127.0.0.1:%u:", ntohs(at.sin_port));
+	assert_int_equal(nbd_address_parse(&a, text, &e), 0);
+	timer.peer = -1;
+	ticking(true);
+	pthread_create(&thread, NULL, late_server, &listener);
+	fd = nbd_connect(&a, &e);
+	timer.done = true;
+	pthread_join(thread, NULL);
+	ticking(false);
+	if (fd < 0)
+		fail_msg("%s", e.text);
+	assert_false(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	close(fd);
+	for (unsigned i = 0; i < ARRAY_LEN(others); i++)
+		close(others[i]);
+	close(listener);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_specs),  cmocka_unit_test(test_bounds), cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_locks),  cmocka_unit_test(test_limits), cmocka_unit_test(test_policy),
-		cmocka_unit_test(test_held),
+		cmocka_unit_test(test_held),   cmocka_unit_test(test_silent_server), cmocka_unit_test(test_late_server),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
