@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include "backend/blk.h"
+#include "backend/nbd.h"
 #include "cli/run.h"
 #include "cli/run-view.h"
 
@@ -28,20 +30,20 @@ static int add_sockets(struct view *v, const struct run_options *o, struct err *
 	return r;
 }
 
-/* "nbd:unix:PATH": a connection that breaks is made again. */
+/* Of disks by NBD over a socket in a folder: a connection that breaks is made again. */
 static int add_servers(struct view *v, const struct run_options *o, struct err *e)
 {
 	int r = 0;
 
 	for (unsigned i = 0; i < o->pc.ndisks && !r; i++) {
-		const char *at = o->pc.disk[i].spec ? strstr(o->pc.disk[i].spec, "nbd:unix:") : NULL;
-		char path[PATH_MAX];
+		struct nbd_address at;
+		struct blk_spec spec;
 
-		if (!at)
-			continue;
-		at += strlen("nbd:unix:");
-		snprintf(path, sizeof(path), "%.*s", (int)strcspn(at, ",:"), at);
-		r = view_add(v, path, false, false, e);
+		if (!o->pc.disk[i].spec || blk_spec_parse(&spec, o->pc.disk[i].spec, NULL))
+			continue; /* who opens it says what is wrong */
+		if (spec.nbd && !nbd_address_parse(&at, spec.path, NULL) && !at.tcp)
+			r = view_add(v, at.path, false, false, e);
+		blk_spec_dispose(&spec);
 	}
 	return r;
 }

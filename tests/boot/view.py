@@ -103,7 +103,12 @@ def members(network):
 def unnamed():
     """A machine without a folder: a card that comes later finds its network, and finds it again when the switch has been away."""
     os.mkdir(work + "/here")
-    m = subprocess.Popen([ospite, "run", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--control", work + "/here/control"],
+    os.mkdir(work + "/served")
+    subprocess.run(["truncate", "-s", "1M", work + "/disk.raw"], check=True)
+    server = subprocess.Popen([ospite, "image", "serve", work + "/disk.raw", "--listen", "unix:" + work + "/served/sock"])
+    wait_for("the server", lambda: os.path.exists(work + "/served/sock"))
+    m = subprocess.Popen([ospite, "run", "--kernel", work + "/echo.bin", "--memory", "8M", "--engine", "interp", "--control", work + "/here/control",
+                          "--disk", "readonly,nbd=unix:" + work + "/served/sock"],
                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         wait_for("the control socket", lambda: os.path.exists(work + "/here/control"))
@@ -114,6 +119,8 @@ def unnamed():
         o("net", "start", "late")
         assert "return" in c("ospite-net-add", net="switch:late")
         assert members("late") == 1 and up() == [True]
+        assert not os.path.exists("/proc/%d/root/etc/passwd" % m.pid)
+        assert os.path.exists("/proc/%d/root%s/served/sock" % (m.pid, work)) # a connection that breaks is made again
         o("net", "stop", "late")
         wait_for("the link goes", lambda: up() == [False])
         o("net", "start", "late")
@@ -124,6 +131,8 @@ def unnamed():
         m.wait(LIMIT)
     finally:
         m.kill()
+        server.kill()
+        server.wait()
 
 
 def main():
