@@ -16,6 +16,7 @@
 #include "backend/nbd.h"
 
 #define CONNECTIONS 64u
+#define REST_MS 100
 #define UNDERWAY 64u
 #define BYTES (64u << 20)
 
@@ -422,14 +423,15 @@ static void *peer_main(void *opaque)
 	return NULL;
 }
 
-static void accept_one(struct nbd_server *s)
+/* False: one that waits stays there for want of descriptors or memory. */
+static bool accept_one(struct nbd_server *s)
 {
 	int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
 	struct arrival *a = fd >= 0 ? malloc(sizeof(*a)) : NULL;
 	pthread_t thread;
 
 	if (fd < 0)
-		return;
+		return errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS;
 	pthread_mutex_lock(&s->lock);
 	if (a && s->npeers < CONNECTIONS) {
 		*a = (struct arrival){ s, fd };
@@ -444,6 +446,7 @@ static void accept_one(struct nbd_server *s)
 	free(a);
 	if (fd >= 0)
 		close(fd);
+	return true;
 }
 
 static void *accept_main(void *opaque)
@@ -455,8 +458,8 @@ static void *accept_main(void *opaque)
 	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
 		if (p[1].revents)
 			break;
-		if (p[0].revents)
-			accept_one(s);
+		if (p[0].revents && !accept_one(s))
+			poll(&p[1], 1, REST_MS); /* it would be reported again at once */
 	}
 	return NULL;
 }
