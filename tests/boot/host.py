@@ -140,8 +140,9 @@ is "$(ls /var/lib/ospite/kernels-ospite | wc -l)" 1 'kernels kept: those of othe
 """
 
 GONE = r"""
+: >>/var/lib/ospite/kvm-speed # as where KVM was measured
 apt-get purge -y -q ospite >/tmp/purge 2>&1 || { cat /tmp/purge; exit 1; }
-is "$(ls -d /usr/bin/ospite /lib/systemd/system/ospite@.service /usr/share/doc/ospite /sys/fs/cgroup/ospite /etc/systemd/system/*.wants/ospite@* /etc/systemd/system/*.wants/ospite-autostart* 2>/dev/null || :)" '' 'what is left'
+is "$(ls -d /usr/bin/ospite /lib/systemd/system/ospite@.service /usr/share/doc/ospite /sys/fs/cgroup/ospite /var/lib/ospite/kvm-speed /var/lib/ospite/kernels* /etc/systemd/system/*.wants/ospite@* /etc/systemd/system/*.wants/ospite-autostart* 2>/dev/null || :)" '' 'what is left'
 is "$(pgrep -u ospite || :)" '' 'processes left'
 is "$(grep -l '"state": "running"' /var/lib/ospite/machines/*/status || :)" '' 'machines that were not told'
 """
