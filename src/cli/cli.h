@@ -88,9 +88,9 @@ bool options_print_asked(FILE *out, const struct option_def *defs, int argc, cha
 int parse_size(const char *text, uint64_t *out, struct err *e);
 /* Decimal or 0x hexadecimal within min..max. */
 int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *e);
-/* The entry of names (count, stride bytes apart) nearest to word, if near enough; else NULL. */
 /* Pairs of others' word and ours, ending with NULL. */
 const char *known_as(const char *word, const char *const (*table)[2]);
+/* The one of names (count) nearest to word, if near enough; else NULL. */
 const char *nearest(const char *word, const char *const *names, unsigned count);
 
 #endif
