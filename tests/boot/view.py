@@ -306,9 +306,9 @@ def refused():
         if inside.poll() == 77:
             return
         c = Control("m", home + "/machines/m")
+        wait_for("the machine runs", lambda: c("query-status")["return"]["running"])
         answer = c("ospite-disk-add", disk="file=/etc/passwd,readonly")
         assert "ermission denied" in answer["error"]["desc"], answer
-        wait_for("the machine runs", lambda: c("query-status")["return"]["running"])
         c("quit")
     finally:
         inside.kill()
