@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "backend/blk.h"
@@ -168,6 +169,23 @@ static int edit_all(struct life_args *a, char **text, struct err *e)
 	return r;
 }
 
+/* What others change must not be lost: this is held from reading vm.yaml until it is written. Goes with the folder's descriptor. */
+static int text_lock(struct store_vm *m, struct err *e)
+{
+	return flock(m->fd, LOCK_EX) ? err_errno(e, "cannot lock the folder of machine '%s'", m->name) : 0;
+}
+
+/* An editor may be open for days: the lock is taken after it. */
+static int same_still(struct store_vm *m, const char *was, struct err *e)
+{
+	char *now _free_ = NULL;
+	int r = text_lock(m, e);
+
+	if (!r)
+		r = store_read(m->fd, "vm.yaml", &now, e);
+	return r || !strcmp(now, was) ? r : err_set(e, EAGAIN, "another command has changed vm.yaml meanwhile");
+}
+
 static int edit_by_hand(struct store_vm *m, char **text, struct err *e)
 {
 	const char *editor = getenv("VISUAL") ?: getenv("EDITOR") ?: "vi";
@@ -185,7 +203,7 @@ static int edit_by_hand(struct store_vm *m, char **text, struct err *e)
 		r = err_set(e, ECANCELED, "the editor (%.100s) failed; nothing is changed", editor);
 	if (!r)
 		r = store_read(-1, name, &now, e);
-	if (!r && run_config_check(now, e)) {
+	if (!r && (run_config_check(now, e) || same_still(m, was, e))) {
 		err_prefix(e, "nothing is changed (your text is in %s)", name);
 		free(now);
 		return -e->code;
@@ -209,7 +227,10 @@ int life_config(const struct life_command *c, struct life_args *a, struct store 
 
 	if (r)
 		return r;
-	r = store_read(m.fd, "vm.yaml", &text, e);
+	if (!a->edit && (a->nset || a->nunset))
+		r = text_lock(&m, e);
+	if (!r)
+		r = store_read(m.fd, "vm.yaml", &text, e);
 	if (!r && !a->nset && !a->nunset && !a->edit) {
 		fputs(text, stdout);
 	} else if (!r) {
@@ -222,9 +243,10 @@ int life_config(const struct life_command *c, struct life_args *a, struct store 
 			r = store_vm_status(&m, &st, e);
 		if (!r)
 			r = store_write(m.fd, "vm.yaml", text, e);
-		if (!r && !a->quiet && st.state != STORE_INACTIVE && st.state != STORE_CRASHED)
-			fprintf(stderr, "ospite: machine '%s' is %s: this counts from its next start on\n", m.name,
-				store_state_name(st.state));
+		if (!r && !a->quiet && st.state == STORE_SUSPENDED)
+			fprintf(stderr, "ospite: machine '%s' is suspended and goes on as it was: this counts when it has ended\n", m.name);
+		else if (!r && !a->quiet && st.state == STORE_RUNNING)
+			fprintf(stderr, "ospite: machine '%s' is running: this counts from its next start on\n", m.name);
 	}
 	free(text);
 	store_vm_close(&m);
