@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ static bool belongs_to_run(const char *name)
 	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
 		if (!strcmp(names[i], name))
 			return true;
-	return name[0] == '.' || strstr(name, ".tmp.");
+	return name[0] == '.' || store_is_half(name);
 }
 
 #define STEP (64u << 20) /* at once, between two looks at the bar */
@@ -205,7 +206,10 @@ int life_clone(const struct life_command *c, struct life_args *a, struct store *
 
 	if (r)
 		return r;
-	r = source_lock(&m, &yaml, e);
+	if (a->thin && flock(m.fd, LOCK_EX)) /* of those who change vm.yaml, as we do */
+		r = err_errno(e, "cannot lock the folder of machine '%s'", m.name);
+	if (!r)
+		r = source_lock(&m, &yaml, e);
 	if (!r && (a->thin ? freeze(&clone, s, a->words[1], &yaml, e) : check_disks(yaml, e)))
 		r = err_prefix(e, "machine '%s'", m.name);
 	if (!r)

@@ -63,7 +63,7 @@ int life_start(const struct life_command *c, struct life_args *a, struct store *
 	int r = store_vm_status(m, &st, e);
 
 	if (!r)
-		r = store_vm_lock(m, e);
+		r = store_vm_lock_run(m, e);
 	if (!r)
 		r = machine_start(s, m, e);
 	if (!r && st.state == STORE_SUSPENDED)
@@ -296,10 +296,8 @@ static int wait_until(const struct life_args *a, struct store_vm *m, struct err 
 int life_wait(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
 {
 	struct store_status st;
-	int r = a->until ? wait_until(a, m, e) : store_vm_wait(m, a->time == UINT64_MAX ? -1 : (int64_t)a->time * 1000, e);
+	int r = a->until ? wait_until(a, m, e) : store_vm_wait_end(m, a->time == UINT64_MAX ? -1 : (int64_t)a->time * 1000, &st, e);
 
-	if (!r)
-		r = store_vm_status(m, &st, e);
 	if (!r && !a->quiet && !a->until)
 		printf("%d\n", st.exit_status);
 	return r;

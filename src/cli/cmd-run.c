@@ -41,7 +41,7 @@ static int start_new(struct store *s, const char *name, struct err *e)
 
 	if (r)
 		return r;
-	r = store_vm_lock(&m, e);
+	r = store_vm_lock_run(&m, e);
 	if (!r)
 		r = machine_start(s, &m, e);
 	if (r && store_vm_lock(&m, NULL) == 0)

@@ -273,6 +273,8 @@ int template_use(struct store *s, const struct run_words *w, const struct run_op
 		return r;
 	m.template = &template;
 	r = open_template(&t, w, o->quiet, &template, e);
+	if (!r) /* it does not go before the machine has it all */
+		r = store_vm_lock_shared(&template, e);
 	if (!r)
 		r = store_read(template.fd, "vm.yaml", &yaml, e);
 	if (!r && thin_plan(&m.thin, yaml, template.fd, e))
@@ -386,17 +388,17 @@ static int rm(const struct life_args *a, struct store *t, struct store *s, struc
 	for (unsigned i = 0; i < a->nwords && !r; i++) {
 		char *users _free_ = NULL;
 		struct store_vm m;
-		unsigned n;
+		unsigned n = 0;
 
 		r = store_vm_open(t, a->words[i], &m, e);
 		if (r)
 			break;
-		users = users_of(s, m.name, &n);
-		if (n && !a->force)
+		r = store_vm_lock(&m, e); /* no machine is being made of it any more */
+		if (!r)
+			users = users_of(s, m.name, &n);
+		if (!r && n && !a->force)
 			r = err_set(e, EBUSY, "template '%s' is what these are made of: %.300s; remove them first (--force: they keep what they have of it)",
 				    m.name, users);
-		if (!r)
-			r = store_vm_lock(&m, e);
 		if (!r)
 			r = store_vm_remove(t, &m, e);
 		if (!r && !a->quiet)

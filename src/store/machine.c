@@ -3,7 +3,7 @@
  * One machine's folder: its lock, what state it is in, its end. The one place that decides between inactive, running,
  * suspended and crashed (paused is a running process's own affair: ask its control socket):
  *
- *	the lock is held         running
+ *	its lock is held         running (who only works on the folder holds another part of that file)
  *	there is a saved state   suspended
  *	`status` says "running"  crashed: its process died without a word
  *	else                     what `status` says; without one: inactive
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +31,7 @@ int store_vm_open(struct store *s, const char *name, struct store_vm *m, struct 
 		return r;
 	snprintf(m->name, sizeof(m->name), "%s", name);
 	m->lock = -1;
+	m->noun = s->noun;
 	m->fd = openat(s->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (m->fd < 0 && (errno == ENOENT || errno == ENOTDIR))
 		return err_set(e, ENOENT, "there is no %s '%s'; 'ospite %s' lists them", s->noun, name, s->list);
@@ -44,44 +46,63 @@ void store_vm_close(struct store_vm *m)
 }
 
 /*
- * The whole file. A lock of the open file description: it stays with the process that start makes (fork), ends with the last
- * process that has it, and can be asked about without being taken.
+ * Locks of the open file description: they stay with the process that start makes (fork), end with the last process that has them, and
+ * can be asked about without being taken. Byte 0 is for who works on the folder, the rest for who runs the machine, who takes both.
  */
-static const struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+#define LOCK_WORK 1
+#define LOCK_WHOLE 0
 
-int store_vm_lock(struct store_vm *m, struct err *e)
-{
-	struct flock l = whole;
-	int fd = file_open_or_make(m->fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-	if (fd < 0)
-		return err_errno(e, "cannot open the lock of machine %s", m->name);
-	if (!fcntl(fd, F_OFD_SETLK, &l)) {
-		m->lock = fd;
-		return 0;
-	}
-	if (errno == EAGAIN || errno == EACCES)
-		err_set(e, EBUSY, "machine '%s' is running", m->name);
-	else
-		err_errno(e, "cannot lock machine %s", m->name);
-	close(fd);
-	return -EBUSY;
-}
-
-/* 0: free (or ours), 1: held. */
+/* Does it run? 0: no (or it is us), 1: yes. */
 static int lock_held(struct store_vm *m, struct err *e)
 {
-	struct flock l = whole;
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_WORK };
 	int fd _close_ = -1;
 
 	if (m->lock >= 0)
 		return 0;
 	fd = openat(m->fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
-		return errno == ENOENT ? 0 : err_errno(e, "cannot open the lock of machine %s", m->name);
+		return errno == ENOENT ? 0 : err_errno(e, "cannot open the lock of %s %s", m->noun, m->name);
 	if (fcntl(fd, F_OFD_GETLK, &l))
-		return err_errno(e, "cannot ask for the lock of machine %s", m->name);
+		return err_errno(e, "cannot ask for the lock of %s %s", m->noun, m->name);
 	return l.l_type != F_UNLCK;
+}
+
+static int lock_take(struct store_vm *m, short type, off_t len, struct err *e)
+{
+	struct flock l = { .l_type = type, .l_whence = SEEK_SET, .l_len = len };
+	int fd = file_open_or_make(m->fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600), r;
+
+	if (fd < 0)
+		return errno == ENOENT ? err_set(e, ENOENT, "there is no %s '%s' any more", m->noun, m->name) :
+					 err_errno(e, "cannot open the lock of %s %s", m->noun, m->name);
+	if (!fcntl(fd, F_OFD_SETLK, &l)) {
+		m->lock = fd;
+		return 0;
+	}
+	if (errno != EAGAIN && errno != EACCES)
+		r = err_errno(e, "cannot lock %s %s", m->noun, m->name);
+	else if (lock_held(m, NULL) > 0)
+		r = err_set(e, EBUSY, "%s '%s' is running", m->noun, m->name);
+	else
+		r = err_set(e, EAGAIN, "another command works on %s '%s': try again when that has ended", m->noun, m->name);
+	close(fd);
+	return r;
+}
+
+int store_vm_lock(struct store_vm *m, struct err *e)
+{
+	return lock_take(m, F_WRLCK, LOCK_WORK, e);
+}
+
+int store_vm_lock_shared(struct store_vm *m, struct err *e)
+{
+	return lock_take(m, F_RDLCK, LOCK_WORK, e);
+}
+
+int store_vm_lock_run(struct store_vm *m, struct err *e)
+{
+	return lock_take(m, F_WRLCK, LOCK_WHOLE, e);
 }
 
 static int64_t now_ms(void)
@@ -130,6 +151,13 @@ static void status_parse(const char *text, struct store_status *st, bool *runnin
 	json_decref(j);
 }
 
+static void status_died(struct store_status *st)
+{
+	snprintf(st->reason, sizeof(st->reason), "its process died without a word (killed, or the host went down)");
+	st->state = STORE_CRASHED;
+	st->exit_status = 137;
+}
+
 /* Process numbers are given out again: one that runs a machine has its folder as working folder. */
 static bool runs_here(const struct store_vm *m, pid_t pid)
 {
@@ -158,11 +186,8 @@ int store_vm_status(struct store_vm *m, struct store_status *st, struct err *e)
 			st->pid = 0;
 		return 0;
 	}
-	if (said_running) {
-		snprintf(st->reason, sizeof(st->reason), "its process died without a word (killed, or the host went down)");
-		st->state = STORE_CRASHED;
-		st->exit_status = 137;
-	}
+	if (said_running)
+		status_died(st);
 	st->pid = 0;
 	if (!faccessat(m->fd, "saved", F_OK, AT_SYMLINK_NOFOLLOW)) {
 		st->state = STORE_SUSPENDED;
@@ -171,25 +196,66 @@ int store_vm_status(struct store_vm *m, struct store_status *st, struct err *e)
 	return 0;
 }
 
+#define LOOK_MS 1000
+
+int store_vm_wait_end(struct store_vm *m, int64_t ms, struct store_status *st, struct err *e)
+{
+	int64_t end = ms < 0 ? INT64_MAX : now_ms() + ms;
+	int last _close_ = -1, r;
+	bool running = false;
+	char text[4096];
+	ssize_t n;
+
+	do { /* of a temporary machine this file, open, is all there is in the end */
+		cleanup_close(&last);
+		last = openat(m->fd, "status", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+		r = store_vm_wait(m, MIN(MAX(end - now_ms(), (int64_t)0), (int64_t)LOOK_MS), e);
+	} while (r == -ETIMEDOUT && now_ms() < end);
+	if (!r)
+		r = store_vm_status(m, st, e);
+	if (r || last < 0 || !faccessat(m->fd, "vm.yaml", F_OK, AT_SYMLINK_NOFOLLOW))
+		return r;
+	n = pread(last, text, sizeof(text) - 1, 0);
+	text[MAX(n, (ssize_t)0)] = 0;
+	status_parse(text, st, &running);
+	if (running)
+		status_died(st);
+	return 0;
+}
+
 bool store_vm_temporary(struct store_vm *m)
 {
 	return !faccessat(m->fd, "temporary", F_OK, AT_SYMLINK_NOFOLLOW);
 }
 
-static int status_write(struct store_vm *m, json_t *j, bool sync, struct err *e)
+/* Its folder goes next: who waits for its end has the file open (store_vm_wait_end) that is replaced otherwise. */
+static void status_leave(struct store_vm *m, const char *text)
+{
+	int fd _close_ = openat(m->fd, "status", O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return;
+	if (ftruncate(fd, 0) || write(fd, text, strlen(text)) < 0)
+		return; /* then they know less */
+}
+
+static int status_write(struct store_vm *m, json_t *j, bool sync, bool last, struct err *e)
 {
 	char *text _free_ = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
 
 	json_decref(j);
 	if (!text)
 		return err_set(e, ENOMEM, "no memory for the status");
+	if (last && store_vm_temporary(m))
+		status_leave(m, text);
 	return sync ? store_write(m->fd, "status", text, e) : store_write_quick(m->fd, "status", text, e);
 }
 
 int store_vm_say_running(struct store_vm *m, bool sync, struct err *e)
 {
 	return status_write(m, json_pack("{s:s,s:i,s:I}", "state", "running", "pid", (int)getpid(), "started",
-					 (json_int_t)time(NULL)), sync, e);
+					 (json_int_t)time(NULL)), sync, false, e);
 }
 
 int store_vm_say_ended(struct store_vm *m, bool crashed, int exit_status, const char *reason, struct err *e)
@@ -199,12 +265,22 @@ int store_vm_say_ended(struct store_vm *m, bool crashed, int exit_status, const 
 	store_vm_status(m, &was, NULL);
 	return status_write(m, json_pack("{s:s,s:I,s:I,s:i,s:s}", "state", crashed ? "crashed" : "inactive", "started",
 					 (json_int_t)was.started, "ended", (json_int_t)time(NULL), "exit-status",
-					 exit_status, "reason", reason), true, e);
+					 exit_status, "reason", reason), true, true, e);
+}
+
+bool store_is_half(const char *name)
+{
+	const char *at = strstr(name, ".tmp."), *next;
+
+	while (at && (next = strstr(at + 1, ".tmp.")))
+		at = next;
+	return at && at > name && at[5] && !at[5 + strspn(at + 5, "0123456789")];
 }
 
 void store_vm_tidy(struct store_vm *m)
 {
 	int fd = openat(m->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool alone = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB); /* else somebody may be writing vm.yaml just now */
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 
@@ -215,7 +291,7 @@ void store_vm_tidy(struct store_vm *m)
 	while ((entry = readdir(d))) {
 		struct stat st;
 
-		if (strstr(entry->d_name, ".tmp.") ||
+		if ((alone && store_is_half(entry->d_name)) ||
 		    (!fstatat(m->fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISSOCK(st.st_mode)))
 			unlinkat(m->fd, entry->d_name, 0);
 	}

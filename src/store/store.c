@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "store/private.h"
@@ -199,6 +200,14 @@ static void remove_halves(struct store *s)
 		closedir(d);
 }
 
+/* Made, and who was to start it died: starting follows at once. */
+static bool never_started(const struct store_vm *m)
+{
+	struct stat st;
+
+	return !fstatat(m->fd, "temporary", &st, AT_SYMLINK_NOFOLLOW) && time(NULL) - st.st_mtime > 600;
+}
+
 /* Machines that were to vanish at their end, whose process could not do it. */
 static void remove_orphans(struct store *s)
 {
@@ -211,7 +220,7 @@ static void remove_orphans(struct store *s)
 
 		if (!is_machine(entry->d_name) || store_vm_open(s, entry->d_name, &m, NULL))
 			continue;
-		if (store_vm_temporary(&m) && !store_vm_status(&m, &st, NULL) && st.started &&
+		if (store_vm_temporary(&m) && !store_vm_status(&m, &st, NULL) && (st.started || never_started(&m)) &&
 		    st.state != STORE_RUNNING && st.state != STORE_SUSPENDED && !store_vm_lock(&m, NULL))
 			store_vm_remove_locked(s, &m, NULL);
 		store_vm_close(&m);
@@ -270,6 +279,12 @@ int store_list(struct store *s, char ***names, unsigned *count, struct err *e)
 	return 0;
 }
 
+static int name_taken(const struct store *s, const char *name, struct err *e)
+{
+	return err_set(e, EEXIST, "there is a %s '%s' already: choose another name, or remove it with 'ospite %srm %s'", s->noun, name,
+		       strcmp(s->noun, "machine") ? "template " : "", name);
+}
+
 static int fill_temporary(void *opaque, int folder, struct err *e)
 {
 	return *(const bool *)opaque ? store_write(folder, "temporary", "This machine is removed at its end.\n", e) : 0;
@@ -292,6 +307,8 @@ int store_create_filled(struct store *s, const char *name, const char *yaml, int
 	lock = store_lock(s, e);
 	if (lock < 0)
 		return -EIO;
+	if (!faccessat(s->fd, name, F_OK, AT_SYMLINK_NOFOLLOW)) /* before gigabytes are copied */
+		return name_taken(s, name, e);
 	remove_halves(s);
 	snprintf(temp, sizeof(temp), ".new-%s", name);
 	if (mkdirat(s->fd, temp, 0700))
@@ -301,8 +318,7 @@ int store_create_filled(struct store *s, const char *name, const char *yaml, int
 	if (!r)
 		r = fill(opaque, folder, e);
 	if (!r && renameat2(s->fd, temp, s->fd, name, RENAME_NOREPLACE))
-		r = errno == EEXIST ? err_set(e, EEXIST, "there is a %s '%s' already: choose another name, or remove it with 'ospite %srm %s'", s->noun,
-					      name, strcmp(s->noun, "machine") ? "template " : "", name)
+		r = errno == EEXIST ? name_taken(s, name, e)
 				    : err_errno(e, "cannot make the folder of %s %s", s->noun, name);
 	if (r)
 		store_remove_tree(s->fd, temp);

@@ -58,6 +58,7 @@ struct store_vm {
 	char name[STORE_NAME];
 	int fd;   /* of the folder */
 	int lock; /* -1: not ours */
+	const char *noun; /* machine, or template */
 };
 
 struct store_status {
@@ -70,10 +71,17 @@ struct store_status {
 
 int store_vm_open(struct store *s, const char *name, struct store_vm *m, struct err *e);
 void store_vm_close(struct store_vm *m);
-/* -EBUSY with a clear line when somebody else has it. Kept until store_vm_close, inherited by fork. */
+/*
+ * With a clear line: -EBUSY when it runs, -EAGAIN when another command works on it. Kept until store_vm_close, inherited by fork. The first
+ * is for who works on a folder, the second for who only reads it, as several may, the third for who runs the machine.
+ */
 int store_vm_lock(struct store_vm *m, struct err *e);
-/* Waits until nobody holds the lock; -ETIMEDOUT. ms < 0: for ever. Does not take it. */
+int store_vm_lock_shared(struct store_vm *m, struct err *e);
+int store_vm_lock_run(struct store_vm *m, struct err *e);
+/* Waits until nobody runs it; -ETIMEDOUT. ms < 0: for ever. Takes no lock. */
 int store_vm_wait(struct store_vm *m, int64_t ms, struct err *e);
+/* The same, and how it ended, be its folder gone by then. */
+int store_vm_wait_end(struct store_vm *m, int64_t ms, struct store_status *st, struct err *e);
 int store_vm_status(struct store_vm *m, struct store_status *st, struct err *e);
 const char *store_state_name(enum store_state state);
 bool store_vm_temporary(struct store_vm *m);
@@ -83,6 +91,8 @@ int store_vm_say_running(struct store_vm *m, bool sync, struct err *e); /* sync:
 int store_vm_say_ended(struct store_vm *m, bool crashed, int exit_status, const char *reason, struct err *e);
 /* With the lock held: remove what a process that was killed has left: sockets, temporary files. */
 void store_vm_tidy(struct store_vm *m);
+/* Is this what such a process was writing to (NAME.tmp.NUMBER)? */
+bool store_is_half(const char *name);
 /* With the lock held. */
 int store_vm_remove(struct store *s, struct store_vm *m, struct err *e);
 int store_vm_rename(struct store *s, struct store_vm *m, const char *to, struct err *e);

@@ -253,7 +253,7 @@ static pid_t holder(struct lab *l, const char *name, int *go)
 	if (!pid) {
 		struct store_vm m;
 
-		if (store_vm_open(&l->s, name, &m, NULL) || store_vm_lock(&m, NULL) || fchdir(m.fd) || store_vm_say_running(&m, false, NULL))
+		if (store_vm_open(&l->s, name, &m, NULL) || store_vm_lock_run(&m, NULL) || fchdir(m.fd) || store_vm_say_running(&m, false, NULL))
 			_exit(1);
 		b = (char)write(up[1], "", 1);
 		b = (char)read(down[0], &b, 1);
@@ -304,8 +304,27 @@ static void test_states(void **state)
 	/* two at once in one process: the lock belongs to the open file */
 	assert_int_equal(store_vm_lock(&m, &e), 0);
 	assert_int_equal(store_vm_open(&l->s, "m", &second, &e), 0);
-	assert_int_equal(store_vm_lock(&second, &e), -EBUSY);
+	assert_int_equal(store_vm_lock(&second, &e), -EAGAIN);
+	assert_string_equal(e.text, "another command works on machine 'm': try again when that has ended");
+	assert_int_equal(store_vm_lock_run(&second, &e), -EAGAIN);
+	/* who works on its folder does not run it */
+	assert_int_equal(state_of(l, "m", &st), STORE_SUSPENDED);
+	assert_int_equal(store_vm_wait(&second, 0, &e), 0);
+	store_vm_close(&m);
+	/* several may read, nobody else works then */
+	assert_int_equal(store_vm_open(&l->s, "m", &m, &e), 0);
+	assert_int_equal(store_vm_lock_shared(&m, &e), 0);
+	assert_int_equal(store_vm_lock_shared(&second, &e), 0);
 	store_vm_close(&second);
+	assert_int_equal(store_vm_open(&l->s, "m", &second, &e), 0);
+	assert_int_equal(store_vm_lock(&second, &e), -EAGAIN);
+	store_vm_close(&second);
+	/* what tidying removes, and what it does not */
+	assert_int_equal(store_write(m.fd, "disk.tmp.img", "x", &e), 0);
+	assert_int_equal(store_write(m.fd, "saved.tmp.12", "x", &e), 0);
+	store_vm_tidy(&m);
+	assert_int_equal(faccessat(m.fd, "disk.tmp.img", F_OK, 0), 0);
+	assert_int_equal(faccessat(m.fd, "saved.tmp.12", F_OK, 0), -1);
 	/* nonsense in `status` is no reason to fail */
 	assert_int_equal(unlinkat(m.fd, "saved", 0), 0);
 	assert_int_equal(store_write(m.fd, "status", "{\"state\": [", &e), 0);
@@ -329,6 +348,10 @@ static void test_temporary(void **state)
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	close(go);
+	expect_names(l, "");
+	/* who was to start it died before */
+	assert_int_equal(store_create(&l->s, "t", "", true, &e), 0);
+	assert_int_equal(utimensat(l->s.fd, "t/temporary", (const struct timespec[]){ { 0 }, { 0 } }, 0), 0);
 	expect_names(l, "");
 }
 
