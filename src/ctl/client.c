@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -93,10 +94,13 @@ int ctl_connect(struct ctl_peer **out, int folder, const char *path, int ms, str
 	n = folder >= 0 ? snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/%s", folder, path)
 			: snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
 	p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (p->fd >= 0) /* connecting, too, waits for ever where many wait already */
+		setsockopt(p->fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ ms / 1000, ms % 1000 * 1000 }, sizeof(struct timeval));
 	if (n >= (int)sizeof(at.sun_path))
 		r = err_set(e, ENAMETOOLONG, "the path of a socket has at most %zu characters", sizeof(at.sun_path) - 1);
 	else if (p->fd < 0 || connect(p->fd, (struct sockaddr *)&at, sizeof(at)))
-		r = err_errno(e, "cannot connect to the control socket");
+		r = errno == EAGAIN ? err_set(e, ETIMEDOUT, "the machine does not answer") :
+				      err_errno(e, "cannot connect to the control socket");
 	else
 		r = receive(p, &greeting, now_ms() + ms, e);
 	if (!r && !json_object_get(greeting, "QMP"))
@@ -153,6 +157,8 @@ static int send_all(struct ctl_peer *p, const char *text, int fd, struct err *e)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EAGAIN)
+			return err_set(e, ETIMEDOUT, "the machine does not answer");
 		if (n < 0)
 			return errno == EPIPE ? err_set(e, EPIPE, "the machine has ended") : err_errno(e, "cannot reach the machine");
 		fd = -1;

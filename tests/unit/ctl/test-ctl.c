@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "ctl/client.h"
 #include "ctl/private.h"
 
 static enum cpu_stop spin_run(struct cpu *c)
@@ -455,6 +456,28 @@ static void test_socket_file(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+/* Nobody serves this socket, and it has no room for more who wait: who comes is told so in time. */
+static void test_nobody_home(void **state)
+{
+	struct lab *l = *state;
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct ctl_peer *p = NULL;
+	struct err e = { 0 };
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/deaf", l->folder);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	alarm(60);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(ctl_connect(&p, l->fd, "deaf", 20, &e), -ETIMEDOUT);
+		assert_string_equal(e.text, "the machine does not answer");
+	}
+	alarm(0);
+	close(fd);
+	unlink(at.sun_path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -466,6 +489,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bad_clients, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_slow_watcher, lab_open, lab_close),
 		cmocka_unit_test_setup_teardown(test_socket_file, lab_open, lab_close),
+		cmocka_unit_test_setup_teardown(test_nobody_home, lab_open, lab_close),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
