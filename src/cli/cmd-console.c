@@ -170,25 +170,73 @@ int life_console(const struct life_command *c, struct life_args *a, struct store
 
 /* ---- logs */
 
-/* Where the last `lines` lines begin. */
-static off_t tail_start(int fd, off_t size, uint64_t lines)
-{
-	char data[4096];
-	off_t at = size;
+/* What is read as one: the log before this one (console.log.1), and this one. */
+struct log {
+	int fd[2]; /* -1: there is none */
+	off_t size[2];
+	const char *name;
+};
 
-	while (at > 0) {
-		size_t n = (size_t)MIN(at, (off_t)sizeof(data));
+static int log_open(struct log *l, unsigned i, struct store_vm *m, struct err *e)
+{
+	struct stat st;
+	char name[32];
+
+	snprintf(name, sizeof(name), "%s%s", l->name, i ? "" : ".1");
+	cleanup_close(&l->fd[i]);
+	l->size[i] = 0;
+	l->fd[i] = openat(m->fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+	if (l->fd[i] < 0 && errno == ENOENT)
+		return 0; /* it never wrote anything */
+	if (l->fd[i] < 0 || fstat(l->fd[i], &st))
+		return err_errno(e, "cannot open the log of machine '%s'", m->name);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, EINVAL, "the log of machine '%s' is not a file", m->name);
+	l->size[i] = st.st_size;
+	return 0;
+}
+
+/* Has the machine begun another log since we opened this one? */
+static bool log_replaced(const struct log *l, struct store_vm *m)
+{
+	struct stat ours, now;
+
+	if (fstatat(m->fd, l->name, &now, AT_SYMLINK_NOFOLLOW))
+		return false;
+	return l->fd[1] < 0 || (!fstat(l->fd[1], &ours) && (ours.st_ino != now.st_ino || ours.st_dev != now.st_dev));
+}
+
+static int logs_open(struct log *l, bool both, struct store_vm *m, struct err *e)
+{
+	int r;
+
+	do {
+		r = log_open(l, 1, m, e);
+		if (!r && both)
+			r = log_open(l, 0, m, e);
+	} while (!r && l->fd[1] >= 0 && log_replaced(l, m)); /* between the two */
+	return r;
+}
+
+/* Where the last `lines` lines begin. */
+static off_t tail_start(const struct log *l, uint64_t lines)
+{
+	off_t size = l->size[0] + l->size[1], at = size;
+	char data[4096];
+
+	while (at > 0 && lines) {
+		bool first = at <= l->size[0];
+		off_t border = first ? 0 : l->size[0];
+		size_t n = (size_t)MIN(at - border, (off_t)sizeof(data));
 
 		at -= (off_t)n;
-		if (pread(fd, data, n, at) != (ssize_t)n)
+		if (pread(l->fd[!first], data, n, at - border) != (ssize_t)n)
 			return 0;
 		for (size_t i = n; i--;)
-			if (data[i] == '\n' && at + (off_t)i + 1 < size && !lines--)
+			if (data[i] == '\n' && at + (off_t)i + 1 < size && !--lines)
 				return at + (off_t)i + 1;
-		if (!lines && size && at == 0)
-			break;
 	}
-	return 0;
+	return lines ? 0 : size;
 }
 
 static int copy_from(int fd, off_t *at, struct err *e)
@@ -196,35 +244,47 @@ static int copy_from(int fd, off_t *at, struct err *e)
 	char data[16384];
 	ssize_t n;
 
-	while ((n = pread(fd, data, sizeof(data), *at)) > 0) {
+	while (fd >= 0 && (n = pread(fd, data, sizeof(data), *at)) != 0) {
+		if (n < 0)
+			return err_errno(e, "cannot read the log");
 		*at += n;
 		if (write_all(STDOUT_FILENO, data, (size_t)n))
 			return err_errno(e, "cannot write to standard output");
 	}
-	return n < 0 ? err_errno(e, "cannot read the log") : 0;
+	return 0;
 }
 
-static int logs_show(struct life_args *a, struct store_vm *m, struct err *e)
+/* All there is from `at` on in the present log, and what has begun after it. */
+static int copy_on(struct log *l, off_t *at, struct store_vm *m, struct err *e)
 {
-	int fd _close_ = openat(m->fd, a->own_log ? "log" : "console.log", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
-	struct store_status st;
-	struct stat info;
-	off_t at = 0;
-	int r = 0;
+	bool replaced = log_replaced(l, m); /* asked first: nothing is written to the one we have after that */
+	int r = copy_from(l->fd[1], at, e);
 
-	if (fd < 0 && errno == ENOENT && !a->follow)
-		return 0; /* it never wrote anything */
-	if (fd < 0 || fstat(fd, &info))
-		return err_errno(e, "cannot open the log of machine '%s'", m->name);
-	if (!S_ISREG(info.st_mode))
-		return err_set(e, EINVAL, "the log of machine '%s' is not a file", m->name);
-	if (a->lines != UINT64_MAX)
-		at = a->lines ? tail_start(fd, info.st_size, a->lines - 1) : info.st_size;
+	if (r || !replaced)
+		return r;
+	*at = 0;
+	r = log_open(l, 1, m, e);
+	return r ? r : copy_from(l->fd[1], at, e);
+}
+
+static int logs_show(struct life_args *a, struct log *l, struct store_vm *m, struct err *e)
+{
+	struct store_status st;
+	int r = logs_open(l, !a->own_log, m, e);
+	off_t at, first;
+
+	if (r)
+		return r;
+	first = a->lines == UINT64_MAX ? 0 : tail_start(l, a->lines);
+	at = MAX(first - l->size[0], (off_t)0);
+	if (first < l->size[0])
+		r = copy_from(l->fd[0], &first, e);
 	do {
 		/* asked before reading: what it wrote before its end is not missed */
-		r = store_vm_status(m, &st, e);
 		if (!r)
-			r = copy_from(fd, &at, e);
+			r = store_vm_status(m, &st, e);
+		if (!r)
+			r = copy_on(l, &at, m, e);
 		if (!r && a->follow && st.state == STORE_RUNNING)
 			usleep(100000);
 	} while (!r && a->follow && st.state == STORE_RUNNING);
@@ -233,12 +293,15 @@ static int logs_show(struct life_args *a, struct store_vm *m, struct err *e)
 
 int life_logs(const struct life_command *c, struct life_args *a, struct store *s, struct err *e)
 {
+	struct log l = { .fd = { -1, -1 }, .name = a->own_log ? "log" : "console.log" };
 	struct store_vm m;
 	int r = store_vm_open(s, a->words[0], &m, e);
 
 	if (r)
 		return r;
-	r = logs_show(a, &m, e);
+	r = logs_show(a, &l, &m, e);
+	cleanup_close(&l.fd[0]);
+	cleanup_close(&l.fd[1]);
 	store_vm_close(&m);
 	return r;
 }
