@@ -163,26 +163,52 @@ int life_kill(const struct life_command *c, struct life_args *a, struct store *s
 	return r ? r : after_kill(s, m, e);
 }
 
-int life_stop(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+static int press_once(struct store_vm *m, struct err *e)
 {
-	uint64_t seconds = a->time == UINT64_MAX ? STOP_SECONDS : a->time;
 	struct ctl_peer *p = NULL;
 	json_t *status = NULL;
 	int r = life_connect(m, &p, e);
 
+	if (!r)
+		r = ctl_call_command(p, "query-status", NULL, &status, ANSWER_MS, e);
+	if (!r && !json_is_true(json_object_get(status, "running")))
+		r = -ECANCELED; /* a paused guest cannot notice it */
+	if (!r)
+		r = ctl_call_command(p, "system_powerdown", NULL, NULL, ANSWER_MS, e);
+	json_decref(status);
+	ctl_disconnect(p);
+	return r;
+}
+
+/*
+ * Who does not answer may be slow, or busy saving the machine: tried until `end`, for what comes then loses what the guest has not written.
+ * -ESRCH: it does not run.
+ */
+static int press_button(struct store_vm *m, int64_t end, struct err *e)
+{
+	struct store_status st;
+	int r;
+
+	for (unsigned tries = 0;; tries++) {
+		r = press_once(m, e);
+		if (r == -ESRCH && tries && !store_vm_status(m, &st, NULL) && st.state != STORE_SUSPENDED)
+			return 0; /* ended meanwhile, as it was to */
+		if (!r || r == -ESRCH || r == -ECANCELED || r == -EREMOTEIO || life_now_ms() >= end)
+			return r;
+		store_vm_wait(m, 100, NULL);
+	}
+}
+
+int life_stop(const struct life_command *c, struct life_args *a, struct store *s, struct store_vm *m, struct err *e)
+{
+	int64_t seconds = a->time == UINT64_MAX ? STOP_SECONDS : (int64_t)a->time, end = life_now_ms() + seconds * 1000;
+	struct ctl_peer *p = NULL;
+	int r = seconds ? press_button(m, end, e) : life_connect(m, &p, e);
+
+	ctl_disconnect(p);
 	if (r == -ESRCH)
 		return r;
-	/* a paused guest cannot notice the button; one whose process does not answer neither */
-	if (!r && seconds) {
-		r = ctl_call_command(p, "query-status", NULL, &status, ANSWER_MS, NULL);
-		if (!r && json_is_true(json_object_get(status, "running")))
-			r = ctl_call_command(p, "system_powerdown", NULL, NULL, ANSWER_MS, NULL);
-		else
-			seconds = 0;
-		json_decref(status);
-	}
-	ctl_disconnect(p);
-	if (!r && seconds && !store_vm_wait(m, (int64_t)seconds * 1000, NULL))
+	if (!r && seconds && !store_vm_wait(m, MAX(end - life_now_ms(), (int64_t)0), NULL))
 		return 0;
 	r = life_kill(c, a, s, m, e);
 	return r == -ESRCH ? 0 : r; /* it went by itself meanwhile */

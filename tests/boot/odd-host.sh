@@ -126,5 +126,15 @@ for words in "run --kernel echo.bin --memory 4M --engine interp --serial null" "
 	kill -s TERM $pid
 	check "TERM ends it" "$([ "${words#run}" = "$words" ] && echo 0 || echo 143)" "" wait $pid
 done
+# A process that stands still for longer than an answer takes is not killed for it: the button is pressed when it goes on.
+check "start" 0 "" o start m
+pid=$(o ps --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+kill -s STOP "$pid"
+timeout -k 5 120 "$ospite" stop --time 100 m >stop.out 2>&1 &
+stopper=$!
+sleep 7
+kill -s CONT "$pid"
+check "stop" 0 "" wait $stopper
+check "by its power button" 0 "powered off" o info m
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
