@@ -38,6 +38,25 @@ check "a disk more" 0 b o run t b --detach --disk format=raw,file=more.img
 check "is kept" 0 "file=$work/more.img" o config b
 check "end it" 0 b o rm --force b
 check "in use" 125 "a, vm1" o template rm t
+# removed while machines are made of it: each has all or is not there, and what is made of it keeps it
+for i in 1 2 3 4 5 6; do
+	o template create race ./echo.bin ./d.img --memory 4M >/dev/null
+	o create r$i race >made 2>&1 &
+	o template rm race >gone 2>&1
+	gone=$?
+	wait $!
+	made=$?
+	if [ $made = 0 ]; then
+		check "all of it" 0 "" cmp $vm/r$i/echo.bin echo.bin
+		check "its disk too" 0 "" test -s $vm/r$i/disk.qcow2
+		[ $gone != 0 ] || { failed=$((failed + 1)); echo "FAILED: the template of a machine that was being made has gone"; }
+		check "rm" 0 r$i o rm r$i
+	else
+		check "in one line" 0 "ospite: " cat made
+		check "nothing half made" 1 "" test -e $vm/r$i
+	fi
+	[ $gone = 0 ] || check "its template goes too" 0 race o template rm race
+done
 check "listed so" 0 "a, vm1" o template list
 check "remove one" 0 vm1 o rm --force vm1
 # thin clones

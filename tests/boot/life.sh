@@ -104,6 +104,19 @@ cp new root/machines/two/vm.yaml
 check "config keeps comments" 0 "" o config two --set memory=5M
 check "config keeps comments" 0 "memory: 5M # small" o config two
 check "config keeps comments" 0 "# a remark" o config two
+# several at once, and one while an editor is open: nothing is lost
+for key in hostname cpu-weight memory-max append; do o config two --set $key=100 & done
+wait
+for key in hostname cpu-weight memory-max append; do check "config, at once" 0 "$key: 100" o config two; done
+printf '%s\n' '#!/bin/sh' "'$ospite' config two --set cpus=2" 'echo "cpus: 3" >>"$1"' >editor
+chmod +x editor
+check "config --edit, changed meanwhile" 125 "your text is in /tmp/" env EDITOR=./editor "$ospite" config two --edit
+rm -f "$(sed -n 's/.*your text is in \([^)]*\)).*/\1/p' out)"
+check "what came between stays" 0 "cpus: 2" o config two
+printf '%s\n' '#!/bin/sh' 'echo "# edited" >>"$1"' >editor
+check "config --edit" 0 "" env EDITOR=./editor "$ospite" config two --edit
+check "is there" 0 "# edited" o config two
+cp new root/machines/two/vm.yaml
 echo "cpu: [1" >>root/machines/two/vm.yaml
 check "broken yaml" 125 "vm.yaml" o start two
 cp new root/machines/two/vm.yaml
@@ -136,14 +149,30 @@ check "rm" 0 two o rm two
 # another like it, with what is in its folder
 check "create with a disk" 0 three o create three --kernel echo.bin --memory 4M --disk format=raw,file=d.img,bus=virtio
 truncate -s 1M root/machines/three/d.img
+echo notes >root/machines/three/d.tmp.txt
 printf data | dd of=root/machines/three/d.img bs=1 seek=500000 conv=notrunc status=none
 ln -s /etc/passwd root/machines/three/link
 check "clone" 0 four o clone three four
 check "clone: its disk" 0 "" cmp root/machines/three/d.img root/machines/four/d.img
+check "clone: a name like a temporary file's" 0 "" cmp root/machines/three/d.tmp.txt root/machines/four/d.tmp.txt
 check "clone: no links" 1 "" test -e root/machines/four/link
 check "clone to a name that is taken" 125 "already" o clone three four
 check "start the clone" 0 four o start four
+# logs: of the log that was full before and this one, and on where the machine begins another
+timeout 60 "$ospite" logs --follow four >followed &
+follower=$!
+followed() { i=0; until grep -q "$1" followed || [ $i = 300 ]; do i=$((i + 1)); sleep 0.1; done; }
+followed ready
+mv root/machines/four/console.log root/machines/four/console.log.1
+echo another >root/machines/four/console.log
+followed another
+check "followed into the next log" 0 "another" cat followed
+check "both logs" 0 "ready" o logs four
 check "kill the clone" 0 four o kill four
+wait $follower
+printf 'a\nb\nc\n' >root/machines/four/console.log.1
+printf 'd\ne' >root/machines/four/console.log
+for n in 0 1 2 3 4 5 6; do printf 'a\nb\nc\nd\ne' | tail -n $n >want; o logs --lines $n four >got; check "the last $n lines" 0 "" cmp want got; done
 check "a disk outside" 0 "" o config three --set "disk=format=raw,file=$work/out.img"
 check "clone with a disk outside" 125 "written by both" o clone three five
 check "rm both" 0 three o rm three four
@@ -203,6 +232,13 @@ if grep -q "without hardware behind it" out; then
 fi
 check "run --detach" 0 vm1 o run --detach --kernel echo.bin --memory 4M --engine interp
 check "run --detach --rm" 0 tmp o run --detach --rm --name tmp --kernel echo.bin --memory 4M --engine interp
+check "run --detach --rm, to be waited for" 0 brief o run --detach --rm --name brief --kernel echo.bin --memory 4M --engine interp --no-reboot
+o wait brief >waited &
+waiter=$!
+sleep 0.3 # it waits; where it does not yet, it finds no machine, and is told so
+printf t | timeout 10 "$ospite" console brief >typed 2>&1
+wait $waiter
+check "the status of one that is gone" 0 126 cat waited
 check "run --detach of nothing" 125 "nothing.bin" o run --detach --name n --kernel nothing.bin
 check "rm --force" 0 vm1 o rm --force vm1
 check "stop --all" 0 tmp o stop --all
