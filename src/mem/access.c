@@ -472,7 +472,8 @@ bool mem_dirty_tracking(const struct mem *m)
 /*
  * A page written through a mapping made while its flag was set is written again without setting it, until the
  * listeners have dropped that mapping. So the flags go first, then the mappings, and what the caller
- * copies after that holds every write that was not flagged.
+ * copies after that holds every write that was not flagged. A CPU that runs under a software engine drops its own at its next instruction
+ * boundary: whoever copies while CPUs run has to wait until each has passed one. (Nobody does so yet.)
  */
 uint64_t mem_dirty_fetch(struct mem *m, uint64_t *bitmap)
 {
