@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "backend/net.h"
 #include "base/base.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/evloop.h"
 #include "base/log.h"
@@ -26,6 +27,7 @@
 #define ROUNDS 4
 #define RETRY_LEAST 100u /* ms */
 #define RETRY_MOST 30000u
+#define LIVED_NS 1000000000u /* a switch that was there for so long is asked soon again */
 #define PIECES (NET_PIECES + 1)
 
 struct port {
@@ -37,6 +39,7 @@ struct port {
 	struct evsource *source, *retry_source;
 	int retry;           /* timer */
 	unsigned retry_ms;
+	uint64_t joined;     /* ns; one that hangs up at once is not asked ten times a second */
 	bool out_blocked;    /* send said NET_BUSY */
 	bool in_blocked;     /* net_deliver did */
 	uint8_t *together; /* records of small frames that go in one message */
@@ -300,7 +303,7 @@ static int port_join(struct port *p, struct err *e)
 	p->first = p->used = 0;
 	p->at = p->ntogether = 0;
 	pthread_mutex_unlock(&p->lock);
-	p->retry_ms = RETRY_LEAST;
+	p->joined = clock_host_now();
 	return 0;
 }
 
@@ -338,6 +341,8 @@ static void port_lost(struct port *p)
 	log_msg(LOG_WARN, "net", "%s: the switch of network %s has ended; waiting for it", p->link.name, p->config.argument);
 	net_set_up(&p->link, false);
 	net_drained(&p->link); /* what the card keeps goes nowhere now */
+	if (clock_host_now() - p->joined >= LIVED_NS)
+		p->retry_ms = RETRY_LEAST;
 	port_arm(p);
 }
 

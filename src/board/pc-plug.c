@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "backend/block.h"
 #include "base/evloop.h"
 #include "board/pc.h"
@@ -365,6 +366,8 @@ int pc_plug_add_net(struct pc_plug_place *at, const char *spec, struct pc_plugge
 		return r;
 	c.dialed = net_dialed(at, &c);
 	r = on_loop(at->vm->loop, net_attach_card, &call);
+	if (r && c.dialed)
+		close(c.dialed);
 	go_on(at->vm, running);
 	r = r ? err_set(e, ENOMEM, "out of memory") : call.r;
 	if (!r)
