@@ -171,6 +171,7 @@ static int group_get(const struct cgroups *c, pid_t pid, const char *controller,
 		return r;
 	tidy_in(c, base);
 	snprintf(folder, size, "%.3900s/vm-%d", base, pid);
+	rmdir(folder); /* one left by a process of the same number has its limits */
 	return mkdir(folder, 0755) && errno != EEXIST ? -errno : 0;
 }
 
