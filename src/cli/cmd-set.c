@@ -246,10 +246,8 @@ int life_set(const struct life_command *c, struct life_args *a, struct store *s,
 		r = err_set(e, EBUSY, "machine '%s' is suspended: let it go on ('ospite resume %s'), or end it, first", m.name, m.name);
 	if (!r && st.state == STORE_RUNNING)
 		r = life_connect(&m, &set.p, e);
-	if (!r)
-		r = set_all(&set, e);
-	if (r)
-		err_prefix(e, "machine '%s'", m.name);
+	if (!r && set_all(&set, e))
+		r = err_prefix(e, "machine '%s'", m.name);
 	ctl_disconnect(set.p);
 	store_vm_close(&m);
 	return r;

@@ -43,7 +43,7 @@ static json_t *look(struct store_vm *m)
 	json_t *stats = NULL, *disks = NULL, *cards = NULL, *size = NULL, *now = NULL;
 	struct ctl_peer *p;
 
-	if (life_connect(m, &p, NULL))
+	if (ctl_connect(&p, m->fd, "control", ANSWER_MS, NULL)) /* one that is just starting is not waited for */
 		return NULL;
 	if (!ctl_call_command(p, "ospite-query-stats", NULL, &stats, ANSWER_MS, NULL)) {
 		ctl_call_command(p, "query-blockstats", NULL, &disks, ANSWER_MS, NULL);

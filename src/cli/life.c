@@ -388,18 +388,27 @@ int64_t life_now_ms(void)
 
 /* ---- the way to a running machine */
 
+/* One that has the lock but no socket is just starting, or ending: then it is soon something else. */
 int life_connect(struct store_vm *m, struct ctl_peer **p, struct err *e)
 {
-	struct store_status st;
-	int r = store_vm_status(m, &st, e);
+	int64_t end = life_now_ms() + ANSWER_MS;
 
-	if (r)
-		return r;
-	if (st.state != STORE_RUNNING)
-		return err_set(e, ESRCH, "machine '%s' is %s%s; 'ospite start %s' starts it", m->name, store_state_name(st.state),
-			       st.state == STORE_CRASHED ? " (see 'ospite info')" : "", m->name);
-	r = ctl_connect(p, m->fd, "control", ANSWER_MS, e);
-	return r ? err_prefix(e, "machine '%s'", m->name) : 0;
+	for (useconds_t nap = 1000;; nap = MIN(nap * 2, 50000u)) {
+		struct store_status st;
+		int r = store_vm_status(m, &st, e);
+
+		if (r)
+			return r;
+		if (st.state != STORE_RUNNING)
+			return err_set(e, ESRCH, "machine '%s' is %s%s; 'ospite start %s' starts it", m->name, store_state_name(st.state),
+				       st.state == STORE_CRASHED ? " (see 'ospite info')" : "", m->name);
+		r = ctl_connect(p, m->fd, "control", ANSWER_MS, e);
+		if (!r)
+			return 0;
+		if ((r != -ENOENT && r != -ECONNREFUSED && r != -EPIPE) || life_now_ms() >= end)
+			return err_prefix(e, "machine '%s'", m->name);
+		usleep(nap);
+	}
 }
 
 const char *life_state(struct store_vm *m, const struct store_status *st)

@@ -11,6 +11,7 @@
 #include "store/store.h"
 
 #define FILE_MAX (1u << 20)
+#define FOLDER_GONE "cannot write %s: its folder has been removed meanwhile"
 
 static int read_all(int fd, const char *name, char *text, size_t size, struct err *e)
 {
@@ -79,13 +80,13 @@ static int write_file(int folder, const char *name, const char *text, bool sync,
 	unlinkat(folder, temp, 0); /* of a process that had the same number, and died */
 	fd = openat(folder, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
-		return err_errno(e, "cannot write %s", name);
+		return errno == ENOENT ? err_set(e, ENOENT, FOLDER_GONE, name) : err_errno(e, "cannot write %s", name);
 	if (write_all(fd, text, sync))
 		r = err_errno(e, "cannot write %s", name);
 	if (close(fd) && !r)
 		r = err_errno(e, "cannot write %s", name);
 	if (!r && renameat(folder, temp, folder, name))
-		r = err_errno(e, "cannot replace %s", name);
+		r = errno == ENOENT ? err_set(e, ENOENT, FOLDER_GONE, name) : err_errno(e, "cannot replace %s", name);
 	if (r)
 		unlinkat(folder, temp, 0);
 	return r;

@@ -104,6 +104,21 @@ cp new root/machines/two/vm.yaml
 check "config keeps comments" 0 "" o config two --set memory=5M
 check "config keeps comments" 0 "memory: 5M # small" o config two
 check "config keeps comments" 0 "# a remark" o config two
+# one that is just starting (its kernel comes slowly) is waited for
+mkfifo late.bin
+check "create" 0 late o create late --kernel late.bin --memory 4M --engine interp
+o start late >started 2>&1 &
+starter=$!
+i=0
+until o ps --quiet | grep -q late || [ $i = 300 ]; do i=$((i + 1)); sleep 0.02; done
+o pause late >paused 2>&1 &
+pauser=$!
+sleep 0.2
+cat echo.bin >late.bin
+check "start" 0 "" wait $starter
+check "pause while it starts" 0 "" wait $pauser
+check "it is" 0 paused o ps
+check "rm" 0 late o rm --force late
 # several at once, and one while an editor is open: nothing is lost
 for key in hostname cpu-weight memory-max append; do o config two --set $key=100 & done
 wait
