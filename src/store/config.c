@@ -11,6 +11,7 @@
 
 #define VALUE_MAX 8192
 #define UNEXPECTED "Unexpected key: " /* how libcyaml says it */
+#define TWICE "Mapping field already seen: "
 
 /* ---- reading */
 
@@ -77,20 +78,23 @@ static void schema_field(cyaml_schema_field_t *f, const struct config_key *key, 
 	}
 }
 
-/* The line a key is on, from 1; 0: not there. */
-static unsigned line_of(const char *text, const char *key)
+/* The line a key is on for the n-th time, from 1; 0: not there. */
+static unsigned line_of_nth(const char *text, const char *key, unsigned n)
 {
 	size_t len = strlen(key);
-	unsigned line = 1;
 
-	for (const char *at = text; at; at = strchr(at, '\n'), line++) {
-		at += *at == '\n';
-		if (!strncmp(at, key, len) && at[len + strspn(at + len, " ")] == ':')
+	for (unsigned line = 1; *text; line++) {
+		if (!strncmp(text, key, len) && text[len + strspn(text + len, " ")] == ':' && !--n)
 			return line;
-		if (!*at)
-			break;
+		text += strcspn(text, "\n");
+		text += *text == '\n';
 	}
 	return 0;
+}
+
+static unsigned line_of(const char *text, const char *key)
+{
+	return line_of_nth(text, key, 1);
 }
 
 static int hand_out(const union slot *slots, const char *text, const char *file, const struct config_key *keys,
@@ -169,6 +173,8 @@ int config_read(const char *text, const char *file, const struct config_key *key
 	if (failed && !strncmp(c.what, UNEXPECTED, strlen(UNEXPECTED))) /* it names the place of the one before */
 		return err_set(e, EINVAL, "%s, line %u: there is no key '%s': the keys are the options of 'ospite run'", file,
 			       line_of(text, c.what + strlen(UNEXPECTED)), c.what + strlen(UNEXPECTED));
+	if (failed && !strncmp(c.what, TWICE, strlen(TWICE))) /* here, too */
+		return err_set(e, EINVAL, "%s, line %u: '%s' is given twice", file, line_of_nth(text, c.what + strlen(TWICE), 2), c.what + strlen(TWICE));
 	if (failed)
 		return err_set(e, EINVAL, "%s: %s%s%s", file, c.what[0] ? c.what : cyaml_strerror(failed), c.where[0] ? ", " : "",
 			       c.where);
@@ -306,6 +312,91 @@ static const char *value_end(const char *at)
 	return end;
 }
 
+/* An item as it stands in the text, with the comments before it. */
+struct item {
+	const char *start, *line, *end; /* start NULL: it has more lines, or has been taken */
+};
+
+/* Written so that nothing of it could mean something else: then the same bytes are the same value. */
+static bool item_is(const struct item *item, const char *value)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=,";
+	const char *text = item->line + strspn(item->line, " ") + 1;
+	size_t n = strlen(value);
+
+	if (!item->start || !n || value[strspn(value, plain)])
+		return false;
+	text += strspn(text, " ");
+	for (const char *quote = " \"'"; *quote; quote++) {
+		const char *at = text, *rest;
+
+		if (*quote != ' ' && *at++ != *quote)
+			continue;
+		if (strncmp(at, value, n))
+			continue;
+		at += n;
+		if (*quote != ' ' && *at++ != *quote)
+			continue;
+		rest = at + strspn(at, " \r");
+		if (!*rest || *rest == '\n' || (*rest == '#' && rest > at))
+			return true;
+	}
+	return false;
+}
+
+static unsigned items_find(struct item item[CONFIG_LIST], const char *from, const char *to, int *indent)
+{
+	const char *start = from;
+	unsigned n = 0;
+
+	for (const char *at = from; at < to && n < CONFIG_LIST; at = line_end(at)) {
+		const char *first = at + strspn(at, " ");
+
+		if (first[0] == '-' && first[1] == ' ') {
+			*indent = n ? *indent : (int)(first - at);
+			item[n++] = (struct item){ start, at, line_end(at) };
+			start = line_end(at);
+		} else if (!strchr("#\r\n", *first)) { /* goes on from the line before */
+			if (n)
+				item[n - 1].start = NULL;
+			start = line_end(at);
+		}
+	}
+	return n;
+}
+
+/* Items that stay keep their lines and comments; `from` to `to`: the value after the key's line. */
+static void text_list(struct text *t, const struct config_key *key, const char *const *values, unsigned n, const char *comment, const char *from,
+		      const char *to)
+{
+	struct item item[CONFIG_LIST];
+	int indent = 2;
+	unsigned items = items_find(item, from, to, &indent);
+
+	text_puts(t, key->name);
+	text_puts(t, ":");
+	text_puts(t, comment);
+	text_puts(t, "\n");
+	for (unsigned i = 0; i < n; i++) {
+		unsigned k = 0;
+
+		while (k < items && !item_is(&item[k], values[i]))
+			k++;
+		if (k < items) {
+			text_add(t, item[k].start, (size_t)(item[k].end - item[k].start));
+			if (item[k].end[-1] != '\n')
+				text_puts(t, "\n");
+			item[k].start = NULL;
+			continue;
+		}
+		for (int blank = 0; blank < indent; blank++)
+			text_puts(t, " ");
+		text_puts(t, "- ");
+		text_value(t, values[i]);
+		text_puts(t, "\n");
+	}
+}
+
 int config_edit(const char *text, const struct config_key *key, const char *const *values, unsigned nvalues, char **out,
 		struct err *e)
 {
@@ -320,7 +411,11 @@ int config_edit(const char *text, const struct config_key *key, const char *cons
 
 		if (!found && !strncmp(at, key->name, len) && at[len + strspn(at + len, " ")] == ':') {
 			found = true;
-			text_key(&t, key, values, nvalues, line_comment(at, comment, sizeof(comment)));
+			line_comment(at, comment, sizeof(comment));
+			if (key->kind == CONFIG_LIST_OF_STRINGS && nvalues)
+				text_list(&t, key, values, nvalues, comment, end, value_end(end));
+			else
+				text_key(&t, key, values, nvalues, comment);
 			at = value_end(end);
 			continue;
 		}

@@ -76,6 +76,8 @@ static void test_read(void **state)
 	refused("- memory\n", "vm.yaml");
 	refused("a: &x [*x]\n", "vm.yaml");
 	refused("# x\nmemory: 1\n\nmem: 4\n", "vm.yaml, line 4: mem: no");
+	refused("# x\nmemory: 1\n\nmemory: 4\n", "vm.yaml, line 4: 'memory' is given twice");
+	refused("\n\ncolour: red\n", "vm.yaml, line 3: there is no key 'colour'");
 }
 
 static void edits(const char *text, unsigned key, const char *value, const char *want)
@@ -99,6 +101,13 @@ static void test_edit(void **state)
 	edits("memory: 1\nmem: 2\n", 0, NULL, "mem: 2\n");
 	edits("disk:\n  - a\n  # old\n  - b\n\n# next\nmem: 2\n", 1, "first", "disk:\n  - first\n  - second\n\n# next\nmem: 2\n");
 	edits("disk:\n- a\n- b\nmem: 2\n", 1, NULL, "mem: 2\n");
+	/* what stays in a list stays as it stands there */
+	edits("disk: # d\n    # one\n    - \"first\"  # why\n    # two\n    - b\nmem: 2\n", 1, "first",
+	      "disk: # d\n    # one\n    - \"first\"  # why\n    - second\nmem: 2\n");
+	edits("disk:\n- second # b\n# c\n- 'first'", 1, "first", "disk:\n# c\n- 'first'\n- second # b\n");
+	edits("disk:\n  - first #b\n  - first\n    second\n", 1, "first", "disk:\n  - first #b\n  - second\n");
+	edits("disk:\n  - first#b\n  - second x # y\n", 1, "first", "disk:\n  - first\n  - second\n");
+	edits("disk: [first, second] # c\n", 1, "first", "disk: # c\n  - first\n  - second\n");
 	edits("", 2, "true", "quiet: true\n");
 	edits("", 0, "a b: \"c\" \\ # d", "memory: \"a b: \\\"c\\\" \\\\ # d\"\n");
 	edits("", 0, "", "memory: \"\"\n");
