@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "cli/life.h"
@@ -305,11 +306,14 @@ static int wait_until(const struct life_args *a, struct store_vm *m, struct err 
 
 	for (useconds_t nap = 5000;; nap = MIN(nap * 2, (useconds_t)NAP_US)) {
 		struct store_status st;
+		struct stat folder;
 		int r = store_vm_status(m, &st, e);
 
 		if (r)
 			return r;
 		now = life_state(m, &st);
+		if (!fstat(m->fd, &folder) && !folder.st_nlink && strcmp(a->until, now))
+			return err_set(e, ENOENT, "there is no machine '%s' any more", m->name);
 		if (!strcmp(a->until, "agent") ? agent_there(m) : !strcmp(a->until, now))
 			return 0;
 		if (life_now_ms() >= end)

@@ -254,6 +254,12 @@ sleep 0.3 # it waits; where it does not yet, it finds no machine, and is told so
 printf t | timeout 10 "$ospite" console brief >typed 2>&1
 wait $waiter
 check "the status of one that is gone" 0 126 cat waited
+check "create" 0 brief o create brief --kernel echo.bin
+o wait --until running brief >waited 2>&1 &
+waiter=$!
+check "rm" 0 brief o rm brief
+check "wait for one that is removed" 125 "" wait $waiter
+check "says so" 0 "there is no machine 'brief'" cat waited
 check "run --detach of nothing" 125 "nothing.bin" o run --detach --name n --kernel nothing.bin
 check "rm --force" 0 vm1 o rm --force vm1
 check "stop --all" 0 tmp o stop --all
