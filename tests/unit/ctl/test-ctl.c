@@ -221,6 +221,8 @@ static void test_life(void **state)
 {
 	struct lab *l = *state;
 	int fd = greeted(l), watcher = greeted(l);
+	json_t *reply, *cpu;
+	size_t i;
 
 	say(fd, "{\"execute\":\"stop\"}{\"execute\":\"query-status\"}{\"execute\":\"stop\"}{\"execute\":\"cont\"}");
 	expect(fd, "\"event\":\"STOP\"");
@@ -238,14 +240,22 @@ static void test_life(void **state)
 	vm_request_reset(l->vm);
 	expect(fd, "\"data\":{\"guest\":true,\"reason\":\"guest-reset\"}");
 	say(fd, "{\"execute\":\"query-cpus-fast\"}");
-	expect(fd, "\"cpu-index\":1");
+	reply = receive(fd);
+	json_array_foreach(json_object_get(reply, "return"), i, cpu) {
+		const char *now = json_string_value(json_object_get(cpu, "ospite-state"));
+
+		assert_int_equal(json_integer_value(json_object_get(cpu, "cpu-index")), i);
+		assert_true(now && (!strcmp(now, "ready") || !strcmp(now, "running") || !strcmp(now, "halted")));
+	}
+	assert_int_equal(i, 2);
+	json_decref(reply);
 	say(fd, "{\"execute\":\"inject-nmi\"}{\"execute\":\"ospite-query-machine\"}");
 	expect(fd, "{\"return\":{}}");
 	expect(fd, "\"engine\":\"spin\"");
 	say(fd, "{\"execute\":\"quit\",\"id\":5}");
 	expect_both(fd, "{\"return\":{},\"id\":5}", "\"data\":{\"guest\":false,\"reason\":\"host-qmp-quit\"}");
 	assert_int_equal(vm_wait(l->vm), VM_END_USER);
-	for (int i = 0; i < 2; i++)
+	for (i = 0; i < 2; i++)
 		assert_true(l->vm->vcpus[i].cpu.s.gpr[RBX] <= 1);
 	say(fd, "{\"execute\":\"cont\"}{\"execute\":\"system_reset\"}{\"execute\":\"query-status\"}");
 	expect(fd, "has ended");
