@@ -60,6 +60,12 @@ while [ $i -lt "$rounds" ]; do
 	esac
 	timeout -k 1 "$limit" "$ospite" "$@" >out 2>&1 </dev/null &
 	command=$!
+	other=
+	if [ $((i % 3)) = 0 ]; then # another one on the same machine, at once
+		case $((i / 3 % 5)) in 0) with=start ;; 1) with=suspend ;; 2) with=pause ;; 3) with=kill ;; 4) with=resume ;; esac
+		timeout -k 1 60 "$ospite" $with "m$n" >with.out 2>&1 </dev/null &
+		other=$!
+	fi
 	for p in $(pids); do
 		case " $seen " in *" $p "*) ;; *) seen="$seen $p" ;; esac
 	done
@@ -77,6 +83,15 @@ while [ $i -lt "$rounds" ]; do
 	0 | 124 | 125 | 137) ;;
 	*) fail "ospite $* ended with $status: $(cat out)" ;;
 	esac
+	if [ -n "$other" ]; then
+		wait $other
+		status=$?
+		case $status in
+		0) ;;
+		125) [ "$(wc -l <with.out)" = 1 ] || fail "ospite $with m$n beside $*: $(cat with.out)" ;;
+		*) fail "ospite $with m$n beside $* ended with $status: $(cat with.out)" ;;
+		esac
+	fi
 	o ps --all >out 2>&1 || fail "ps: $(cat out)"
 done
 o kill --all --quiet >/dev/null 2>&1 # two may have the same disk by now
