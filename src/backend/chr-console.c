@@ -2,7 +2,7 @@
 /*
  * A serial line for people: a listening UNIX socket for any number of readers and writers up to CONSOLE_PEERS, each of
  * which first gets what is left of the last CONSOLE_RING bytes; and a log, replaced (the old one kept as .1) when it has
- * CONSOLE_LOG bytes.
+ * CONSOLE_LOG bytes. For a machine that goes on, what the log ends with is what has been written so far.
  *
  * It sits behind a socket pair, so that to the rest of the back-end it is a peer that always reads. All of it happens on the
  * event loop. A reader that falls behind by more than the ring loses what is in between; nobody ever waits for a reader.
@@ -104,6 +104,15 @@ static void log_open_file(struct console *k)
 		errno = EINVAL;
 	}
 	k->log_size = k->log >= 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Into the ring, as if the guest had just written it. */
+static void log_recall(struct console *k)
+{
+	int fd _close_ = open(k->log_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK);
+	ssize_t n = fd < 0 ? -1 : pread(fd, k->ring, CONSOLE_RING, (off_t)(k->log_size - MIN(k->log_size, (uint64_t)CONSOLE_RING)));
+
+	k->total = (uint64_t)MAX(n, (ssize_t)0);
 }
 
 static void log_append(struct console *k, const uint8_t *data, size_t n)
@@ -239,7 +248,7 @@ static void console_free(struct console *k)
 	free(k);
 }
 
-static int console_start(struct console *k, const char *path, struct err *e)
+static int console_start(struct console *k, const char *path, bool goes_on, struct err *e)
 {
 	k->path = strdup(path);
 	if (!k->path || asprintf(&k->log_path, "%s.log", path) < 0) {
@@ -252,6 +261,8 @@ static int console_start(struct console *k, const char *path, struct err *e)
 	log_open_file(k);
 	if (k->log < 0)
 		return err_errno(e, "cannot write %s", k->log_path);
+	if (goes_on)
+		log_recall(k);
 	k->line_source = evloop_add(k->loop, k->line, EPOLLIN, line_ready, k, e);
 	k->listen_source = k->line_source ? evloop_add(k->loop, k->listener, EPOLLIN, console_accept, k, e) : NULL;
 	return k->listen_source ? 0 : -EIO;
@@ -276,7 +287,7 @@ int chr_open_console(struct chr *c, const char *path, struct err *e)
 	c->in = pair[0];
 	c->out = fcntl(pair[0], F_DUPFD_CLOEXEC, 0); /* epoll takes a descriptor only once */
 	c->out_socket = true;
-	if (c->out < 0 || console_start(k, path, e)) {
+	if (c->out < 0 || console_start(k, path, c->config.goes_on, e)) {
 		int r = c->out < 0 ? err_errno(e, "cannot duplicate a socket") : -EIO;
 
 		cleanup_close(&c->out);

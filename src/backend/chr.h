@@ -33,6 +33,7 @@ struct chr_config {
 	void *save_opaque;
 	/* stdio on a terminal: the whole screen is ours, and what was on it comes back at the end */
 	bool full_screen;
+	bool goes_on; /* a saved machine's: who reads a console first gets the end of its log */
 	void (*help)(void *opaque); /* Ctrl-A H; NULL: it is written out */
 	void *help_opaque;
 };

@@ -135,7 +135,7 @@ static int ports(struct virtio_board *b, const struct pc_config *config, struct 
 
 	for (unsigned i = 0; i < config->nports; i++) {
 		struct chr_config chr = { .spec = config->port[i].where, .leave = b->leave, .opaque = b->opaque,
-					  .save = config->save, .save_opaque = config->save_opaque };
+					  .save = config->save, .save_opaque = config->save_opaque, .goes_on = config->restoring };
 
 		b->chr[i] = chr_open(b->env->loop, &chr, e);
 		if (!b->chr[i])

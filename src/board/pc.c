@@ -216,7 +216,7 @@ static int pc_serial(struct pc *pc, struct device_env *env, struct err *e)
 	for (unsigned i = 0; i < MIN(pc->config->nserial, (unsigned)UARTS); i++) {
 		struct chr_config chr = { .spec = pc->config->serial[i], .leave = pc_console_leave,
 					  .opaque = pc, .save = pc->config->save,
-					  .save_opaque = pc->config->save_opaque };
+					  .save_opaque = pc->config->save_opaque, .goes_on = pc->config->restoring };
 
 		if (!chr.spec)
 			continue;

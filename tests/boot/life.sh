@@ -56,9 +56,13 @@ check "clone a suspended one" 125 "is suspended" o clone one other
 check "suspended" 0 suspended o ps --all
 check "rm a suspended one" 125 "suspended" o rm one
 check "resume from the folder" 0 one o resume one
+timeout 10 "$ospite" console one </dev/null >watched &
+watcher=$!
 say one "c" "3"
 [ -e root/machines/one/saved ] && { failed=$((failed + 1)); echo "FAILED: the saved state is still there"; }
 check "stop" 0 one o stop one
+wait $watcher
+check "a console after the resume begins with what was written before" 0 ready cat watched
 [ "$(state one)" = inactive ] || { failed=$((failed + 1)); echo "FAILED: stopped, but $(state one)"; }
 check "powered off" 0 "powered off" o info one
 check "wait, ended" 0 0 o wait one
