@@ -8,35 +8,23 @@
 %define COMPARATOR 0x108   ; of its first timer: as it was written
 
 ; Quadwords of ymm0 and zmm0: YWORDS "what", q0 .. q3
+%macro WORDS 2-*
+	%xdefine %%what %1
+	%assign %%n 0
+	%rep %0 - 1
+		%rotate 1
+		mov rax, %1
+		EQ {%%what, ", ", '0' + %%n}, [out + 8 * %%n], rax
+		%assign %%n %%n + 1
+	%endrep
+%endmacro
 %macro YWORDS 5
 	vmovdqu [out], ymm0
-	mov rax, %2
-	EQ {%1, ", 0"}, [out], rax
-	mov rax, %3
-	EQ {%1, ", 1"}, [out + 8], rax
-	mov rax, %4
-	EQ {%1, ", 2"}, [out + 16], rax
-	mov rax, %5
-	EQ {%1, ", 3"}, [out + 24], rax
+	WORDS %{1:-1}
 %endmacro
 %macro ZWORDS 9
 	vmovdqu64 [out], zmm0
-	mov rax, %2
-	EQ {%1, ", 0"}, [out], rax
-	mov rax, %3
-	EQ {%1, ", 1"}, [out + 8], rax
-	mov rax, %4
-	EQ {%1, ", 2"}, [out + 16], rax
-	mov rax, %5
-	EQ {%1, ", 3"}, [out + 24], rax
-	mov rax, %6
-	EQ {%1, ", 4"}, [out + 32], rax
-	mov rax, %7
-	EQ {%1, ", 5"}, [out + 40], rax
-	mov rax, %8
-	EQ {%1, ", 6"}, [out + 48], rax
-	mov rax, %9
-	EQ {%1, ", 7"}, [out + 56], rax
+	WORDS %{1:-1}
 %endmacro
 %define ONES 0xffffffffffffffff
 %define MINE 0x1111111111111111

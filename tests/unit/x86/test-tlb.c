@@ -846,29 +846,23 @@ static int driving_setup(void **state)
 	return guest_setup(state);
 }
 
-static int driving_teardown(void **state)
-{
-	driving = false;
-	return guest_teardown(state);
-}
-
 static int growing_setup(void **state)
 {
 	growing = true;
 	return guest_setup(state);
 }
 
-static int growing_teardown(void **state)
+static int plain_teardown(void **state)
 {
-	growing = false;
+	driving = growing = false;
 	return guest_teardown(state);
 }
 
 int main(void)
 {
-#define L(f) cmocka_unit_test_setup_teardown(f, growing_setup, growing_teardown)
+#define L(f) cmocka_unit_test_setup_teardown(f, growing_setup, plain_teardown)
 #define T(f) cmocka_unit_test_setup_teardown(f, guest_setup, guest_teardown)
-#define D(f) cmocka_unit_test_setup_teardown(f, driving_setup, driving_teardown)
+#define D(f) cmocka_unit_test_setup_teardown(f, driving_setup, plain_teardown)
 	const struct CMUnitTest tests[] = {
 		T(single_pages), T(global_pages),  T(large_pages), T(four_mib),	 T(pcids),     T(shared_supervisor), T(dirty_bit),
 		T(written_code), T(tracked_pages), T(rom),	   T(crossing),	 T(alignment), T(data_breakpoints),  T(data_breakpoints_large),
