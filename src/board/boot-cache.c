@@ -19,19 +19,11 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/file.h"
 #include "board/boot-source.h"
 
 #define KEPT 4u
 #define SETTLED_S 2
-#define BOOT_ID 36
-
-static bool boot_id(char id[BOOT_ID + 1])
-{
-	int fd _close_ = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-
-	memset(id, 0, BOOT_ID + 1);
-	return fd >= 0 && read(fd, id, BOOT_ID) == BOOT_ID && !strchr(id, '/');
-}
 
 static bool settled(const struct timespec *t)
 {
@@ -40,10 +32,10 @@ static bool settled(const struct timespec *t)
 
 static bool name_of(char name[NAME_MAX], const struct boot_bytes *kernel, uint64_t size)
 {
-	char id[BOOT_ID + 1];
+	char id[HOST_BOOT_ID + 1];
 	struct stat st;
 
-	if (!kernel->source || fstat(kernel->source->fd, &st) || !settled(&st.st_mtim) || !settled(&st.st_ctim) || !boot_id(id))
+	if (!kernel->source || fstat(kernel->source->fd, &st) || !settled(&st.st_mtim) || !settled(&st.st_ctim) || !host_boot_id(NULL, id))
 		return false;
 	snprintf(name, NAME_MAX, "%s-%llx-%llx-%llx-%llx.%lx-%llx.%lx-%llx", id, (unsigned long long)st.st_dev,
 		 (unsigned long long)st.st_ino, (unsigned long long)st.st_size, (unsigned long long)st.st_mtim.tv_sec,
@@ -51,18 +43,12 @@ static bool name_of(char name[NAME_MAX], const struct boot_bytes *kernel, uint64
 	return true;
 }
 
-/* Nobody else's to write to. */
-static bool is_ours(int fd, mode_t kind, struct stat *st)
-{
-	return !fstat(fd, st) && (st->st_mode & S_IFMT) == kind && st->st_uid == geteuid() && !(st->st_mode & 022);
-}
-
 static int folder_open(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 
-	if (fd >= 0 && !is_ours(fd, S_IFDIR, &st))
+	if (fd >= 0 && !file_is_ours(fd, S_IFDIR, &st))
 		cleanup_close(&fd);
 	return fd;
 }
@@ -86,7 +72,7 @@ static bool find(struct boot_bytes *out, const struct boot_bytes *kernel, int fo
 	int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	struct stat st;
 
-	if (fd >= 0 && is_ours(fd, S_IFREG, &st) && (uint64_t)st.st_size == out->size && adopt(out, kernel, fd))
+	if (fd >= 0 && file_is_ours(fd, S_IFREG, &st) && (uint64_t)st.st_size == out->size && adopt(out, kernel, fd))
 		return true;
 	cleanup_close(&fd);
 	return false;
@@ -149,7 +135,7 @@ static void tidy(int folder, const char *id)
 
 		if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
 			continue;
-		if (strncmp(name + (*name == '.'), id, BOOT_ID) || (*name == '.' && st.st_mtim.tv_sec < time(NULL) - 60)) {
+		if (strncmp(name + (*name == '.'), id, HOST_BOOT_ID) || (*name == '.' && st.st_mtim.tv_sec < time(NULL) - 60)) {
 			unlinkat(folder, name, 0);
 		} else if (*name != '.') {
 			bool older = st.st_atim.tv_sec < when.tv_sec || (st.st_atim.tv_sec == when.tv_sec && st.st_atim.tv_nsec < when.tv_nsec);
@@ -168,13 +154,13 @@ static void tidy(int folder, const char *id)
 
 void boot_cache_keep(struct boot_bytes *out, const struct boot_bytes *kernel, const char *path)
 {
-	char name[NAME_MAX], half[NAME_MAX + 32], id[BOOT_ID + 1];
+	char name[NAME_MAX], half[NAME_MAX + 32], id[HOST_BOOT_ID + 1];
 	int folder _close_ = -1, fd _close_ = -1;
 	bool good;
 
 	mkdir(path, 0700);
 	folder = folder_open(path);
-	if (folder < 0 || !name_of(name, kernel, out->size) || !boot_id(id))
+	if (folder < 0 || !name_of(name, kernel, out->size) || !host_boot_id(NULL, id))
 		return;
 	tidy(folder, id);
 	if ((size_t)snprintf(half, sizeof(half), ".%s.%d", name, getpid()) > NAME_MAX)

@@ -19,10 +19,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "base/file.h"
 #include "vm/measure.h"
 #include "vm/verdict.h"
-
-#define BOOT_ID 36
 
 /* FNV-1a, of bytes that nobody is tempted to forge. */
 static uint64_t sum_of(uint64_t sum, const void *bytes, size_t size)
@@ -55,13 +54,11 @@ static uint64_t processor(void)
 
 static bool key_make(struct verdict *v, const struct verdict_host *host)
 {
-	const char *boot_id = host && host->boot_id ? host->boot_id : "/proc/sys/kernel/random/boot_id";
 	const char *device = host && host->device ? host->device : "/dev/kvm";
-	int fd _close_ = open(boot_id, O_RDONLY | O_CLOEXEC);
-	char id[BOOT_ID + 1] = "";
+	char id[HOST_BOOT_ID + 1];
 	struct stat kvm, self;
 
-	if (fd < 0 || read(fd, id, BOOT_ID) != BOOT_ID || strlen(id) != BOOT_ID || stat(device, &kvm) || stat("/proc/self/exe", &self))
+	if (!host_boot_id(host ? host->boot_id : NULL, id) || stat(device, &kvm) || stat("/proc/self/exe", &self))
 		return false;
 	snprintf(v->key, sizeof(v->key), "1 boot %s kvm %jx.%jx.%jx.%jx.%lx processor %" PRIx64 " program %jx.%jx.%jx.%lx ", id,
 		 (uintmax_t)kvm.st_dev, (uintmax_t)kvm.st_ino, (uintmax_t)kvm.st_rdev, (uintmax_t)kvm.st_ctim.tv_sec, kvm.st_ctim.tv_nsec,
@@ -90,29 +87,21 @@ static double line_read(const struct verdict *v, const char *line)
 	return !strcmp(line, again) && mips > 0 && mips < 1e9 ? mips : 0;
 }
 
-/* Our file and nobody else's to write to, in a folder of which the same is true, and under no second name. */
-static bool is_ours(int fd, mode_t kind)
-{
-	struct stat st;
-
-	return !fstat(fd, &st) && (st.st_mode & S_IFMT) == kind && st.st_uid == geteuid() && !(st.st_mode & 022) &&
-	       (kind == S_IFDIR || st.st_nlink == 1);
-}
-
 void verdict_open(struct verdict *v, const char *folder, const struct verdict_host *host)
 {
 	int at _close_ = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	const int flags = O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK;
 	char line[VERDICT_KEY + 80];
+	struct stat st;
 	ssize_t n;
 
 	*v = (struct verdict){ .fd = -1 };
-	if (at < 0 || !is_ours(at, S_IFDIR) || !key_make(v, host))
+	if (at < 0 || !file_is_ours(at, S_IFDIR, &st) || !key_make(v, host))
 		return;
 	v->fd = openat(at, "kvm-speed", O_RDWR | O_CREAT | flags, 0600);
 	if (v->fd < 0) /* a folder that cannot be written to, or a full disk */
 		v->fd = openat(at, "kvm-speed", O_RDONLY | flags);
-	if (v->fd >= 0 && !is_ours(v->fd, S_IFREG))
+	if (v->fd >= 0 && (!file_is_ours(v->fd, S_IFREG, &st) || st.st_nlink != 1)) /* nor under a second name */
 		cleanup_close(&v->fd);
 	n = v->fd < 0 ? 0 : pread(v->fd, line, sizeof(line) - 1, 0);
 	line[MAX(n, 0)] = 0;
