@@ -84,19 +84,16 @@ static void stuck_alarm(int number)
 /* Blocked, so that threads made meanwhile have them blocked too: nothing else would interrupt what the machine is being made of. */
 static void build_alarm(int number)
 {
-	static const int ends[] = { SIGTERM, SIGINT, SIGHUP };
-	sigset_t waiting;
+	sigset_t waiting, ends;
 
 	if (sigpending(&waiting))
 		return;
-	for (unsigned i = 0; i < ARRAY_LEN(ends); i++) {
-		struct sigaction act;
-
-		if (sigismember(&waiting, ends[i]) == 1 && !sigaction(ends[i], NULL, &act) && act.sa_handler != SIG_IGN) {
+	ends_set(&ends);
+	for (int i = 1; i < SIGRTMIN; i++)
+		if (sigismember(&ends, i) == 1 && sigismember(&waiting, i) == 1) {
 			chr_restore_terminal();
-			_exit(128 + ends[i]);
+			_exit(128 + i);
 		}
-	}
 }
 
 static void build_timer(bool on)
